@@ -1,0 +1,145 @@
+//! The bodies of messages, by kind. A kind is a number on the wire, so that an endpoint can refuse one that it does not know
+//! by its code instead of failing to read it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{DecodeError, from_msgpack, to_msgpack};
+use crate::run::{RunFinished, RunStart, StepChanged};
+use crate::{EncodeError, MessageId};
+
+/// What a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "u16", into = "u16")]
+pub enum Kind {
+    /// Server to agent: do this run.
+    RunStart,
+    /// Agent to server: a step of a run changed.
+    StepChanged,
+    /// Agent to server: a run ended.
+    RunFinished,
+    /// Either way: your message was refused.
+    Refusal,
+    /// A kind that this build does not know.
+    Unknown(u16),
+}
+
+impl From<u16> for Kind {
+    fn from(code: u16) -> Self {
+        match code {
+            1 => Self::RunStart,
+            16 => Self::StepChanged,
+            17 => Self::RunFinished,
+            32 => Self::Refusal,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+impl From<Kind> for u16 {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::RunStart => 1,
+            Kind::StepChanged => 16,
+            Kind::RunFinished => 17,
+            Kind::Refusal => 32,
+            Kind::Unknown(code) => code,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RunStart => f.pad("run.start"),
+            Self::StepChanged => f.pad("step.changed"),
+            Self::RunFinished => f.pad("run.finished"),
+            Self::Refusal => f.pad("refusal"),
+            Self::Unknown(code) => f.pad(&format!("unknown({code})")),
+        }
+    }
+}
+
+/// A body, decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// See [`Kind::RunStart`].
+    RunStart(RunStart),
+    /// See [`Kind::StepChanged`].
+    StepChanged(StepChanged),
+    /// See [`Kind::RunFinished`].
+    RunFinished(RunFinished),
+    /// See [`Kind::Refusal`].
+    Refusal(Refusal),
+}
+
+/// Says that a message was journaled as refused and will never be acted on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The refused message.
+    pub message: MessageId,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Why a body cannot be acted on.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The kind is not known to this build.
+    #[error("message kind {code} is not known to this version")]
+    UnknownKind {
+        /// The kind's number.
+        code: u16,
+    },
+    /// The bytes are not what the kind says.
+    #[error("the body is not a {kind}")]
+    Malformed {
+        /// The kind in the header.
+        kind: Kind,
+        /// What is wrong with the bytes.
+        source: DecodeError,
+    },
+    /// The content breaks a limit.
+    #[error("the {kind} breaks a limit: {what}")]
+    Limit {
+        /// The kind in the header.
+        kind: Kind,
+        /// Which limit, in words.
+        what: &'static str,
+    },
+}
+
+impl Body {
+    /// The kind and the bytes.
+    ///
+    /// # Errors
+    /// [`EncodeError::MessagePack`]; a body that is too large is found when its frame is made.
+    pub fn encode(&self) -> Result<(Kind, Vec<u8>), EncodeError> {
+        Ok(match self {
+            Self::RunStart(body) => (Kind::RunStart, to_msgpack(body)?),
+            Self::StepChanged(body) => (Kind::StepChanged, to_msgpack(body)?),
+            Self::RunFinished(body) => (Kind::RunFinished, to_msgpack(body)?),
+            Self::Refusal(body) => (Kind::Refusal, to_msgpack(body)?),
+        })
+    }
+
+    /// Reads the bytes of a body of that kind.
+    ///
+    /// # Errors
+    /// [`BodyError`] for a kind this build does not know, for bytes that are not of that kind, and for content over a limit.
+    pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, BodyError> {
+        let malformed = |source| BodyError::Malformed { kind, source };
+        match kind {
+            Kind::RunStart => {
+                let body: RunStart = from_msgpack(bytes).map_err(malformed)?;
+                body.check().map_err(|what| BodyError::Limit { kind, what })?;
+                Ok(Self::RunStart(body))
+            }
+            Kind::StepChanged => from_msgpack(bytes).map_err(malformed).map(Self::StepChanged),
+            Kind::RunFinished => from_msgpack(bytes).map_err(malformed).map(Self::RunFinished),
+            Kind::Refusal => from_msgpack(bytes).map_err(malformed).map(Self::Refusal),
+            Kind::Unknown(code) => Err(BodyError::UnknownKind { code }),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Every limit of the vocabulary, with its reason. Nothing here is configurable: both ends must agree on them.
+
+/// Bytes. The largest envelope that may cross the broker, header and body together. Small enough for broker memory and
+/// fairness between agents, far under RabbitMQ 4's 16-MiB default; larger payloads travel in numbered chunks.
+pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes. The largest header. A header has a dozen short fields, two of them names of at most 63 bytes.
+pub const HEADER_BYTES_MAX: usize = 2 * 1024;
+
+/// Bytes. The largest body, so that a body that was accepted always fits an envelope with its header.
+pub const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - HEADER_BYTES_MAX - crate::envelope::PREFIX_BYTES;
+
+/// Levels of nesting that the MessagePack decoder follows. Its own default, 1024, overflows a 2-MiB stack in a debug build.
+pub const DEPTH_MAX: usize = 64;
+
+/// Received ranges beyond the contiguous mark that one status carries and one stream remembers. Each costs at most 18 bytes.
+pub const RANGES_MAX: usize = 64;
+
+/// Characters of an agent's name: one word of an AMQP routing key, and a DNS label.
+pub const AGENT_ID_CHARS_MAX: usize = 63;
+
+/// Characters of a step's id: it names a folder.
+pub const STEP_ID_CHARS_MAX: usize = 64;
+
+/// Steps of one run. The whole run travels in one message, so the envelope usually ends it first.
+pub const STEPS_MAX: usize = 1_000;
+
+/// Bytes of output in one log chunk. Several fit in the broker's frame window, none blocks the channel for long.
+pub const LOG_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a reason or of evidence in words. Longer text is cut where it is made.
+pub const TEXT_BYTES_MAX: usize = 4 * 1024;

@@ -1,0 +1,81 @@
+//! The status: what one end of a pair of streams has, for the other end to compare with its journal. A status is complete
+//! in itself, so any one of them may be lost, repeated or overtaken.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ChainHash, EndpointId, Epoch, Incarnation, Nonce, ProbeId, ProtocolVersion, Ranges, Seq};
+
+/// One endpoint's account of both streams that it shares with a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Who speaks.
+    pub from: EndpointId,
+    /// To whom.
+    pub to: EndpointId,
+    /// The process that speaks.
+    pub nonce: Nonce,
+    /// The lowest protocol version that it speaks.
+    pub version_min: ProtocolVersion,
+    /// The highest protocol version that it speaks.
+    pub version_max: ProtocolVersion,
+    /// The stream that it sends.
+    pub sending: Sending,
+    /// The stream that it receives, or nothing when it has never heard of one.
+    pub receiving: Option<Receiving>,
+    /// How many messages beyond its contiguous mark it is willing to take.
+    pub window: u32,
+    /// Asks for an answer: a status that names this probe. It was published behind everything sent before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeId>,
+    /// The probe that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<ProbeId>,
+    /// Facts about an agent; the server gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<Presence>,
+}
+
+/// The sending side of a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// The sender's journal.
+    pub incarnation: Incarnation,
+    /// The opening of that journal. A lower one than already seen is an older process.
+    pub epoch: Epoch,
+    /// The lowest place whose message is still kept, header or whole.
+    pub lowest_kept: Seq,
+    /// The place that the next message will get.
+    pub next: Seq,
+    /// The hash of the header at `next - 1`.
+    pub head: ChainHash,
+    /// The receiver may drop everything up to here: it will never be asked about again.
+    pub forget_through: Option<Seq>,
+}
+
+/// The receiving side of a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiving {
+    /// The sender's journal, as far as the receiver knows.
+    pub incarnation: Incarnation,
+    /// Everything up to here is on the receiver's stable storage.
+    pub through: Option<Seq>,
+    /// The hash of the header at `through`.
+    pub head: ChainHash,
+    /// What else is on the receiver's stable storage.
+    pub ranges: Ranges,
+    /// Everything up to here has its final outcome on stable storage on both sides.
+    pub settled_through: Option<Seq>,
+}
+
+/// What an agent says of itself with every status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Runs that it could begin at once.
+    pub slots_free: u16,
+    /// Runs that it does at once, at most.
+    pub slots: u16,
+    /// Whether it takes no new work.
+    pub draining: bool,
+    /// The version of its program.
+    pub version: String,
+}
