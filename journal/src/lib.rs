@@ -1,1 +1,43 @@
-//! Placeholder.
+//! What an endpoint remembers, and what that means.
+//!
+//! A journal is one ordered store of rows per endpoint. Changes reach it only through [`Journal::commit`], which hands out
+//! what was bound to them (see [`WriteAhead`]) after they are on stable storage. What the rows amount to is a pure fold,
+//! [`State::apply`]. Engines hide behind [`Store`]; sled is named in one file. This crate knows no async runtime and no
+//! broker, reads no clock and makes no random numbers.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use journal::{Journal, MemoryStore, Opening, WriteAhead, put_app};
+//!
+//! let opening = Opening { endpoint: "web-01".parse()?, incarnation: messages::Incarnation::from_u128(1), now_ms: 0 };
+//! let (journal, state) = Journal::over(Arc::new(MemoryStore::default()), &opening)?;
+//! assert!(state.peers.is_empty());
+//! let publish = journal.commit(WriteAhead::new(vec![put_app(b"run/1".to_vec(), b"running".to_vec())], "publish")).wait()?;
+//! assert_eq!(publish, "publish"); // only now can it be done
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod commit;
+mod high_water;
+pub mod inspect;
+#[allow(clippy::module_inception)]
+mod journal;
+mod memory_store;
+mod row;
+mod sled_store;
+mod state;
+mod store;
+mod verify;
+mod write_ahead;
+mod writer;
+
+pub use commit::{Commit, CommitError};
+pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
+pub use journal::{Journal, OpenError, Opening, ReadError, is_running, put_app};
+pub use memory_store::MemoryStore;
+pub use row::{Direction, HeaderRow, Incoming, Key, MessageTable, Meta, Outgoing, Row, RowError, Table, Work};
+pub use sled_store::SledStore;
+pub use state::{IllegalChange, Link, PeerState, State};
+pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};
+pub use verify::{Verification, VerifiedStream, verify};
+pub use write_ahead::{Change, WriteAhead};

@@ -62,7 +62,8 @@ impl fmt::Display for Kind {
 }
 
 /// A body, decoded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Body {
     /// See [`Kind::RunStart`].
     RunStart(RunStart),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{EncodeError, PROTOCOL_VERSION, to_msgpack};
+use crate::codec::{DecodeError, EncodeError, PROTOCOL_VERSION, decode, to_msgpack};
 use crate::limits::{BODY_BYTES_MAX, ENVELOPE_BYTES_MAX};
 use crate::{ChainHash, Digest, EndpointId, Epoch, Incarnation, Kind, LogDatagram, MessageId, Seq, Status};
 
@@ -232,6 +232,23 @@ impl Message {
         let body_start = frame.bytes().len() - body.len();
         let hash = ChainHash::of(&frame.bytes()[PREFIX_BYTES..body_start]);
         Ok(Self { header, hash, frame })
+    }
+
+    /// Puts a message together again from the parts that a journal keeps. The bytes are the same as when it was made.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the header cannot be decoded or the body is not the one it speaks of.
+    pub fn restore(header: &[u8], body: &[u8]) -> Result<Self, DecodeError> {
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + header.len() + body.len());
+        bytes.extend([PROTOCOL_VERSION.value(), EnvelopeType::Message.code()]);
+        let length = u32::try_from(header.len()).unwrap_or(u32::MAX);
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(header);
+        bytes.extend(body);
+        match decode(bytes)? {
+            Envelope::Message(message) => Ok(message),
+            Envelope::Status(_) | Envelope::Log(_) => unreachable!("the type byte was written as a message's"),
+        }
     }
 
     /// The body's bytes.

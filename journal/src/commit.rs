@@ -1,0 +1,103 @@
+//! The hand-over of a commit's result: a future that also can be waited for. It belongs to no async runtime.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::state::IllegalChange;
+use crate::store::StoreError;
+
+/// Why a commit did not happen. Every one of them closes the journal for good: open it again, which verifies it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// The store failed, in this commit or in an earlier one. Whether the changes are on stable storage is unknown.
+    #[error("the journal's store failed; nothing more is written until it is opened again and verified")]
+    Store(#[source] Arc<StoreError>),
+    /// The changes contradict what the journal holds: a defect of the program. Nothing was written.
+    #[error("the changes contradict the journal; nothing was written")]
+    Illegal(#[source] IllegalChange),
+    /// The journal was closed before the commit's turn came. Nothing was written.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+struct Slot<T> {
+    result: Option<Result<T, CommitError>>,
+    waker: Option<Waker>,
+}
+
+struct Shared<T> {
+    slot: Mutex<Slot<T>>,
+    arrived: Condvar,
+}
+
+/// The pending result of a commit: a future, or [`Self::wait`] for it on a thread.
+///
+/// # Cancel safety
+/// Dropping it does not undo the commit.
+#[must_use = "the effects of the commit are inside"]
+pub struct Commit<T>(Arc<Shared<T>>);
+
+/// The other end, held by the writer thread. Dropped without an answer, it answers [`CommitError::Closed`].
+pub(crate) struct Answer<T>(Option<Arc<Shared<T>>>);
+
+pub(crate) fn pair<T>() -> (Answer<T>, Commit<T>) {
+    let shared = Arc::new(Shared { slot: Mutex::new(Slot { result: None, waker: None }), arrived: Condvar::new() });
+    (Answer(Some(Arc::clone(&shared))), Commit(shared))
+}
+
+impl<T> Answer<T> {
+    pub(crate) fn give(mut self, result: Result<T, CommitError>) {
+        self.put(result);
+    }
+
+    fn put(&mut self, result: Result<T, CommitError>) {
+        let Some(shared) = self.0.take() else { return };
+        let mut slot = shared.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.result = Some(result);
+        let waker = slot.waker.take();
+        drop(slot);
+        shared.arrived.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        self.put(Err(CommitError::Closed));
+    }
+}
+
+impl<T> Commit<T> {
+    /// Blocks the thread until the commit is on stable storage.
+    ///
+    /// # Errors
+    /// [`CommitError`]
+    pub fn wait(self) -> Result<T, CommitError> {
+        let mut slot = self.0.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(result) = slot.result.take() {
+                return result;
+            }
+            slot = self.0.arrived.wait(slot).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<T> Future for Commit<T> {
+    type Output = Result<T, CommitError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut slot = self.0.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.result.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                slot.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

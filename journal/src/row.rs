@@ -1,0 +1,472 @@
+//! Rows: what the journal remembers, and their bytes. Every row carries a CRC32C over its key and its content, so damage is
+//! found wherever the engine lets it through.
+//!
+//! ```text
+//! key     table byte, then for rows about a peer: peer's name, 0, and for rows of a message: seq, big-endian
+//! value   format 1 | CRC32C over key and content, little-endian | content
+//! content MessagePack with named fields; bodies and application rows are raw bytes
+//! ```
+
+use messages::{
+    ChainHash, DecodeError, EndpointId, Epoch, Header, Incarnation, Message, Ranges, Seq, from_msgpack, to_msgpack,
+};
+use serde::{Deserialize, Serialize};
+
+/// The first byte of a row's value.
+const FORMAT: u8 = 1;
+/// Bytes before a row's content.
+const ENVELOPE_BYTES: usize = 5;
+
+/// The kinds of rows. The byte of each is its place in the key space; the order matters for reading: what a stream row says
+/// is known before its messages come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// What journal this is.
+    Meta,
+    /// One stream that this endpoint sends.
+    Outgoing,
+    /// One stream that this endpoint receives.
+    Incoming,
+    /// The headers of messages sent.
+    SentHeader,
+    /// The bodies of messages sent, until they are settled.
+    SentBody,
+    /// The headers of messages received.
+    InboxHeader,
+    /// The bodies of messages received, until they are settled.
+    InboxBody,
+    /// Messages received and applied whose outcome is not yet settled.
+    Work,
+    /// Rows of the application.
+    App,
+}
+
+impl Table {
+    /// Every table, in key order.
+    pub const ALL: [Self; 9] = [
+        Self::Meta,
+        Self::Outgoing,
+        Self::Incoming,
+        Self::SentHeader,
+        Self::SentBody,
+        Self::InboxHeader,
+        Self::InboxBody,
+        Self::Work,
+        Self::App,
+    ];
+
+    pub(crate) const fn byte(self) -> u8 {
+        match self {
+            Self::Meta => 0x01,
+            Self::Outgoing => 0x02,
+            Self::Incoming => 0x03,
+            Self::SentHeader => 0x04,
+            Self::SentBody => 0x05,
+            Self::InboxHeader => 0x06,
+            Self::InboxBody => 0x07,
+            Self::Work => 0x08,
+            Self::App => 0x10,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.byte() == byte)
+    }
+}
+
+/// Where a row is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The one row that says what journal this is.
+    Meta,
+    /// The row of a stream: [`Table::Outgoing`] or [`Table::Incoming`].
+    Stream(Direction, EndpointId),
+    /// A row of a message.
+    Message(MessageTable, EndpointId, Seq),
+    /// A row of the application, under a name of its choice.
+    App(Vec<u8>),
+}
+
+/// Which of the two streams shared with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// From the peer to this endpoint.
+    In,
+    /// From this endpoint to the peer.
+    Out,
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::In => "in",
+            Self::Out => "out",
+        })
+    }
+}
+
+/// The tables that hold a row for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageTable {
+    /// [`Table::SentHeader`]
+    SentHeader,
+    /// [`Table::SentBody`]
+    SentBody,
+    /// [`Table::InboxHeader`]
+    InboxHeader,
+    /// [`Table::InboxBody`]
+    InboxBody,
+    /// [`Table::Work`]
+    Work,
+}
+
+impl MessageTable {
+    const fn table(self) -> Table {
+        match self {
+            Self::SentHeader => Table::SentHeader,
+            Self::SentBody => Table::SentBody,
+            Self::InboxHeader => Table::InboxHeader,
+            Self::InboxBody => Table::InboxBody,
+            Self::Work => Table::Work,
+        }
+    }
+}
+
+impl Key {
+    /// The key's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Meta => vec![Table::Meta.byte()],
+            Self::Stream(Direction::Out, peer) => peer_prefix(Table::Outgoing, peer),
+            Self::Stream(Direction::In, peer) => peer_prefix(Table::Incoming, peer),
+            Self::Message(table, peer, seq) => message_key(table.table(), peer, *seq),
+            Self::App(name) => {
+                let mut bytes = vec![Table::App.byte()];
+                bytes.extend_from_slice(name);
+                bytes
+            }
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (&table, rest) = bytes.split_first()?;
+        let table = Table::from_byte(table)?;
+        let peer = |name: &[u8]| std::str::from_utf8(name).ok()?.parse::<EndpointId>().ok();
+        let message = |kind| {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            let seq = u64::from_be_bytes(rest[end + 1..].try_into().ok()?);
+            Some(Self::Message(kind, peer(&rest[..end])?, Seq::new(seq)?))
+        };
+        match table {
+            Table::Meta => rest.is_empty().then_some(Self::Meta),
+            Table::Outgoing => Some(Self::Stream(Direction::Out, peer(rest.strip_suffix(&[0])?)?)),
+            Table::Incoming => Some(Self::Stream(Direction::In, peer(rest.strip_suffix(&[0])?)?)),
+            Table::SentHeader => message(MessageTable::SentHeader),
+            Table::SentBody => message(MessageTable::SentBody),
+            Table::InboxHeader => message(MessageTable::InboxHeader),
+            Table::InboxBody => message(MessageTable::InboxBody),
+            Table::Work => message(MessageTable::Work),
+            Table::App => Some(Self::App(rest.to_vec())),
+        }
+    }
+}
+
+/// What all rows of a table about one peer begin with.
+pub(crate) fn peer_prefix(table: Table, peer: &EndpointId) -> Vec<u8> {
+    let mut bytes = vec![table.byte()];
+    bytes.extend_from_slice(peer.as_str().as_bytes());
+    bytes.push(0);
+    bytes
+}
+
+/// The key of a message's row.
+pub(crate) fn message_key(table: Table, peer: &EndpointId, seq: Seq) -> Vec<u8> {
+    let mut bytes = peer_prefix(table, peer);
+    bytes.extend_from_slice(&seq.value().to_be_bytes());
+    bytes
+}
+
+/// A row, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// What journal this is.
+    Meta(Meta),
+    /// A stream that this endpoint sends to that peer.
+    Outgoing(EndpointId, Outgoing),
+    /// A stream that this endpoint receives from that peer.
+    Incoming(EndpointId, Incoming),
+    /// The header of a message, by direction.
+    Header(Direction, EndpointId, Seq, HeaderRow),
+    /// The body of a message, by direction.
+    Body(Direction, EndpointId, Seq, Vec<u8>),
+    /// An applied message whose outcome is not settled.
+    Work(EndpointId, Seq, Work),
+    /// A row of the application.
+    App(Vec<u8>, Vec<u8>),
+}
+
+/// What journal this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Whose journal.
+    pub endpoint: EndpointId,
+    /// Minted when it was created.
+    pub incarnation: Incarnation,
+    /// Raised each time it is opened.
+    pub epoch: Epoch,
+    /// When it was created, in milliseconds since 1970. For people.
+    pub created_ms: u64,
+}
+
+/// A stream that this endpoint sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// The place that the next message gets.
+    pub next: Seq,
+    /// Hash of the header at `next - 1`.
+    pub head: ChainHash,
+    /// The peer has everything up to here on stable storage.
+    pub received: Option<Seq>,
+    /// What else the peer has.
+    pub ranges: Ranges,
+    /// Everything up to here has its outcome on stable storage on both sides; bodies are dropped.
+    pub settled: Option<Seq>,
+    /// Everything up to here is dropped whole, and will never be asked about again.
+    pub forgotten: Option<Seq>,
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        Self {
+            next: Seq::FIRST,
+            head: ChainHash::START,
+            received: None,
+            ranges: Ranges::default(),
+            settled: None,
+            forgotten: None,
+        }
+    }
+}
+
+/// A stream that this endpoint receives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incoming {
+    /// The peer's journal.
+    pub incarnation: Incarnation,
+    /// The highest opening of that journal that was heard of.
+    pub epoch: Epoch,
+    /// Everything up to here is on stable storage here.
+    pub through: Option<Seq>,
+    /// Hash of the header at `through`.
+    pub head: ChainHash,
+    /// What else is on stable storage here.
+    pub ranges: Ranges,
+    /// The application has applied everything up to here.
+    pub applied: Option<Seq>,
+    /// Everything up to here has its outcome on stable storage on both sides; bodies are dropped.
+    pub settled: Option<Seq>,
+    /// Everything up to here is dropped whole: the peer will never ask about it again.
+    pub forgotten: Option<Seq>,
+}
+
+impl Incoming {
+    /// A stream of which nothing has been received.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, epoch: Epoch) -> Self {
+        Self {
+            incarnation,
+            epoch,
+            through: None,
+            head: ChainHash::START,
+            ranges: Ranges::default(),
+            applied: None,
+            settled: None,
+            forgotten: None,
+        }
+    }
+}
+
+/// A message without its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderRow {
+    /// When it was journaled here, in milliseconds since 1970. For people.
+    pub at_ms: u64,
+    /// The header's bytes, as hashed.
+    #[serde(with = "serde_bytes")]
+    pub header: Vec<u8>,
+    /// Bytes of the body.
+    pub body_bytes: u32,
+    /// Why it was refused, when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+impl HeaderRow {
+    /// The row of a message journaled at that time.
+    #[must_use]
+    pub fn of(message: &Message, at_ms: u64) -> Self {
+        let body_bytes = u32::try_from(message.body().len()).expect("an envelope is at most 256 KiB");
+        Self { at_ms, header: message.header_bytes().to_vec(), body_bytes, refused: None }
+    }
+
+    /// The header, decoded.
+    ///
+    /// # Errors
+    /// [`DecodeError`], which a row whose checksum is right does not give.
+    pub fn decode(&self) -> Result<Header, DecodeError> {
+        from_msgpack(&self.header)
+    }
+
+    /// The header's hash.
+    #[must_use]
+    pub fn hash(&self) -> ChainHash {
+        ChainHash::of(&self.header)
+    }
+}
+
+/// An applied message whose outcome is not settled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The message to the same peer that carries the outcome, once there is one.
+    pub answered: Option<Seq>,
+}
+
+/// Why bytes in the store are not a row.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// The key is of no known form.
+    #[error("unknown key {key:02x?}")]
+    Key {
+        /// The key's bytes.
+        key: Vec<u8>,
+    },
+    /// The value is too short, or of another format.
+    #[error("the row {key:?} has format {format:?}, this build reads {FORMAT}")]
+    Format {
+        /// Where the row is.
+        key: Key,
+        /// The value's first byte, if it has one.
+        format: Option<u8>,
+    },
+    /// The content is not what was written.
+    #[error("the row {key:?} does not match its checksum")]
+    Checksum {
+        /// Where the row is.
+        key: Key,
+    },
+    /// The content cannot be decoded although its checksum is right.
+    #[error("the row {key:?} cannot be decoded")]
+    Content {
+        /// Where the row is.
+        key: Key,
+        /// What is wrong.
+        source: DecodeError,
+    },
+}
+
+impl Row {
+    /// Where the row is.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        let table = |direction: &Direction, out, inbox| match direction {
+            Direction::Out => out,
+            Direction::In => inbox,
+        };
+        match self {
+            Self::Meta(_) => Key::Meta,
+            Self::Outgoing(peer, _) => Key::Stream(Direction::Out, peer.clone()),
+            Self::Incoming(peer, _) => Key::Stream(Direction::In, peer.clone()),
+            Self::Header(direction, peer, seq, _) => {
+                let table = table(direction, MessageTable::SentHeader, MessageTable::InboxHeader);
+                Key::Message(table, peer.clone(), *seq)
+            }
+            Self::Body(direction, peer, seq, _) => {
+                let table = table(direction, MessageTable::SentBody, MessageTable::InboxBody);
+                Key::Message(table, peer.clone(), *seq)
+            }
+            Self::Work(peer, seq, _) => Key::Message(MessageTable::Work, peer.clone(), *seq),
+            Self::App(name, _) => Key::App(name.clone()),
+        }
+    }
+
+    /// The row's key and value, as stored.
+    #[must_use]
+    pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
+        const PLAIN: &str = "plain structs of numbers, bytes and text always encode";
+        let key = self.key().bytes();
+        let value = match self {
+            Self::Meta(row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
+            Self::Outgoing(_, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
+            Self::Incoming(_, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
+            Self::Header(_, _, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
+            Self::Work(_, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
+            Self::Body(_, _, _, bytes) | Self::App(_, bytes) => seal(&key, bytes),
+        };
+        (key, value)
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`RowError`] for whatever is not exactly what [`Self::encode`] wrote.
+    pub fn decode(key_bytes: &[u8], value: &[u8]) -> Result<Self, RowError> {
+        let key = Key::read(key_bytes).ok_or_else(|| RowError::Key { key: key_bytes.to_vec() })?;
+        let content = match open(key_bytes, value) {
+            Ok(content) => content,
+            Err(Broken::Format(format)) => return Err(RowError::Format { key, format }),
+            Err(Broken::Checksum) => return Err(RowError::Checksum { key }),
+        };
+        let row = match &key {
+            Key::Meta => from_msgpack(content).map(Self::Meta),
+            Key::Stream(Direction::Out, peer) => from_msgpack(content).map(|row| Self::Outgoing(peer.clone(), row)),
+            Key::Stream(Direction::In, peer) => from_msgpack(content).map(|row| Self::Incoming(peer.clone(), row)),
+            Key::Message(table, peer, seq) => {
+                let (peer, seq) = (peer.clone(), *seq);
+                match table {
+                    MessageTable::SentHeader => {
+                        from_msgpack(content).map(|row| Self::Header(Direction::Out, peer, seq, row))
+                    }
+                    MessageTable::InboxHeader => {
+                        from_msgpack(content).map(|row| Self::Header(Direction::In, peer, seq, row))
+                    }
+                    MessageTable::SentBody => Ok(Self::Body(Direction::Out, peer, seq, content.to_vec())),
+                    MessageTable::InboxBody => Ok(Self::Body(Direction::In, peer, seq, content.to_vec())),
+                    MessageTable::Work => from_msgpack(content).map(|row| Self::Work(peer, seq, row)),
+                }
+            }
+            Key::App(name) => Ok(Self::App(name.clone(), content.to_vec())),
+        };
+        row.map_err(|source| RowError::Content { key, source })
+    }
+}
+
+fn checksum(key: &[u8], content: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), content)
+}
+
+fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(ENVELOPE_BYTES + content.len());
+    value.push(FORMAT);
+    value.extend_from_slice(&checksum(key, content).to_le_bytes());
+    value.extend_from_slice(content);
+    value
+}
+
+enum Broken {
+    Format(Option<u8>),
+    Checksum,
+}
+
+fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Broken> {
+    let format = value.first().copied();
+    let (Some(FORMAT), Some(sum), Some(content)) = (format, value.get(1..ENVELOPE_BYTES), value.get(ENVELOPE_BYTES..))
+    else {
+        return Err(Broken::Format(format));
+    };
+    if checksum(key, content).to_le_bytes() != sum {
+        return Err(Broken::Checksum);
+    }
+    Ok(content)
+}

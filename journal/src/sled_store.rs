@@ -1,0 +1,190 @@
+//! The sled engine, the only file that names it. What is wanting in sled 0.34.7 is made good here:
+//!
+//! - its `flush` is `sync_file_range`, not a sync (upstream issues 1351 and 1452), so [`Store::sync`] also calls
+//!   `fdatasync` on the engine's file;
+//! - values over about 128 KiB go to files that it never syncs, so longer values are stored in pieces;
+//! - `flush_async` hangs with eight callers, so only the one committer calls `flush`, and its own timer is off;
+//! - opening damaged files may panic, so a panic while opening is caught and reported as damage.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+
+use crate::store::{Batch, Store, StoreError, Visit};
+
+/// Bytes of a piece. Far below the size from which sled keeps values in files of their own.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// Bytes of sled's page cache. The default of 1 GiB is not an agent's size.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Values are under this prefix of the one tree, so that a batch over values and pieces is atomic.
+const VALUES: u8 = b'v';
+/// Pieces of long values are under this prefix: key, then the piece's number, big-endian.
+const PIECES: u8 = b'p';
+
+/// First byte of a stored value: the rest is the value.
+const WHOLE: u8 = 0;
+/// First byte of a stored value: the rest is the number of pieces, big-endian.
+const IN_PIECES: u8 = 1;
+
+/// A store in a directory of its own.
+#[derive(Debug)]
+pub struct SledStore {
+    db: sled::Db,
+    /// The engine's one data file, opened once more for `fdatasync`.
+    file: File,
+    dir: PathBuf,
+}
+
+impl SledStore {
+    /// Opens the store in `dir`, creating it if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] while another process has it open, [`StoreError::Damaged`] when sled says so or panics.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+        let db = match opened {
+            Ok(Ok(db)) => db,
+            Ok(Err(error)) => return Err(explain("opening", error)),
+            Err(panic) => {
+                let detail = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("the engine panicked");
+                return Err(StoreError::Damaged { operation: "opening", detail: detail.to_owned() });
+            }
+        };
+        let io = |operation| move |source| StoreError::Io { operation, source };
+        let file = File::open(dir.join("db")).map_err(io("opening the data file to sync it"))?;
+        let store = Self { db, file, dir: dir.to_owned() };
+        store.sync()?;
+        // The files' names must survive too.
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
+        Ok(store)
+    }
+
+    fn pieces_of(&self, key: &[u8]) -> Result<u32, StoreError> {
+        let stored = self.db.get(prefixed(VALUES, key)).map_err(|error| explain("reading", error))?;
+        Ok(stored.as_deref().and_then(piece_count).unwrap_or(0))
+    }
+
+    fn join(&self, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let damaged = |detail: &str| StoreError::Damaged { operation: "reading", detail: detail.to_owned() };
+        match stored.split_first() {
+            Some((&WHOLE, value)) => Ok(value.to_vec()),
+            Some((&IN_PIECES, _)) => {
+                let count = piece_count(stored).ok_or_else(|| damaged("a long value's piece count is unreadable"))?;
+                let mut value = Vec::new();
+                for piece in 0..count {
+                    let bytes = self.db.get(piece_key(key, piece)).map_err(|error| explain("reading", error))?;
+                    value.extend_from_slice(&bytes.ok_or_else(|| damaged("a piece of a long value is missing"))?);
+                }
+                Ok(value)
+            }
+            Some(_) | None => Err(damaged("a value has an unknown form")),
+        }
+    }
+}
+
+fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(key.len() + 1);
+    full.push(prefix);
+    full.extend_from_slice(key);
+    full
+}
+
+fn piece_key(key: &[u8], piece: u32) -> Vec<u8> {
+    let mut full = prefixed(PIECES, key);
+    full.extend_from_slice(&piece.to_be_bytes());
+    full
+}
+
+fn piece_count(stored: &[u8]) -> Option<u32> {
+    let (&IN_PIECES, count) = stored.split_first()? else { return None };
+    count.try_into().ok().map(u32::from_be_bytes)
+}
+
+fn explain(operation: &'static str, error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(source) if source.to_string().starts_with("could not acquire lock") => StoreError::Locked,
+        sled::Error::Io(source) => StoreError::Io { operation, source },
+        sled::Error::Corruption { .. }
+        | sled::Error::ReportableBug(_)
+        | sled::Error::Unsupported(_)
+        | sled::Error::CollectionNotFound(_) => StoreError::Damaged { operation, detail: error.to_string() },
+    }
+}
+
+impl Store for SledStore {
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut sled_batch = sled::Batch::default();
+        for (key, value) in batch.iter() {
+            let old_pieces = self.pieces_of(key)?;
+            let mut new_pieces = 0_u32;
+            match value {
+                Some(value) if value.len() <= PIECE_BYTES => {
+                    sled_batch.insert(prefixed(VALUES, key), prefixed(WHOLE, value))
+                }
+                Some(value) => {
+                    for piece in value.chunks(PIECE_BYTES) {
+                        sled_batch.insert(piece_key(key, new_pieces), piece);
+                        new_pieces += 1;
+                    }
+                    sled_batch.insert(prefixed(VALUES, key), prefixed(IN_PIECES, &new_pieces.to_be_bytes()));
+                }
+                None => sled_batch.remove(prefixed(VALUES, key)),
+            }
+            for piece in new_pieces..old_pieces {
+                sled_batch.remove(piece_key(key, piece));
+            }
+        }
+        self.db.apply_batch(sled_batch).map_err(|error| explain("writing", error))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|error| explain("flushing", error))?;
+        self.file.sync_data().map_err(|source| StoreError::Io { operation: "fdatasync", source })
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        if from >= to {
+            return Ok(());
+        }
+        for entry in self.db.range(prefixed(VALUES, from)..prefixed(VALUES, to)) {
+            let (key, stored) = entry.map_err(|error| explain("reading", error))?;
+            let value = self.join(&key[1..], &stored)?;
+            if let ControlFlow::Break(()) = visit(&key[1..], &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> Result<u64, StoreError> {
+        let io = |source| StoreError::Io { operation: "measuring the directory", source };
+        let mut bytes = 0;
+        let mut folders = vec![self.dir.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).map_err(io)? {
+                let entry = entry.map_err(io)?;
+                match entry.metadata() {
+                    Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                    Ok(meta) => bytes += meta.len(),
+                    // The engine removes files while it runs.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(io(error)),
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let stored = self.db.get(prefixed(VALUES, key)).map_err(|error| explain("reading", error))?;
+        stored.map(|stored| self.join(key, &stored)).transpose()
+    }
+}

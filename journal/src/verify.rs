@@ -1,0 +1,185 @@
+//! Checking a whole journal: every checksum, every body's digest, every chain, and the marks against the rows. It reports
+//! what it finds and goes on; it never writes.
+
+use std::ops::ControlFlow;
+
+use messages::{ChainHash, Digest, EndpointId, Header, Seq};
+use serde::{Deserialize, Serialize};
+
+use crate::inspect::{InspectError, kept};
+use crate::row::{Direction, HeaderRow, Key, MessageTable, Row};
+use crate::state::{PeerState, State};
+use crate::store::Store;
+
+/// Problems that are listed; more are only counted.
+const PROBLEMS_MAX: usize = 1_000;
+
+/// What was checked and what was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// Rows read.
+    pub rows: u64,
+    /// Messages whose header was read and whose chain was followed.
+    pub messages: u64,
+    /// Bodies whose digest was computed.
+    pub bodies: u64,
+    /// The streams, in words: peer, direction, first and last place kept.
+    pub streams: Vec<VerifiedStream>,
+    /// What is wrong, in words; at most 1,000.
+    pub problems: Vec<String>,
+    /// How many problems there are.
+    pub problem_count: u64,
+}
+
+/// One stream that was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedStream {
+    /// The other end.
+    pub peer: EndpointId,
+    /// Which of the two.
+    pub direction: Direction,
+    /// The first place kept.
+    pub first: u64,
+    /// The last place kept; less than `first` when there is none.
+    pub last: u64,
+}
+
+impl Verification {
+    fn problem(&mut self, what: String) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(what);
+        }
+    }
+}
+
+/// Checks the whole store.
+///
+/// # Errors
+/// [`InspectError`] only when the engine itself gives up; whatever is wrong with rows is in the answer.
+pub fn verify(store: &dyn Store) -> Result<Verification, InspectError> {
+    let mut report = Verification::default();
+    let mut state = State::default();
+    store.scan(&[0], &[0xff], &mut |key, value| {
+        report.rows += 1;
+        match Row::decode(key, value) {
+            Ok(row) => {
+                if let Err(error) = state.put(&row) {
+                    report.problem(error.to_string());
+                }
+            }
+            Err(error) => report.problem(error.to_string()),
+        }
+        ControlFlow::Continue(())
+    })?;
+    if state.meta.is_none() {
+        report.problem("there is no row that says what journal this is".to_owned());
+    }
+    for (peer, streams) in &state.peers {
+        for direction in [Direction::In, Direction::Out] {
+            verify_stream(store, &mut report, peer, direction, streams)?;
+        }
+    }
+    Ok(report)
+}
+
+fn verify_stream(
+    store: &dyn Store,
+    report: &mut Verification,
+    peer: &EndpointId,
+    direction: Direction,
+    streams: &PeerState,
+) -> Result<(), InspectError> {
+    let (first, last) = kept(streams, direction);
+    report.streams.push(VerifiedStream { peer: peer.clone(), direction, first, last });
+    let (contiguous, head, settled) = match direction {
+        Direction::Out => (streams.outgoing.next.previous(), streams.outgoing.head, streams.outgoing.settled),
+        Direction::In => {
+            let Some(incoming) = &streams.incoming else { return Ok(()) };
+            (incoming.through, incoming.head, incoming.settled)
+        }
+    };
+    let mut before: Option<ChainHash> = (first == 1).then_some(ChainHash::START);
+    for seq in (first..=last).filter_map(Seq::new) {
+        let expected = match direction {
+            Direction::Out => true,
+            Direction::In => {
+                Some(seq) <= contiguous || streams.incoming.as_ref().is_some_and(|row| row.ranges.contains(seq))
+            }
+        };
+        let Some((row, header)) = header(store, report, direction, peer, seq)? else {
+            if expected {
+                report.problem(format!("{direction}:{seq} of {peer} is missing"));
+            }
+            before = None;
+            continue;
+        };
+        report.messages += 1;
+        if before.is_some_and(|before| before != header.previous) {
+            report.problem(format!("{direction}:{seq} of {peer} does not follow the message before it"));
+        }
+        if Some(seq) == contiguous && row.hash() != head {
+            report.problem(format!("{direction}:{seq} of {peer} is not the head that the stream speaks of"));
+        }
+        before = Some(row.hash());
+        let body_expected = Some(seq) > settled && row.refused.is_none();
+        verify_body(store, report, (direction, peer, seq), &header, body_expected)?;
+    }
+    Ok(())
+}
+
+fn header(
+    store: &dyn Store,
+    report: &mut Verification,
+    direction: Direction,
+    peer: &EndpointId,
+    seq: Seq,
+) -> Result<Option<(HeaderRow, Header)>, InspectError> {
+    let table = match direction {
+        Direction::Out => MessageTable::SentHeader,
+        Direction::In => MessageTable::InboxHeader,
+    };
+    let key = Key::Message(table, peer.clone(), seq).bytes();
+    // A row that cannot be read was reported by the scan.
+    let Some(Ok(Row::Header(_, _, _, row))) = store.value(&key)?.map(|value| Row::decode(&key, &value)) else {
+        return Ok(None);
+    };
+    match row.decode() {
+        Ok(header) if header.seq == seq => Ok(Some((row, header))),
+        Ok(header) => {
+            report.problem(format!("{direction}:{seq} of {peer} holds the header of {}", header.seq));
+            Ok(None)
+        }
+        Err(error) => {
+            report.problem(format!("{direction}:{seq} of {peer} has an unreadable header: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+fn verify_body(
+    store: &dyn Store,
+    report: &mut Verification,
+    (direction, peer, seq): (Direction, &EndpointId, Seq),
+    header: &Header,
+    expected: bool,
+) -> Result<(), InspectError> {
+    let table = match direction {
+        Direction::Out => MessageTable::SentBody,
+        Direction::In => MessageTable::InboxBody,
+    };
+    let key = Key::Message(table, peer.clone(), seq).bytes();
+    match store.value(&key)?.map(|value| Row::decode(&key, &value)) {
+        Some(Ok(Row::Body(_, _, _, body))) => {
+            report.bodies += 1;
+            if Digest::of(&body) != header.digest {
+                report.problem(format!("the body of {direction}:{seq} of {peer} is not the one its header speaks of"));
+            }
+        }
+        None if expected => {
+            report.problem(format!("the body of {direction}:{seq} of {peer} is missing though it is not settled"));
+        }
+        Some(_) | None => {}
+    }
+    Ok(())
+}

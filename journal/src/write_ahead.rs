@@ -1,0 +1,77 @@
+//! "Journal first, then act" as a type: changes, and what may be done only after they are on stable storage.
+
+use messages::{EndpointId, Seq};
+
+use crate::row::{Direction, Key, MessageTable, Row};
+
+/// One change of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Sets a row.
+    Put(Row),
+    /// Removes a row of the application.
+    DeleteApp(Vec<u8>),
+    /// Removes the record of an applied message, now that it is settled.
+    DeleteWork(EndpointId, Seq),
+    /// Drops the bodies of settled messages, both ends included.
+    DropBodies(Direction, EndpointId, Seq, Seq),
+    /// Drops what is left of messages that nobody will ask about again, both ends included.
+    DropHeaders(Direction, EndpointId, Seq, Seq),
+}
+
+impl Change {
+    /// The keys that the change removes.
+    pub(crate) fn removed(&self) -> Vec<Key> {
+        let range = |table: MessageTable, peer: &EndpointId, from: Seq, to: Seq| {
+            (from.value()..=to.value()).filter_map(Seq::new).map(|seq| Key::Message(table, peer.clone(), seq)).collect()
+        };
+        match self {
+            Self::Put(_) => Vec::new(),
+            Self::DeleteApp(name) => vec![Key::App(name.clone())],
+            Self::DeleteWork(peer, seq) => vec![Key::Message(MessageTable::Work, peer.clone(), *seq)],
+            Self::DropBodies(Direction::Out, peer, from, to) => range(MessageTable::SentBody, peer, *from, *to),
+            Self::DropBodies(Direction::In, peer, from, to) => range(MessageTable::InboxBody, peer, *from, *to),
+            Self::DropHeaders(Direction::Out, peer, from, to) => range(MessageTable::SentHeader, peer, *from, *to),
+            Self::DropHeaders(Direction::In, peer, from, to) => range(MessageTable::InboxHeader, peer, *from, *to),
+        }
+    }
+}
+
+/// Changes to write, and what may happen only once they are on stable storage.
+///
+/// **Invariant:** `then` comes out of [`Journal::commit`](crate::Journal::commit) alone, after the sync
+/// (`effects_come_out_only_after_the_sync`). It has no getter:
+///
+/// ```compile_fail
+/// let write = journal::WriteAhead::new(Vec::new(), "publish this");
+/// let too_early = write.then; // private
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is written, and nothing may be done, before this is committed"]
+pub struct WriteAhead<T> {
+    changes: Vec<Change>,
+    then: T,
+}
+
+impl<T> WriteAhead<T> {
+    /// Binds an effect to the changes that must be durable before it.
+    pub const fn new(changes: Vec<Change>, then: T) -> Self {
+        Self { changes, then }
+    }
+
+    /// The changes.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Change>, T) {
+        (self.changes, self.then)
+    }
+
+    /// For tests and simulators that stand in for the journal: the caller says that it has made the changes durable.
+    #[doc(hidden)]
+    pub fn committed_elsewhere(self) -> (Vec<Change>, T) {
+        self.into_parts()
+    }
+}

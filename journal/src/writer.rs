@@ -1,0 +1,160 @@
+//! The writer thread: the one place where the journal is written. Commits that arrive while one sync runs are written
+//! together and share the next. Effects are handed out in the order of the commits, each after the sync that covers it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::commit::CommitError;
+use crate::high_water::HighWater;
+use crate::row::Row;
+use crate::state::State;
+use crate::store::{Batch, Store, StoreError};
+use crate::write_ahead::Change;
+
+/// Commits that wait for the writer at most; the next one blocks its caller. The driver keeps far fewer in flight.
+pub(crate) const QUEUE_MAX: usize = 1_024;
+
+/// Bytes of changes that one sync covers at most, so that a burst does not make the first commit wait for the last.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Commits after which the high-water file is written even under constant load.
+const MARK_EVERY_COMMITS: u64 = 4_096;
+
+/// How long after the last commit the high-water file is brought up to date.
+const MARK_WHEN_IDLE: Duration = Duration::from_secs(1);
+
+/// A commit on its way to the writer.
+pub(crate) struct Job {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) done: Box<dyn FnOnce(Result<(), CommitError>) + Send>,
+}
+
+pub(crate) struct Writer {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) state: State,
+    /// Where the high-water file is; nothing for a store in memory.
+    pub(crate) mark_dir: Option<PathBuf>,
+    /// Commits since the mark was written.
+    pub(crate) unmarked: u64,
+}
+
+impl Writer {
+    /// Works until every sender is gone, then brings the mark up to date.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        let mut failed: Option<CommitError> = None;
+        loop {
+            let first = match jobs.recv_timeout(MARK_WHEN_IDLE) {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => {
+                    if failed.is_none() {
+                        self.mark();
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Some(error) = &failed {
+                (first.done)(Err(error.clone()));
+                continue;
+            }
+            failed = self.turn(first, jobs).err();
+            if failed.is_none() && self.unmarked >= MARK_EVERY_COMMITS {
+                self.mark();
+            }
+        }
+        if failed.is_none() {
+            self.mark();
+        }
+    }
+
+    /// Writes the first job and whatever else waits, syncs once, and answers all of them.
+    fn turn(&mut self, first: Job, jobs: &Receiver<Job>) -> Result<(), CommitError> {
+        let mut batch = Batch::default();
+        let mut bytes = 0;
+        let mut waiting = Vec::new();
+        let mut next = Some(first);
+        let mut illegal = None;
+        while let Some(job) = next.take() {
+            match self.collect(&job.changes, &mut batch) {
+                Ok(added) => {
+                    bytes += added;
+                    waiting.push(job.done);
+                }
+                Err(error) => {
+                    illegal = Some((job.done, error));
+                    break;
+                }
+            }
+            if bytes < BATCH_BYTES_MAX {
+                next = jobs.try_recv().ok();
+            }
+        }
+        let written = self.write(&batch).map_err(|error| CommitError::Store(Arc::new(error)));
+        self.unmarked += waiting.len() as u64;
+        for done in waiting {
+            done(written.clone());
+        }
+        match (written, illegal) {
+            (Err(error), refused) => {
+                if let Some((done, _)) = refused {
+                    done(Err(error.clone()));
+                }
+                Err(error)
+            }
+            (Ok(()), Some((done, error))) => {
+                done(Err(error.clone()));
+                Err(error)
+            }
+            (Ok(()), None) => Ok(()),
+        }
+    }
+
+    /// Adds one job's changes to the batch, checking them against the fold. Returns their bytes.
+    fn collect(&mut self, changes: &[Change], batch: &mut Batch) -> Result<usize, CommitError> {
+        // Staged apart, so that a job that turns out to be illegal halfway leaves nothing in the batch. The fold has then taken
+        // half of it, but an illegal job closes the journal for good.
+        let mut staged = Batch::default();
+        let mut bytes = 0;
+        for change in changes {
+            self.state.apply(change).map_err(CommitError::Illegal)?;
+            if let Change::Put(row) = change {
+                let (key, value) = Row::encode(row);
+                bytes += key.len() + value.len();
+                staged.put(key, value);
+            }
+            for key in change.removed() {
+                staged.delete(key.bytes());
+            }
+        }
+        for (key, value) in staged.iter() {
+            match value {
+                Some(value) => batch.put(key.to_vec(), value.to_vec()),
+                None => batch.delete(key.to_vec()),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.store.apply(batch)?;
+        self.store.sync()
+    }
+
+    /// Brings the high-water file up to date. What it says is on stable storage already, so a failure loses nothing but
+    /// sharpness: it is reported and tried again.
+    fn mark(&mut self) {
+        let (Some(dir), true) = (&self.mark_dir, self.unmarked > 0) else { return };
+        let Some(mark) = HighWater::of(&self.state) else { return };
+        match mark.write(dir) {
+            Ok(()) => self.unmarked = 0,
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "The high-water file could not be written; tried again later.")
+            }
+        }
+    }
+}
