@@ -208,7 +208,7 @@ pub enum Row {
 }
 
 /// What journal this is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Meta {
     /// Whose journal.
     pub endpoint: EndpointId,
@@ -221,7 +221,7 @@ pub struct Meta {
 }
 
 /// A stream that this endpoint sends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Outgoing {
     /// The place that the next message gets.
     pub next: Seq,
@@ -251,7 +251,7 @@ impl Default for Outgoing {
 }
 
 /// A stream that this endpoint receives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Incoming {
     /// The peer's journal.
     pub incarnation: Incarnation,
@@ -327,7 +327,7 @@ impl HeaderRow {
 }
 
 /// An applied message whose outcome is not settled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Work {
     /// The message to the same peer that carries the outcome, once there is one.
     pub answered: Option<Seq>,

@@ -9,7 +9,7 @@ use crate::row::{Direction, Incoming, Meta, Outgoing, Row, Work};
 use crate::write_ahead::Change;
 
 /// Everything that an endpoint durably knows, short of messages and application rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// What journal this is; nothing in an empty one.
     pub meta: Option<Meta>,
@@ -18,7 +18,7 @@ pub struct State {
 }
 
 /// The two streams shared with one peer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PeerState {
     /// The stream sent to the peer.
     pub outgoing: Outgoing,
@@ -32,7 +32,7 @@ pub struct PeerState {
 }
 
 /// One link of a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Link {
     /// The hash that the header expects before it.
     pub previous: ChainHash,

@@ -1,1 +1,4 @@
-//! Placeholder.
+//! How two journals stay in step across a broker that may lose, repeat, reorder or delay.
+
+pub mod session;
+pub mod wire;

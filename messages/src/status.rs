@@ -57,6 +57,9 @@ pub struct Sending {
 pub struct Receiving {
     /// The sender's journal, as far as the receiver knows.
     pub incarnation: Incarnation,
+    /// The highest opening of that journal that the receiver has heard of. A sender that is behind it is an older process, or was
+    /// restored from an old copy.
+    pub epoch: Epoch,
     /// Everything up to here is on the receiver's stable storage.
     pub through: Option<Seq>,
     /// The hash of the header at `through`.
@@ -68,7 +71,7 @@ pub struct Receiving {
 }
 
 /// What an agent says of itself with every status.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Presence {
     /// Runs that it could begin at once.
     pub slots_free: u16,

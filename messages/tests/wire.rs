@@ -53,6 +53,7 @@ fn status() -> Status {
         },
         receiving: Some(Receiving {
             incarnation: Incarnation::from_u128(2),
+            epoch: Epoch::new(4),
             through: Seq::new(7),
             head: ChainHash::from_bytes([2; 32]),
             ranges: Ranges::try_from(vec![(Seq::new(9).unwrap(), Seq::new(11).unwrap())]).unwrap(),

@@ -1,0 +1,197 @@
+//! What a session asks for, and what the application asks of it.
+
+use journal::{Change, HeaderRow};
+use messages::{EncodeError, EndpointId, Frame, Kind, LogDatagram, MessageId, Seq};
+
+use super::Freeze;
+
+/// One delivery of one connection to the broker. Tags of an earlier connection mean nothing to a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryTag {
+    /// Counts connections.
+    pub connection: u64,
+    /// The broker's number within it.
+    pub tag: u64,
+}
+
+/// What is to be done, once the changes it belongs to are on stable storage.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Effects {
+    /// To be published, in this order.
+    pub publish: Vec<Publish>,
+    /// To be read from the journal and handed back as [`Input::Loaded`](super::Input::Loaded).
+    pub load: Vec<Load>,
+    /// Deliveries to acknowledge to the broker.
+    pub acknowledge: Vec<DeliveryTag>,
+    /// Deliveries to reject to the broker's dead-letter queue.
+    pub discard: Vec<DeliveryTag>,
+    /// Peers whose next message the application may now have.
+    pub offer: Vec<EndpointId>,
+    /// Pieces of logs that arrived.
+    pub logs: Vec<LogDatagram>,
+    /// What peers did wrong, and what was concluded.
+    pub faults: Vec<Fault>,
+    /// Peers of which something changed that people look at.
+    pub changed: Vec<EndpointId>,
+}
+
+/// Something to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// To whom.
+    pub to: EndpointId,
+    /// What it is.
+    pub what: Published,
+    /// Its bytes.
+    pub frame: Frame,
+}
+
+/// What is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// A message, for the first time.
+    Message(Seq),
+    /// A message that the peer was found to miss.
+    Resent(Seq),
+    /// A status.
+    Status,
+    /// A piece of a log.
+    Log,
+}
+
+/// Messages to read from the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Load {
+    /// Of the stream sent to this peer.
+    pub peer: EndpointId,
+    /// The first one.
+    pub from: Seq,
+    /// The last one, included.
+    pub to: Seq,
+}
+
+/// What a peer, or somebody in its name, did wrong. The session goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Bytes that are not an envelope; they went to the dead-letter queue.
+    Garbled {
+        /// Why not.
+        reason: String,
+    },
+    /// An envelope of somebody unknown, or for somebody else; it went to the dead-letter queue, nothing was journaled.
+    Stranger {
+        /// Who it says it is from.
+        from: EndpointId,
+        /// For whom it is.
+        to: EndpointId,
+    },
+    /// A message too far beyond what was received. It was dropped; the sender will send it again.
+    OutsideWindow {
+        /// From whom.
+        peer: EndpointId,
+        /// Its place.
+        seq: Seq,
+    },
+    /// A status of an older process, which was ignored.
+    Stale {
+        /// From whom.
+        peer: EndpointId,
+    },
+    /// The streams shared with a peer were stopped.
+    Frozen {
+        /// Which peer.
+        peer: EndpointId,
+        /// Why.
+        freeze: Freeze,
+    },
+}
+
+/// What the application wants to happen as one: messages applied, its own rows changed, messages sent.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    /// Messages that the application has now dealt with, in the order of their stream.
+    pub apply: Vec<Applied>,
+    /// Changes of the application's own rows.
+    pub rows: Vec<Change>,
+    /// Messages to send.
+    pub send: Vec<Outbound>,
+    /// Whether this admits new work, and so may be refused when an outbox is full. Outcomes of admitted work may not.
+    pub admission: bool,
+}
+
+/// A message that the application has dealt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// From whom.
+    pub peer: EndpointId,
+    /// Its place, which must be the first one not yet applied.
+    pub seq: Seq,
+    /// What it means for its outcome.
+    pub disposition: Disposition,
+}
+
+/// What applying a message means for its outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disposition {
+    /// There is nothing more to come of it: it is settled.
+    Settle,
+    /// Work was begun; it is settled when a message that [`Outbound::answers`] it has been received.
+    Hold,
+    /// It is unacceptable and will never be acted on. Its header row says why.
+    Refuse(Box<HeaderRow>),
+}
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// To whom.
+    pub to: EndpointId,
+    /// Chosen by the submitter.
+    pub id: MessageId,
+    /// What the body is.
+    pub kind: Kind,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The message that this one answers or follows from.
+    pub cause: Option<MessageId>,
+    /// The held message from the same peer whose final outcome this is.
+    pub answers: Option<Seq>,
+}
+
+/// Why a transaction is refused. Nothing of it happened.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactError {
+    /// The peer is not known.
+    #[error("{peer} is not known here")]
+    UnknownPeer {
+        /// The peer.
+        peer: EndpointId,
+    },
+    /// The outbox to a peer is full.
+    #[error("{waiting} messages already wait for {peer}; no new work is taken for it until some are received")]
+    OutboxFull {
+        /// The peer.
+        peer: EndpointId,
+        /// Unsettled messages to it.
+        waiting: u64,
+    },
+    /// A body is too large or cannot be encoded.
+    #[error("a message cannot be made")]
+    Encode(#[from] EncodeError),
+    /// Messages must be applied in the order of their stream.
+    #[error("message {seq} of {peer} is not the next to apply")]
+    OutOfOrder {
+        /// The peer.
+        peer: EndpointId,
+        /// The message.
+        seq: Seq,
+    },
+    /// The message that would be answered is not held.
+    #[error("message {seq} of {peer} waits for no answer")]
+    NotHeld {
+        /// The peer.
+        peer: EndpointId,
+        /// The message.
+        seq: Seq,
+    },
+}

@@ -1,0 +1,188 @@
+//! The stream received from a peer: what is accepted, what is a duplicate, and when a message is settled.
+
+use journal::{Change, Direction, HeaderRow, Incoming, Row, Work};
+use messages::{EndpointId, Insert, Message, Seq};
+
+use super::effects::{Applied, DeliveryTag, Disposition, Fault};
+use super::{Freeze, Now, Session, Turn};
+
+/// What a message turned out to be.
+enum Verdict {
+    /// New: to be journaled.
+    Accept,
+    /// Already here.
+    Duplicate,
+    /// Too far ahead to be remembered; the sender sends it again.
+    OutsideWindow,
+    /// The streams must stop.
+    Freeze(Freeze),
+}
+
+impl Session {
+    /// Takes in a message. It is acknowledged to the broker only with the commit that makes it durable here, or when it
+    /// already was.
+    pub(super) fn take_message(&mut self, now: Now, turn: &mut Turn, tag: DeliveryTag, message: Message) {
+        let peer = message.header.from.clone();
+        if message.header.to != self.identity.local || !self.peers.contains_key(&peer) {
+            turn.effects.discard.push(tag);
+            turn.effects.faults.push(Fault::Stranger { from: peer, to: message.header.to });
+            return;
+        }
+        turn.effects.acknowledge.push(tag);
+        if self.peers.get(&peer).is_some_and(|entry| entry.frozen.is_some()) {
+            // Not taken: the sender keeps it, and sends it again when a person has decided.
+            return;
+        }
+        match self.judge(&peer, &message) {
+            Verdict::Accept => self.accept(now, turn, &peer, &message),
+            Verdict::Duplicate => {
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.receiving.duplicates += 1;
+                }
+                self.report_soon(now, turn, &peer);
+            }
+            Verdict::OutsideWindow => {
+                turn.effects.faults.push(Fault::OutsideWindow { peer: peer.clone(), seq: message.header.seq });
+                self.report_soon(now, turn, &peer);
+            }
+            Verdict::Freeze(freeze) => self.freeze(turn, &peer, freeze),
+        }
+    }
+
+    fn judge(&self, peer: &EndpointId, message: &Message) -> Verdict {
+        let header = &message.header;
+        let fresh = Incoming::new(header.incarnation, header.epoch);
+        let incoming = self.incoming(peer).unwrap_or(&fresh);
+        if incoming.incarnation != header.incarnation {
+            let (known, found) = (incoming.incarnation, header.incarnation);
+            return Verdict::Freeze(Freeze::PeerReplaced { known, found });
+        }
+        let seq = header.seq;
+        if Some(seq) <= incoming.through || incoming.ranges.contains(seq) {
+            return Verdict::Duplicate;
+        }
+        let first = Seq::after(incoming.through);
+        if seq.value() - first.value() >= u64::from(self.config.window) {
+            return Verdict::OutsideWindow;
+        }
+        let before = if seq == first {
+            Some(incoming.head)
+        } else {
+            seq.previous().and_then(|before| self.link_beyond(peer, before)).map(|link| link.hash)
+        };
+        let after = self.link_beyond(peer, seq.next()).map(|link| link.previous);
+        if before.is_some_and(|before| before != header.previous) || after.is_some_and(|after| after != message.hash) {
+            return Verdict::Freeze(Freeze::Diverged { at: seq });
+        }
+        if seq != first && incoming.ranges.clone().insert(seq) == Insert::Full {
+            return Verdict::OutsideWindow;
+        }
+        Verdict::Accept
+    }
+
+    fn accept(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, message: &Message) {
+        let header = &message.header;
+        let seq = header.seq;
+        let mut incoming =
+            self.incoming(peer).cloned().unwrap_or_else(|| Incoming::new(header.incarnation, header.epoch));
+        incoming.epoch = incoming.epoch.max(header.epoch);
+
+        let row = HeaderRow::of(message, now.wall_ms);
+        self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, row)));
+        turn.changes.push(Change::Put(Row::Body(Direction::In, peer.clone(), seq, message.body().to_vec())));
+        if seq == Seq::after(incoming.through) {
+            incoming.through = Some(seq);
+            incoming.head = message.hash;
+            if let Some(end) = incoming.ranges.take_next(incoming.through) {
+                incoming.through = Some(end);
+                // Each link beyond the mark was checked against its neighbours when it came in.
+                incoming.head = self.link_beyond(peer, end).map_or(incoming.head, |link| link.hash);
+            }
+            turn.effects.offer.push(peer.clone());
+        } else {
+            incoming.ranges.insert(seq);
+        }
+        self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
+        self.report_soon(now, turn, peer);
+    }
+
+    /// Makes sure that the peer learns soon what is here.
+    fn report_soon(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
+        let due = now.at.after(self.config.status_delay_ms);
+        let every = self.config.status_every;
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let side = &mut entry.receiving;
+        side.heard = Some(now.at);
+        side.unreported += 1;
+        side.status_due = Some(side.status_due.map_or(due, |set| set.min(due)));
+        if side.unreported >= every && self.connected {
+            self.publish_status(now, turn, peer, super::Probe::No);
+        }
+    }
+
+    /// Records that the application has dealt with a message. The transaction was checked before.
+    pub(super) fn apply(&mut self, turn: &mut Turn, applied: Applied) {
+        let Applied { peer, seq, disposition } = applied;
+        let Some(mut incoming) = self.incoming(&peer).cloned() else { return };
+        incoming.applied = Some(seq);
+        self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
+        match disposition {
+            Disposition::Settle => {}
+            Disposition::Hold => {
+                self.change(turn, Change::Put(Row::Work(peer.clone(), seq, Work::default())));
+            }
+            Disposition::Refuse(row) => {
+                self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, *row)));
+            }
+        }
+        self.settle(turn, &peer);
+    }
+
+    /// Work whose answer the peer now has is settled.
+    pub(super) fn settle_answered(&mut self, turn: &mut Turn, peer: &EndpointId) {
+        let Some(streams) = self.streams(peer) else { return };
+        let outgoing = &streams.outgoing;
+        let arrived = |seq: Seq| Some(seq) <= outgoing.received || outgoing.ranges.contains(seq);
+        let done: Vec<Seq> =
+            streams.work.iter().filter(|(_, work)| work.answered.is_some_and(arrived)).map(|(seq, _)| *seq).collect();
+        if done.is_empty() {
+            return;
+        }
+        for seq in done {
+            self.change(turn, Change::DeleteWork(peer.clone(), seq));
+        }
+        self.settle(turn, peer);
+    }
+
+    /// Moves the settled mark up to the first message whose outcome is still open.
+    fn settle(&mut self, turn: &mut Turn, peer: &EndpointId) {
+        let Some(streams) = self.streams(peer) else { return };
+        let Some(old) = streams.incoming.clone() else { return };
+        let settled = match streams.work.first_key_value() {
+            Some((open, _)) => open.previous().min(old.applied),
+            None => old.applied,
+        };
+        if settled <= old.settled {
+            return;
+        }
+        let incoming = Incoming { settled, ..old.clone() };
+        self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
+        self.drop_span(turn, peer, old.settled, settled, Change::DropBodies, Direction::In);
+        // The peer may drop its bodies now; it learns of it with the next status.
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.receiving.status_due.get_or_insert(super::Millis(0));
+        }
+        turn.effects.changed.push(peer.clone());
+    }
+
+    /// Takes in that the peer will never ask about anything up to `mark` again.
+    pub(super) fn forget(&mut self, turn: &mut Turn, peer: &EndpointId, mark: Option<Seq>) {
+        let Some(old) = self.incoming(peer).cloned() else { return };
+        let forgotten = mark.min(old.settled);
+        if forgotten > old.forgotten {
+            let incoming = Incoming { forgotten, ..old.clone() };
+            self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
+            self.drop_span(turn, peer, old.forgotten, forgotten, Change::DropHeaders, Direction::In);
+        }
+    }
+}

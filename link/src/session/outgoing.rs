@@ -1,0 +1,276 @@
+//! The stream sent to a peer: numbering, publishing within the window, and resending exactly what a probe found missing.
+
+use journal::{Change, Direction, HeaderRow, Outgoing, Row, Work};
+use messages::limits::BODY_BYTES_MAX;
+use messages::{EncodeError, EndpointId, Header, Message, Seq};
+
+use super::effects::{Applied, Disposition, Load, Outbound, Publish, Published, TransactError, Transaction};
+use super::{Effects, Now, Session, Turn};
+
+/// Messages read from the journal at a time. Enough to keep the broker busy, few enough to keep in memory.
+const LOAD_MAX: u64 = 256;
+
+impl Session {
+    /// Does as one what the application asks: messages applied, rows changed, messages sent.
+    ///
+    /// # Errors
+    /// [`TransactError`]; nothing of it happened then, and the session is as before.
+    pub fn transact(
+        &mut self,
+        now: Now,
+        transaction: Transaction,
+    ) -> Result<journal::WriteAhead<Effects>, TransactError> {
+        self.check(&transaction)?;
+        let mut turn = Turn::default();
+        for applied in transaction.apply {
+            self.apply(&mut turn, applied);
+        }
+        turn.changes.extend(transaction.rows);
+        for outbound in transaction.send {
+            self.send(now, &mut turn, outbound)?;
+        }
+        Ok(journal::WriteAhead::new(turn.changes, turn.effects))
+    }
+
+    /// Everything that could make a transaction fail, so that none fails halfway.
+    fn check(&self, transaction: &Transaction) -> Result<(), TransactError> {
+        let mut applied = std::collections::BTreeMap::new();
+        let mut held = std::collections::BTreeSet::new();
+        for Applied { peer, seq, disposition } in &transaction.apply {
+            let incoming = self.incoming(peer).ok_or_else(|| TransactError::UnknownPeer { peer: peer.clone() })?;
+            let mark = applied.entry(peer.clone()).or_insert(incoming.applied);
+            if *seq != Seq::after(*mark) || Some(*seq) > incoming.through {
+                return Err(TransactError::OutOfOrder { peer: peer.clone(), seq: *seq });
+            }
+            *mark = Some(*seq);
+            if *disposition == Disposition::Hold {
+                held.insert((peer.clone(), *seq));
+            }
+        }
+        for outbound in &transaction.send {
+            let peer = &outbound.to;
+            if !self.peers.contains_key(peer) {
+                return Err(TransactError::UnknownPeer { peer: peer.clone() });
+            }
+            if outbound.body.len() > BODY_BYTES_MAX {
+                return Err(EncodeError::BodyTooLarge { bytes: outbound.body.len() }.into());
+            }
+            let waiting = self.unsettled(peer);
+            if transaction.admission && waiting >= self.config.outbox_max {
+                return Err(TransactError::OutboxFull { peer: peer.clone(), waiting });
+            }
+            if let Some(seq) = outbound.answers {
+                let open = self.streams(peer).and_then(|streams| streams.work.get(&seq));
+                let known = open.is_some_and(|work| work.answered.is_none());
+                if !known && !held.contains(&(peer.clone(), seq)) {
+                    return Err(TransactError::NotHeld { peer: peer.clone(), seq });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unsettled(&self, peer: &EndpointId) -> u64 {
+        self.streams(peer).map_or(0, |streams| streams.outgoing.next.value() - 1 - Seq::count(streams.outgoing.settled))
+    }
+
+    /// Numbers, journals and, where nothing stands before it, publishes one message.
+    fn send(&mut self, now: Now, turn: &mut Turn, outbound: Outbound) -> Result<(), TransactError> {
+        let peer = outbound.to;
+        let outgoing = self.streams(&peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
+        let seq = outgoing.next;
+        let header =
+            Header::new(self.identity.local.clone(), peer.clone(), self.identity.incarnation, self.identity.epoch)
+                .numbered(seq, outgoing.head)
+                .carrying(outbound.id, outbound.kind, outbound.cause, &outbound.body);
+        let message = Message::new(header, &outbound.body)?;
+
+        let row = HeaderRow::of(&message, now.wall_ms);
+        self.change(turn, Change::Put(Row::Header(Direction::Out, peer.clone(), seq, row)));
+        turn.changes.push(Change::Put(Row::Body(Direction::Out, peer.clone(), seq, outbound.body)));
+        let outgoing = Outgoing { next: seq.next(), head: message.hash, ..outgoing };
+        self.change(turn, Change::Put(Row::Outgoing(peer.clone(), outgoing)));
+        if let Some(answers) = outbound.answers {
+            self.change(turn, Change::Put(Row::Work(peer.clone(), answers, Work { answered: Some(seq) })));
+        }
+        if self.may_publish_next(&peer, seq) {
+            self.publish_message(now, turn, &peer, &message);
+        }
+        turn.effects.changed.push(peer);
+        Ok(())
+    }
+
+    /// Whether nothing that was journaled earlier, and nothing that is to be resent, must go before this message.
+    fn may_publish_next(&self, peer: &EndpointId, seq: Seq) -> bool {
+        let Some(entry) = self.peers.get(peer) else { return false };
+        let side = &entry.sending;
+        self.connected
+            && entry.frozen.is_none()
+            && side.loading.is_none()
+            && side.missing.is_empty()
+            && Seq::after(side.published) == seq
+            && Some(seq) <= self.publish_limit(peer)
+    }
+
+    /// The last place that the window lets out.
+    fn publish_limit(&self, peer: &EndpointId) -> Option<Seq> {
+        let outgoing = self.streams(peer).map(|streams| &streams.outgoing)?;
+        let peer_window = self.peers.get(peer).and_then(|entry| entry.sending.peer_window).unwrap_or(u32::MAX);
+        let window = u64::from(self.config.window.min(peer_window));
+        outgoing.next.previous().min(Seq::new(Seq::count(outgoing.received) + window))
+    }
+
+    fn publish_message(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, message: &Message) {
+        let seq = message.header.seq;
+        let delay = self.config.probe_delay(0);
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let side = &mut entry.sending;
+        let what = if Some(seq) <= side.published {
+            side.resent += 1;
+            Published::Resent(seq)
+        } else {
+            side.published = Some(seq);
+            Published::Message(seq)
+        };
+        side.recent.insert(seq, message.hash);
+        side.probe_due.get_or_insert(now.at.after(delay));
+        turn.effects.publish.push(Publish { to: peer.clone(), what, frame: message.frame.clone() });
+    }
+
+    /// Asks for the next messages that may go out: first what is missing, then what was never published.
+    pub(super) fn pump(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
+        let limit = self.publish_limit(peer);
+        let connected = self.connected;
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let side = &mut entry.sending;
+        if !connected || entry.frozen.is_some() || side.loading.is_some() {
+            return;
+        }
+        let next = match side.missing.pop_front() {
+            Some((from, to)) => {
+                let end = to.value().min(from.value() + LOAD_MAX - 1);
+                let end = Seq::new(end).unwrap_or(to);
+                if end < to {
+                    side.missing.push_front((end.next(), to));
+                }
+                Some((from, end))
+            }
+            None => {
+                let from = Seq::after(side.published);
+                let end = Seq::new(from.value() + LOAD_MAX - 1).min(limit);
+                end.filter(|end| from <= *end).map(|end| (from, end))
+            }
+        };
+        if let Some((from, to)) = next {
+            side.loading = Some((from, to));
+            turn.effects.load.push(Load { peer: peer.clone(), from, to });
+        } else if side.probe_due.is_none() && self.anything_unreceived(peer) {
+            let due = now.at.after(self.config.probe_delay(0));
+            if let Some(entry) = self.peers.get_mut(peer) {
+                entry.sending.probe_due = Some(due);
+            }
+        }
+    }
+
+    /// Publishes what was read from the journal.
+    pub(super) fn loaded(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, messages: Vec<Message>) {
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let Some((from, to)) = entry.sending.loading.take() else { return };
+        if !self.connected || entry.frozen.is_some() {
+            return;
+        }
+        let resending = Some(from) <= entry.sending.published;
+        let received = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
+        let mut last = None;
+        for message in messages {
+            let seq = message.header.seq;
+            last = Some(seq);
+            // It may have been received while it was being read.
+            if Some(seq) > received.received && !received.ranges.contains(seq) {
+                self.publish_message(now, turn, peer, &message);
+            }
+        }
+        if let Some(entry) = self.peers.get_mut(peer) {
+            let side = &mut entry.sending;
+            match last {
+                // The read was cut short by its size: the rest is asked for again.
+                Some(last) if last < to && resending => side.missing.push_front((last.next(), to)),
+                Some(last) if !resending => side.published = side.published.max(Some(last)),
+                Some(_) => {}
+                None if !resending => side.published = side.published.max(Some(to)),
+                None => {}
+            }
+            if side.missing.is_empty() && resending && side.loading.is_none() {
+                // A probe behind what was resent tells whether it arrived.
+                side.probe_due = Some(now.at);
+            }
+        }
+        self.pump(now, turn, peer);
+    }
+
+    /// Takes in that the peer has everything up to `through`, and the ranges beyond it.
+    pub(super) fn received(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, report: &messages::Receiving) {
+        let Some(streams) = self.streams(peer) else { return };
+        let old = streams.outgoing.clone();
+        if report.through < old.received {
+            return;
+        }
+        let settled = report.settled_through.min(report.through).max(old.settled);
+        let history = Seq::new(Seq::count(settled).saturating_sub(self.config.history));
+        let forgotten = history.max(old.forgotten);
+        let new =
+            Outgoing { received: report.through, ranges: report.ranges.clone(), settled, forgotten, ..old.clone() };
+        if new == old {
+            return;
+        }
+        self.change(turn, Change::Put(Row::Outgoing(peer.clone(), new.clone())));
+        self.drop_span(turn, peer, old.settled, new.settled, Change::DropBodies, Direction::Out);
+        self.drop_span(turn, peer, old.forgotten, new.forgotten, Change::DropHeaders, Direction::Out);
+        let progress = new.received > old.received || new.ranges != old.ranges;
+        let unreceived = self.anything_unreceived(peer);
+        let delay = self.config.probe_delay(0);
+        if let Some(entry) = self.peers.get_mut(peer) {
+            let side = &mut entry.sending;
+            side.recent = side.recent.split_off(&Seq::after(new.received));
+            side.published = side.published.max(new.received);
+            if progress {
+                side.attempts = 0;
+                side.probe_due = unreceived.then(|| now.at.after(delay));
+            }
+        }
+        self.settle_answered(turn, peer);
+        turn.effects.changed.push(peer.clone());
+    }
+
+    /// Records the drop of a span that a mark has just passed.
+    pub(super) fn drop_span(
+        &mut self,
+        turn: &mut Turn,
+        peer: &EndpointId,
+        old: Option<Seq>,
+        new: Option<Seq>,
+        change: fn(Direction, EndpointId, Seq, Seq) -> Change,
+        direction: Direction,
+    ) {
+        if let Some(new) = new.filter(|new| Some(*new) > old) {
+            self.change(turn, change(direction, peer.clone(), Seq::after(old), new));
+        }
+    }
+
+    /// Whether the peer is not known to have everything that was numbered for it.
+    pub(super) fn anything_unreceived(&self, peer: &EndpointId) -> bool {
+        self.streams(peer).is_some_and(|streams| streams.outgoing.received < streams.outgoing.next.previous())
+    }
+
+    /// Something published may not have arrived: ask soon, but not ever faster.
+    pub(super) fn probe_soon(&mut self, now: Now, peer: &EndpointId) {
+        let unreceived = self.anything_unreceived(peer);
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        if unreceived {
+            let side = &mut entry.sending;
+            // A tenth of the usual delay at first, so that a queue declared again is used at once.
+            let due = now.at.after(self.config.probe_delay(side.attempts) / 10);
+            side.probe_due = Some(side.probe_due.map_or(due, |set| set.min(due)));
+        }
+    }
+}
