@@ -65,6 +65,11 @@ impl<T> WriteAhead<T> {
         &self.changes
     }
 
+    /// Binds something more to the same changes. Nothing is looked into.
+    pub fn with<U>(self, more: U) -> WriteAhead<(T, U)> {
+        WriteAhead { changes: self.changes, then: (self.then, more) }
+    }
+
     pub(crate) fn into_parts(self) -> (Vec<Change>, T) {
         (self.changes, self.then)
     }

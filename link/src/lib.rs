@@ -1,4 +1,16 @@
 //! How two journals stay in step across a broker that may lose, repeat, reorder or delay.
+//!
+//! - [`session`]: the protocol core, pure: told what happened, it answers with what to write and what to do.
+//! - [`driver`](Driver): one task that feeds the session, commits to the journal, and carries out the effects.
+//! - [`wire`]: what lies between the driver and a broker; `amqp` is its other end over RabbitMQ.
+//! - [`Endpoint`]: the application's handle.
+//! - [`control`]: the owner's socket, for looking into a running journal.
 
+pub mod control;
+mod driver;
+mod endpoint;
 pub mod session;
 pub mod wire;
+
+pub use driver::{Driver, Parts, RunError, endpoint, wall_ms};
+pub use endpoint::{Endpoint, EndpointView, LinkState, Outage, Stopped, SubmitError, Work, WorkItem, outbound};

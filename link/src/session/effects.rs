@@ -25,8 +25,8 @@ pub struct Effects {
     pub acknowledge: Vec<DeliveryTag>,
     /// Deliveries to reject to the broker's dead-letter queue.
     pub discard: Vec<DeliveryTag>,
-    /// Peers whose next message the application may now have.
-    pub offer: Vec<EndpointId>,
+    /// Peers whose messages up to there the application may now have.
+    pub offer: Vec<(EndpointId, Seq)>,
     /// Pieces of logs that arrived.
     pub logs: Vec<LogDatagram>,
     /// What peers did wrong, and what was concluded.
@@ -88,6 +88,13 @@ pub enum Fault {
     /// A message too far beyond what was received. It was dropped; the sender will send it again.
     OutsideWindow {
         /// From whom.
+        peer: EndpointId,
+        /// Its place.
+        seq: Seq,
+    },
+    /// A message that the peer needs is not whole in this endpoint's own journal.
+    Unreadable {
+        /// To whom it was sent.
         peer: EndpointId,
         /// Its place.
         seq: Seq,

@@ -98,7 +98,7 @@ impl Session {
                 // Each link beyond the mark was checked against its neighbours when it came in.
                 incoming.head = self.link_beyond(peer, end).map_or(incoming.head, |link| link.hash);
             }
-            turn.effects.offer.push(peer.clone());
+            turn.effects.offer.extend(incoming.through.map(|through| (peer.clone(), through)));
         } else {
             incoming.ranges.insert(seq);
         }
@@ -121,7 +121,7 @@ impl Session {
     }
 
     /// Records that the application has dealt with a message. The transaction was checked before.
-    pub(super) fn apply(&mut self, turn: &mut Turn, applied: Applied) {
+    pub(super) fn apply(&mut self, now: Now, turn: &mut Turn, applied: Applied) {
         let Applied { peer, seq, disposition } = applied;
         let Some(mut incoming) = self.incoming(&peer).cloned() else { return };
         incoming.applied = Some(seq);
@@ -135,11 +135,11 @@ impl Session {
                 self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, *row)));
             }
         }
-        self.settle(turn, &peer);
+        self.settle(now, turn, &peer);
     }
 
     /// Work whose answer the peer now has is settled.
-    pub(super) fn settle_answered(&mut self, turn: &mut Turn, peer: &EndpointId) {
+    pub(super) fn settle_answered(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
         let Some(streams) = self.streams(peer) else { return };
         let outgoing = &streams.outgoing;
         let arrived = |seq: Seq| Some(seq) <= outgoing.received || outgoing.ranges.contains(seq);
@@ -151,11 +151,11 @@ impl Session {
         for seq in done {
             self.change(turn, Change::DeleteWork(peer.clone(), seq));
         }
-        self.settle(turn, peer);
+        self.settle(now, turn, peer);
     }
 
     /// Moves the settled mark up to the first message whose outcome is still open.
-    fn settle(&mut self, turn: &mut Turn, peer: &EndpointId) {
+    fn settle(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
         let Some(streams) = self.streams(peer) else { return };
         let Some(old) = streams.incoming.clone() else { return };
         let settled = match streams.work.first_key_value() {
@@ -169,8 +169,9 @@ impl Session {
         self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
         self.drop_span(turn, peer, old.settled, settled, Change::DropBodies, Direction::In);
         // The peer may drop its bodies now; it learns of it with the next status.
+        let due = now.at.after(self.config.status_delay_ms);
         if let Some(entry) = self.peers.get_mut(peer) {
-            entry.receiving.status_due.get_or_insert(super::Millis(0));
+            entry.receiving.status_due = Some(entry.receiving.status_due.map_or(due, |set| set.min(due)));
         }
         turn.effects.changed.push(peer.clone());
     }

@@ -338,6 +338,3 @@ enum Probe {
     Yes,
     No,
 }
-
-#[cfg(test)]
-mod tests;

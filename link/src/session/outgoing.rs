@@ -4,7 +4,7 @@ use journal::{Change, Direction, HeaderRow, Outgoing, Row, Work};
 use messages::limits::BODY_BYTES_MAX;
 use messages::{EncodeError, EndpointId, Header, Message, Seq};
 
-use super::effects::{Applied, Disposition, Load, Outbound, Publish, Published, TransactError, Transaction};
+use super::effects::{Applied, Disposition, Fault, Load, Outbound, Publish, Published, TransactError, Transaction};
 use super::{Effects, Now, Session, Turn};
 
 /// Messages read from the journal at a time. Enough to keep the broker busy, few enough to keep in memory.
@@ -23,7 +23,7 @@ impl Session {
         self.check(&transaction)?;
         let mut turn = Turn::default();
         for applied in transaction.apply {
-            self.apply(&mut turn, applied);
+            self.apply(now, &mut turn, applied);
         }
         turn.changes.extend(transaction.rows);
         for outbound in transaction.send {
@@ -180,30 +180,38 @@ impl Session {
             return;
         }
         let resending = Some(from) <= entry.sending.published;
-        let received = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
+        let outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
+        let mut expected = Some(from);
         let mut last = None;
         for message in messages {
             let seq = message.header.seq;
-            last = Some(seq);
             // It may have been received while it was being read.
-            if Some(seq) > received.received && !received.ranges.contains(seq) {
+            if Some(seq) > outgoing.received && !outgoing.ranges.contains(seq) {
+                if expected != Some(seq) {
+                    turn.effects.faults.push(Fault::Unreadable { peer: peer.clone(), seq: expected.unwrap_or(from) });
+                }
                 self.publish_message(now, turn, peer, &message);
             }
+            expected = Some(seq.next());
+            last = Some(seq);
         }
-        if let Some(entry) = self.peers.get_mut(peer) {
-            let side = &mut entry.sending;
-            match last {
-                // The read was cut short by its size: the rest is asked for again.
-                Some(last) if last < to && resending => side.missing.push_front((last.next(), to)),
-                Some(last) if !resending => side.published = side.published.max(Some(last)),
-                Some(_) => {}
-                None if !resending => side.published = side.published.max(Some(to)),
-                None => {}
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let side = &mut entry.sending;
+        match last {
+            // The read was cut short by its size: the rest is asked for again.
+            Some(last) if last < to && resending => side.missing.push_front((last.next(), to)),
+            Some(last) => side.published = side.published.max(Some(last)),
+            None => {
+                // Settled while it was being read, or gone: probing shows which, and does not hurry.
+                side.published = side.published.max(Some(to));
+                if Some(to) > outgoing.received {
+                    turn.effects.faults.push(Fault::Unreadable { peer: peer.clone(), seq: from });
+                }
             }
-            if side.missing.is_empty() && resending && side.loading.is_none() {
-                // A probe behind what was resent tells whether it arrived.
-                side.probe_due = Some(now.at);
-            }
+        }
+        if resending && side.missing.is_empty() && last.is_some() {
+            // A probe behind what was resent tells whether it arrived.
+            side.probe_due = Some(now.at);
         }
         self.pump(now, turn, peer);
     }
@@ -238,7 +246,7 @@ impl Session {
                 side.probe_due = unreceived.then(|| now.at.after(delay));
             }
         }
-        self.settle_answered(turn, peer);
+        self.settle_answered(now, turn, peer);
         turn.effects.changed.push(peer.clone());
     }
 

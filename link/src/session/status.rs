@@ -47,7 +47,11 @@ impl Session {
             if side.probes.len() == PROBES_MAX {
                 side.probes.pop_front();
             }
-            side.probes.push_back((id, side.published));
+            // It is evidence only for what was published before it: not for what still waits to be resent.
+            let resending = side.loading.filter(|(from, _)| Some(*from) <= side.published);
+            let waiting = side.missing.front().copied().into_iter().chain(resending).map(|(from, _)| from).min();
+            let evident = waiting.map_or(side.published, Seq::previous);
+            side.probes.push_back((id, evident));
             let delay = self.config.probe_delay(side.attempts);
             side.attempts = side.attempts.saturating_add(1);
             side.probe_due = unreceived.then(|| now.at.after(delay));
@@ -95,12 +99,12 @@ impl Session {
             turn.effects.faults.push(Fault::Stranger { from: peer, to: status.to });
             return;
         }
+        if let Some(probe) = status.probe {
+            // A stopped stream is answered too, and so is an older process: from the answer it learns what it is.
+            self.answer(now, turn, &peer, probe);
+        }
         if self.peers.get(&peer).is_some_and(|entry| entry.frozen.is_some()) {
             return;
-        }
-        if let Some(probe) = status.probe {
-            // Also an older process gets its answer: from it, it learns that it is old.
-            self.answer(now, turn, &peer, probe);
         }
         if !self.take_sender(now, turn, &peer, &status) {
             return;
@@ -128,10 +132,16 @@ impl Session {
     }
 
     fn answer(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, probe: ProbeId) {
-        if let Some(entry) = self.peers.get_mut(peer) {
-            entry.receiving.answer = Some(probe);
+        let every = self.config.status_every;
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let side = &mut entry.receiving;
+        // Of many probes that waited in a queue, the last one's answer is enough, so answers wait for the end of a burst.
+        side.answer = Some(probe);
+        side.unreported += 1;
+        side.status_due = Some(now.at);
+        if side.unreported >= every || entry.frozen.is_some() {
+            self.publish_status(now, turn, peer, Probe::No);
         }
-        self.publish_status(now, turn, peer, Probe::No);
     }
 
     /// Checks which process of which journal speaks. Returns whether the rest of the status may be believed.
@@ -223,6 +233,10 @@ impl Session {
         side.attempts = 0;
         // Everything still to be resent is found missing again, so the list is made anew.
         side.missing = outgoing.ranges.missing(outgoing.received, published).collect();
+        if !side.missing.is_empty() {
+            // Answers to later probes were made before any of this arrives again: they are no evidence for it.
+            side.probes.clear();
+        }
         if let (Some((from, to)), Some(first)) = (side.loading, side.missing.front().copied())
             && Some(from) <= side.published
             && first.0 >= from

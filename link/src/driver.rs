@@ -1,0 +1,482 @@
+//! The driver: one task that feeds the session and carries out what it asks. It decides nothing itself. Effects are carried
+//! out in the order of their commits, each after the sync that covers it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use journal::{CommitError, Direction, Journal, PeerState, State, WriteAhead};
+use messages::{Body, ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::endpoint::{
+    Endpoint, EndpointView, INBOX, LOGS_MAX, LinkState, Outage, REQUESTS_MAX, Request, SubmitError, WORK_MAX, Work,
+    WorkItem,
+};
+use crate::session::{
+    Config, Effects, Fault, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction,
+};
+use crate::wire::{Wire, WireCommand, WireEvent};
+
+/// Commits under way at most. Enough for one sync to cover many, few enough that the journal's queue never fills.
+const COMMITS_MAX: usize = 256;
+/// Commands that wait for the transport beyond which no new work and no reading from the journal is begun.
+const BACKLOG_MAX: usize = 4_096;
+/// Bytes of messages read from the journal at a time.
+const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Messages handed to the application at a time, per peer.
+const BATCH_MAX: u64 = 64;
+/// Bytes of messages handed to the application at a time, per peer.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Outages that are remembered.
+const OUTAGES_MAX: usize = 100;
+
+/// Why an endpoint stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The journal failed. Start again: opening it verifies what is there.
+    #[error("the journal failed; the endpoint has stopped, nothing that was acknowledged is lost")]
+    Journal(#[from] CommitError),
+    /// The journal cannot be read.
+    #[error("the journal cannot be read; the endpoint has stopped")]
+    Read(#[from] journal::ReadError),
+    /// The transport is gone.
+    #[error("the transport has stopped")]
+    Transport,
+}
+
+/// What an endpoint is made of.
+pub struct Parts {
+    /// The open journal.
+    pub journal: Journal,
+    /// What its rows amount to.
+    pub state: State,
+    /// The way to the broker.
+    pub wire: Wire,
+    /// The peers that are known.
+    pub peers: Vec<EndpointId>,
+    /// Limits and delays.
+    pub config: Config,
+    /// 64 fresh random bits.
+    pub nonce: Nonce,
+}
+
+/// An endpoint: the application's handle, and the driver, which must be run.
+///
+/// # Errors
+/// [`RunError::Read`]
+pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
+    let Parts { journal, state, wire, peers, config, nonce } = parts;
+    let meta = journal.meta().clone();
+    let mut recent = BTreeMap::new();
+    for (peer, streams) in &state.peers {
+        recent.insert(peer.clone(), recent_hashes(&journal, &config, peer, streams)?);
+    }
+    let identity = Identity { local: meta.endpoint.clone(), incarnation: meta.incarnation, epoch: meta.epoch, nonce };
+    let mut session = Session::recover(identity, config, state, recent);
+    for peer in peers {
+        session.know(peer);
+    }
+    let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
+    let (work_sender, work) = mpsc::channel(WORK_MAX);
+    let (log_sender, logs) = mpsc::channel(LOGS_MAX);
+    let (change_sender, changes) = watch::channel(0);
+    let (connected_sender, connected) = watch::channel(false);
+    let endpoint = Endpoint {
+        local: meta.endpoint,
+        requests,
+        work: Mutex::new(work).into(),
+        logs: Mutex::new(logs).into(),
+        changes,
+        connected,
+    };
+    let unapplied = session.peers().filter_map(|peer| Some((peer.clone(), session.unapplied(peer)?.1)));
+    let durable: BTreeMap<EndpointId, Seq> = unapplied.collect();
+    let waiting = durable.keys().cloned().collect();
+    let driver = Driver {
+        session,
+        journal,
+        wire,
+        requests: request_queue,
+        work: work_sender,
+        logs: log_sender,
+        changes: change_sender,
+        connected: connected_sender,
+        commits: FuturesOrdered::new(),
+        backlog: VecDeque::new(),
+        loads: VecDeque::new(),
+        waiting,
+        durable,
+        out: BTreeMap::new(),
+        confirmed: BTreeMap::new(),
+        link: LinkState { since_ms: wall_ms(), ..LinkState::default() },
+        started: Instant::now(),
+    };
+    Ok((endpoint, driver))
+}
+
+fn recent_hashes(
+    journal: &Journal,
+    config: &Config,
+    peer: &EndpointId,
+    streams: &PeerState,
+) -> Result<BTreeMap<Seq, ChainHash>, RunError> {
+    let mut hashes = BTreeMap::new();
+    if let (from, Some(to)) = Session::recent_span(config, streams) {
+        for seq in (from.value()..=to.value()).filter_map(Seq::new) {
+            if let Some(row) = journal.header(Direction::Out, peer, seq)? {
+                hashes.insert(seq, row.hash());
+            }
+        }
+    }
+    Ok(hashes)
+}
+
+/// Milliseconds since 1970, for people.
+#[must_use]
+pub fn wall_ms() -> u64 {
+    // The one place that reads the wall clock for the protocol; what it says is only ever shown.
+    #[allow(clippy::disallowed_methods)]
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What happened next.
+enum Turn {
+    /// A commit is on stable storage.
+    Done(Effects, Reply),
+    Event(WireEvent),
+    /// Nothing when every handle of the application is gone.
+    Request(Option<Request>),
+    TimedOut,
+    /// There is room again somewhere.
+    Room,
+    Stopped,
+}
+
+type Reply = Option<oneshot::Sender<Result<(), SubmitError>>>;
+
+/// Runs an endpoint.
+pub struct Driver {
+    session: Session,
+    journal: Journal,
+    wire: Wire,
+    requests: mpsc::Receiver<Request>,
+    work: mpsc::Sender<Work>,
+    logs: mpsc::Sender<LogDatagram>,
+    changes: watch::Sender<u64>,
+    connected: watch::Sender<bool>,
+    commits: FuturesOrdered<journal::Commit<(Effects, Reply)>>,
+    /// Commands that the transport has not taken yet.
+    backlog: VecDeque<WireCommand>,
+    /// Reads that wait until the backlog is short.
+    loads: VecDeque<Load>,
+    /// Peers with messages that the application has not dealt with.
+    waiting: BTreeSet<EndpointId>,
+    /// Received messages that are on stable storage, by peer: only these are handed to the application.
+    durable: BTreeMap<EndpointId, Seq>,
+    /// Peers whose messages are at the application, with the last one.
+    out: BTreeMap<EndpointId, Seq>,
+    confirmed: BTreeMap<EndpointId, Seq>,
+    link: LinkState,
+    started: Instant,
+}
+
+impl Driver {
+    /// Runs until told to shut down, or until something fails for good. Commits under way are finished first.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+        let mut applications = true;
+        while !*shutdown.borrow_and_update() {
+            self.offer()?;
+            self.load()?;
+            match self.next(applications, &mut shutdown).await? {
+                Turn::Done(effects, reply) => {
+                    self.perform(effects);
+                    if let Some(reply) = reply {
+                        // A caller that went away does not need to know.
+                        let _ = reply.send(Ok(()));
+                    }
+                }
+                Turn::Event(event) => self.event(event),
+                Turn::Request(Some(request)) => self.request(request),
+                Turn::Request(None) => applications = false,
+                Turn::TimedOut => self.input(Input::TimedOut),
+                Turn::Room => {}
+                Turn::Stopped => break,
+            }
+        }
+        while let Some(done) = self.commits.next().await {
+            let (_, reply) = done?;
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next thing to happen. Every branch is cancel-safe.
+    async fn next(&mut self, applications: bool, shutdown: &mut watch::Receiver<bool>) -> Result<Turn, RunError> {
+        let room = self.commits.len() < COMMITS_MAX;
+        let calm = room && self.backlog.len() < BACKLOG_MAX;
+        let due = self.session.next_timeout();
+        let work_waits = self.work.capacity() == 0 && self.waiting.iter().any(|peer| !self.out.contains_key(peer));
+        Ok(tokio::select! {
+            Some(done) = self.commits.next(), if !self.commits.is_empty() => {
+                let (effects, reply) = done?;
+                Turn::Done(effects, reply)
+            }
+            sent = send_next(&self.wire.commands, &mut self.backlog), if !self.backlog.is_empty() => {
+                sent?;
+                Turn::Room
+            }
+            event = self.wire.events.recv(), if room => Turn::Event(event.ok_or(RunError::Transport)?),
+            request = self.requests.recv(), if calm && applications => Turn::Request(request),
+            // Room again for work: it is offered before the next wait.
+            _ = self.work.reserve(), if work_waits => Turn::Room,
+            () = sleep_until(self.started, due), if room && due.is_some() => Turn::TimedOut,
+            changed = shutdown.changed() => if changed.is_err() { Turn::Stopped } else { Turn::Room },
+        })
+    }
+
+    fn now(&self) -> Now {
+        let at = Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        Now { at, wall_ms: wall_ms() }
+    }
+
+    fn input(&mut self, input: Input) {
+        let write = self.session.handle(self.now(), input);
+        self.commit(write, None);
+    }
+
+    fn commit(&mut self, write: WriteAhead<Effects>, reply: Reply) {
+        self.commits.push_back(self.journal.commit(write.with(reply)));
+    }
+
+    fn event(&mut self, event: WireEvent) {
+        match event {
+            WireEvent::Up { connection } => {
+                tracing::info!(connection, "Connected to the broker.");
+                self.link_is_up();
+                self.input(Input::Connected);
+            }
+            WireEvent::Down { reason } => {
+                if self.link.connected || self.link.detail.as_ref() != Some(&reason) {
+                    tracing::warn!(%reason, "No connection to the broker; work goes on, messages wait in the journal.");
+                }
+                self.link_is_down(reason);
+                self.input(Input::Disconnected);
+            }
+            WireEvent::Delivery { tag, bytes } => match decode(bytes) {
+                Ok(envelope) => self.input(Input::Delivered(tag, Box::new(envelope))),
+                Err(error) => self.input(Input::Garbled(tag, error.into())),
+            },
+            WireEvent::Confirmed { to, what: Published::Message(seq) | Published::Resent(seq) } => {
+                let mark = self.confirmed.entry(to).or_insert(seq);
+                *mark = (*mark).max(seq);
+            }
+            WireEvent::Confirmed { what: Published::Status | Published::Log, .. } => {}
+            WireEvent::Refused { to, what, refusal } => {
+                tracing::debug!(peer = %to, ?what, ?refusal, "The broker did not take a publish.");
+                self.input(Input::Trouble(to));
+            }
+            WireEvent::Blocked(reason) => {
+                if let Some(reason) = &reason {
+                    tracing::warn!(%reason, "The broker blocks publishing; messages wait in the journal.");
+                }
+                self.link.detail = reason.map(|reason| format!("publishing is blocked: {reason}"));
+            }
+        }
+    }
+
+    fn link_is_up(&mut self) {
+        let now = wall_ms();
+        if let Some(outage) = self.link.outages.last_mut().filter(|outage| outage.to_ms.is_none()) {
+            outage.to_ms = Some(now);
+        }
+        self.link = LinkState { connected: true, detail: None, since_ms: now, ..std::mem::take(&mut self.link) };
+        self.connected.send_replace(true);
+        self.notice();
+    }
+
+    fn link_is_down(&mut self, reason: String) {
+        let now = wall_ms();
+        if self.link.outages.last().is_none_or(|outage| outage.to_ms.is_some()) {
+            if self.link.outages.len() == OUTAGES_MAX {
+                self.link.outages.remove(0);
+            }
+            let resent_before = self.resent();
+            let (from_ms, to_ms) = (now, None);
+            self.link.outages.push(Outage { from_ms, to_ms, reason: reason.clone(), resent_before });
+            self.link.since_ms = now;
+        }
+        self.link.connected = false;
+        self.link.detail = Some(reason);
+        self.connected.send_replace(false);
+        // What did not leave in time is found by reconciling; acknowledgements of a lost connection mean nothing.
+        self.backlog.clear();
+        self.notice();
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Transact(transaction, reply) => self.transact(transaction, reply),
+            Request::View(peer, reply) => {
+                let streams = self.session.view(&peer, self.now().at);
+                let confirmed = self.confirmed.get(&peer).copied();
+                let _ = reply.send(streams.map(|streams| EndpointView { streams, confirmed }));
+            }
+            Request::Link(reply) => {
+                let _ = reply.send(LinkState { resent: self.resent(), ..self.link.clone() });
+            }
+            Request::Log(to, log) => {
+                if self.link.connected
+                    && let Ok(frame) = Frame::log(&log)
+                {
+                    self.backlog.push_back(WireCommand::Publish(Publish { to, what: Published::Log, frame }));
+                }
+            }
+            Request::Present(presence) => self.input(Input::Present(presence)),
+        }
+    }
+
+    fn transact(&mut self, transaction: Transaction, reply: oneshot::Sender<Result<(), SubmitError>>) {
+        let applied: Vec<_> = transaction.apply.iter().map(|applied| (applied.peer.clone(), applied.seq)).collect();
+        match self.session.transact(self.now(), transaction) {
+            Ok(write) => {
+                for (peer, seq) in applied {
+                    if self.out.get(&peer).is_some_and(|last| *last <= seq) {
+                        self.out.remove(&peer);
+                        self.waiting.insert(peer);
+                    }
+                }
+                self.commit(write, Some(reply));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+            }
+        }
+    }
+
+    fn resent(&self) -> u64 {
+        let at = self.now().at;
+        self.session.peers().filter_map(|peer| self.session.view(peer, at)).map(|view| view.resent).sum()
+    }
+
+    fn perform(&mut self, effects: Effects) {
+        let Effects { publish, load, acknowledge, discard, offer, logs, faults, changed } = effects;
+        self.backlog.extend(publish.into_iter().map(WireCommand::Publish));
+        if !acknowledge.is_empty() {
+            match self.backlog.back_mut() {
+                Some(WireCommand::Acknowledge(tags)) => tags.extend(acknowledge),
+                Some(_) | None => self.backlog.push_back(WireCommand::Acknowledge(acknowledge)),
+            }
+        }
+        if !discard.is_empty() {
+            self.backlog.push_back(WireCommand::Discard(discard));
+        }
+        self.loads.extend(load);
+        for (peer, through) in offer {
+            self.durable.insert(peer.clone(), through);
+            self.waiting.insert(peer);
+        }
+        for log in logs {
+            if self.logs.try_send(log).is_err() {
+                tracing::debug!("A piece of a log found no room; its sender sends it again.");
+            }
+        }
+        for fault in &faults {
+            report(fault);
+        }
+        if !faults.is_empty() || !changed.is_empty() {
+            self.notice();
+        }
+    }
+
+    fn notice(&self) {
+        self.changes.send_modify(|revision| *revision += 1);
+    }
+
+    /// Hands the application what it has not dealt with, one batch per peer.
+    fn offer(&mut self) -> Result<(), RunError> {
+        for peer in self.waiting.clone() {
+            if self.out.contains_key(&peer) || self.work.capacity() == 0 {
+                continue;
+            }
+            self.waiting.remove(&peer);
+            let Some((from, _)) = self.session.unapplied(&peer) else { continue };
+            let Some(durable) = self.durable.get(&peer).copied().filter(|durable| from <= *durable) else { continue };
+            let to = durable.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(durable));
+            let items = self.read_work(&peer, from, to)?;
+            let Some(last) = items.last().map(|item| item.message.header.seq) else { continue };
+            if self.work.try_send(Work { peer: peer.clone(), items }).is_ok() {
+                self.out.insert(peer, last);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_work(&self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
+        let messages = self.journal.messages(INBOX, peer, (from, to), BATCH_BYTES_MAX)?;
+        let mut items = Vec::with_capacity(messages.len());
+        for (message, expected) in messages.into_iter().zip(from.value()..) {
+            if message.header.seq.value() != expected {
+                break;
+            }
+            let at_ms = self.journal.header(INBOX, peer, message.header.seq)?.map_or(0, |row| row.at_ms);
+            let body = Body::decode(message.header.kind, message.body());
+            items.push(WorkItem { message, at_ms, body });
+        }
+        Ok(items)
+    }
+
+    /// Reads what the session asked for, while the backlog is short.
+    fn load(&mut self) -> Result<(), RunError> {
+        while self.backlog.len() < BACKLOG_MAX && self.commits.len() < COMMITS_MAX {
+            let Some(Load { peer, from, to }) = self.loads.pop_front() else { return Ok(()) };
+            let messages = self.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES_MAX)?;
+            self.input(Input::Loaded(peer, messages));
+        }
+        Ok(())
+    }
+}
+
+/// Hands the transport the next command. The command is taken from the backlog only when there is room for it.
+async fn send_next(commands: &mpsc::Sender<WireCommand>, backlog: &mut VecDeque<WireCommand>) -> Result<(), RunError> {
+    let permit = commands.reserve().await.map_err(|_| RunError::Transport)?;
+    if let Some(command) = backlog.pop_front() {
+        permit.send(command);
+    }
+    Ok(())
+}
+
+async fn sleep_until(started: Instant, due: Option<Millis>) {
+    match due {
+        Some(due) => tokio::time::sleep_until((started + Duration::from_millis(due.0)).into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn report(fault: &Fault) {
+    match fault {
+        Fault::Garbled { reason } => {
+            tracing::warn!(%reason, "A delivery is not an envelope; it went to the dead-letter queue.");
+        }
+        Fault::Stranger { from, to } => {
+            tracing::warn!(%from, %to, "An envelope of a stranger; it was not journaled.");
+        }
+        Fault::OutsideWindow { peer, seq } => {
+            tracing::debug!(%peer, %seq, "A message too far ahead was dropped; it is sent again.");
+        }
+        Fault::Unreadable { peer, seq } => {
+            tracing::error!(%peer, %seq, "A message that the peer needs is not whole in this journal; run `longshore journal verify`.");
+        }
+        Fault::Stale { peer } => tracing::debug!(%peer, "A status of an earlier process was ignored."),
+        Fault::Frozen { peer, freeze } => {
+            tracing::error!(%peer, %freeze, "The streams with a peer are stopped; nothing is lost, but a person must look.");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The application's handle on its endpoint: cheap to clone, bounded towards the driver. It never touches the journal or
+//! the broker itself.
+
+use std::time::Duration;
+
+use journal::{CommitError, Direction, HeaderRow};
+use messages::{Body, BodyError, EndpointId, LogDatagram, Message, MessageId, Presence, Refusal, Seq};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::session::{Applied, Disposition, Outbound, PeerView, TransactError, Transaction};
+
+/// Requests that may wait for the driver; more wait at their callers.
+pub(crate) const REQUESTS_MAX: usize = 256;
+/// Batches of work that may wait for the application. One batch per peer is out at a time.
+pub(crate) const WORK_MAX: usize = 64;
+/// Pieces of logs that may wait for the application; what does not fit is lost and sent again by its sender.
+pub(crate) const LOGS_MAX: usize = 256;
+
+/// What the driver is asked.
+pub(crate) enum Request {
+    Transact(Transaction, oneshot::Sender<Result<(), SubmitError>>),
+    View(EndpointId, oneshot::Sender<Option<EndpointView>>),
+    Link(oneshot::Sender<LinkState>),
+    Log(EndpointId, LogDatagram),
+    Present(Presence),
+}
+
+/// Why a transaction did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// It was refused; nothing of it happened.
+    #[error(transparent)]
+    Refused(#[from] TransactError),
+    /// The journal failed. Whether it is on stable storage is unknown until the journal has been opened again.
+    #[error("the journal failed")]
+    Journal(#[from] CommitError),
+    /// The endpoint has stopped; whether the transaction happened is unknown until it runs again.
+    #[error("the endpoint has stopped")]
+    Stopped,
+}
+
+/// The endpoint has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the endpoint has stopped")]
+pub struct Stopped;
+
+/// Messages of one peer, in the order of their stream, that the application has not dealt with yet. They are offered again
+/// until it has, also after a crash.
+#[derive(Debug)]
+pub struct Work {
+    /// From whom.
+    pub peer: EndpointId,
+    /// At least one.
+    pub items: Vec<WorkItem>,
+}
+
+/// One message to deal with.
+#[derive(Debug)]
+pub struct WorkItem {
+    /// The message.
+    pub message: Message,
+    /// When it was journaled here, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Its body, or why it cannot be acted on.
+    pub body: Result<Body, BodyError>,
+}
+
+impl WorkItem {
+    /// Records that there is nothing more to come of the message.
+    #[must_use]
+    pub fn settle(&self) -> Applied {
+        self.applied(Disposition::Settle)
+    }
+
+    /// Records that work was begun whose outcome will be sent.
+    #[must_use]
+    pub fn hold(&self) -> Applied {
+        self.applied(Disposition::Hold)
+    }
+
+    /// Records that the message is unacceptable, and tells its sender, unless it is itself such word.
+    #[must_use]
+    pub fn refuse(&self, id: MessageId, reason: &str) -> (Applied, Option<Outbound>) {
+        let mut reason: String = reason.chars().filter(|c| !c.is_control()).collect();
+        let mut end = reason.len().min(messages::limits::TEXT_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        let row = HeaderRow { refused: Some(reason.clone()), ..HeaderRow::of(&self.message, self.at_ms) };
+        let applied = self.applied(Disposition::Refuse(Box::new(row)));
+        let header = &self.message.header;
+        if header.kind == messages::Kind::Refusal {
+            return (applied, None);
+        }
+        let refusal = Body::Refusal(Refusal { message: header.id, reason });
+        let outbound = outbound(header.from.clone(), id, &refusal, Some(header.id));
+        (applied, outbound.ok())
+    }
+
+    fn applied(&self, disposition: Disposition) -> Applied {
+        let header = &self.message.header;
+        Applied { peer: header.from.clone(), seq: header.seq, disposition }
+    }
+}
+
+/// A message to send, from a body.
+///
+/// # Errors
+/// [`TransactError::Encode`]
+pub fn outbound(
+    to: EndpointId,
+    id: MessageId,
+    body: &Body,
+    cause: Option<MessageId>,
+) -> Result<Outbound, TransactError> {
+    let (kind, body) = body.encode()?;
+    Ok(Outbound { to, id, kind, body, cause, answers: None })
+}
+
+/// Both streams shared with a peer, and what the broker did for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// As the session sees them.
+    pub streams: PeerView,
+    /// The highest message that the broker confirmed to this process. Flow control and nothing else.
+    pub confirmed: Option<Seq>,
+}
+
+/// The connection to the broker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkState {
+    /// Whether publishing and consuming are possible.
+    pub connected: bool,
+    /// Why not, or why publishing is blocked.
+    pub detail: Option<String>,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// Outages of this process, oldest first, at most 100.
+    pub outages: Vec<Outage>,
+    /// Messages sent again by this process.
+    pub resent: u64,
+}
+
+/// A time without the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outage {
+    /// When it began, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// When it ended; nothing while it lasts.
+    pub to_ms: Option<u64>,
+    /// Why, as first reported.
+    pub reason: String,
+    /// Messages that this process had sent again when it began.
+    pub resent_before: u64,
+}
+
+/// The application's handle.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(crate) local: EndpointId,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) work: std::sync::Arc<Mutex<mpsc::Receiver<Work>>>,
+    pub(crate) logs: std::sync::Arc<Mutex<mpsc::Receiver<LogDatagram>>>,
+    pub(crate) changes: watch::Receiver<u64>,
+    pub(crate) connected: watch::Receiver<bool>,
+}
+
+impl Endpoint {
+    /// Whose endpoint it is.
+    #[must_use]
+    pub const fn local(&self) -> &EndpointId {
+        &self.local
+    }
+
+    /// Does as one: messages applied, rows changed, messages sent. `Ok` means that all of it is on stable storage.
+    ///
+    /// # Errors
+    /// [`SubmitError`]
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the transaction may or may not happen.
+    pub async fn transact(&self, transaction: Transaction) -> Result<(), SubmitError> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::Transact(transaction, answer)).await.map_err(|_| SubmitError::Stopped)?;
+        result.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    /// The next messages to deal with. What is taken must be applied, in order, before more comes from the same peer.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn next_work(&self) -> Result<Work, Stopped> {
+        self.work.lock().await.recv().await.ok_or(Stopped)
+    }
+
+    /// The next piece of a log that arrived.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn next_log(&self) -> Result<LogDatagram, Stopped> {
+        self.logs.lock().await.recv().await.ok_or(Stopped)
+    }
+
+    /// Sends a piece of a log, if there is a connection. It may be lost.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    pub async fn send_log(&self, to: EndpointId, log: LogDatagram) -> Result<(), Stopped> {
+        self.requests.send(Request::Log(to, log)).await.map_err(|_| Stopped)
+    }
+
+    /// Says what the peers are to know of this endpoint.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    pub async fn present(&self, presence: Presence) -> Result<(), Stopped> {
+        self.requests.send(Request::Present(presence)).await.map_err(|_| Stopped)
+    }
+
+    /// Both streams shared with a peer; nothing for one that is not known.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    pub async fn view(&self, peer: EndpointId) -> Result<Option<EndpointView>, Stopped> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::View(peer, answer)).await.map_err(|_| Stopped)?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// The connection to the broker.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    pub async fn link(&self) -> Result<LinkState, Stopped> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::Link(answer)).await.map_err(|_| Stopped)?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// Changes whenever something that people look at did. At most one notice is kept.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Whether there is a connection to the broker.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+}
+
+/// How long a question to a running endpoint may take.
+pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The direction of work, for reading it from the journal.
+pub(crate) const INBOX: Direction = Direction::In;

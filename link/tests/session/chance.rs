@@ -1,0 +1,206 @@
+//! Chance: random losses, repetitions, reorderings, disconnections, wipes and crashes at every point of a commit; then the
+//! faults stop and everything must converge, with every message taken exactly once and in order.
+
+use link::session::{Config, Fault, Input};
+use proptest::prelude::*;
+
+use crate::pair::{Pair, Side};
+
+#[derive(Debug, Clone)]
+enum Act {
+    Submit(Side, u8),
+    Deliver(Side),
+    DeliverAgain(Side, u8),
+    Swap(Side, u8),
+    Lose(Side, u8),
+    Wipe,
+    Application(Side),
+    Pass(u16),
+    Disconnect,
+    Connect,
+    Crash(Side),
+    /// Dies after the commit of what the application does, before any effect.
+    CrashAfterCommit(Side),
+    /// Dies before the commit.
+    CrashBeforeCommit(Side),
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Server), Just(Side::Agent)]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (side(), 1_u8..6).prop_map(|(side, count)| Act::Submit(side, count)),
+        8 => side().prop_map(Act::Deliver),
+        2 => (side(), any::<u8>()).prop_map(|(side, at)| Act::DeliverAgain(side, at)),
+        2 => (side(), any::<u8>()).prop_map(|(side, at)| Act::Swap(side, at)),
+        2 => (side(), any::<u8>()).prop_map(|(side, at)| Act::Lose(side, at)),
+        1 => Just(Act::Wipe),
+        6 => side().prop_map(Act::Application),
+        4 => (1_u16..3_000).prop_map(Act::Pass),
+        1 => Just(Act::Disconnect),
+        2 => Just(Act::Connect),
+        1 => side().prop_map(Act::Crash),
+        1 => side().prop_map(Act::CrashAfterCommit),
+        1 => side().prop_map(Act::CrashBeforeCommit),
+    ]
+}
+
+struct World {
+    pair: Pair,
+    submitted: [u64; 2],
+    connected: bool,
+    disturbed: bool,
+    lost: u64,
+}
+
+impl World {
+    fn new(window: u32) -> Self {
+        let config = Config { window, history: 3, ..Config::default() };
+        let mut pair = Pair::new(&config);
+        pair.connect();
+        Self { pair, submitted: [0; 2], connected: true, disturbed: false, lost: 0 }
+    }
+
+    fn crash(&mut self, side: Side) {
+        self.disturbed = true;
+        self.pair.end(side).restart();
+        if self.connected {
+            self.pair.input(side, Input::Connected);
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        let hold = |side| side == Side::Agent;
+        match act {
+            Act::Submit(side, count) => {
+                for _ in 0..count {
+                    self.pair.submit(side);
+                    self.submitted[side.inbox()] += 1;
+                }
+            }
+            Act::Deliver(side) if self.connected => {
+                if let Some(frame) = self.pair.queues[side.inbox()].pop_front() {
+                    self.pair.deliver(side, &frame);
+                }
+            }
+            Act::DeliverAgain(side, at) if self.connected => {
+                let queue = &self.pair.queues[side.inbox()];
+                if let Some(frame) = queue.get(usize::from(at) % queue.len().max(1)).cloned() {
+                    self.disturbed = true;
+                    self.pair.deliver(side, &frame);
+                }
+            }
+            Act::Swap(side, at) => {
+                let queue = &mut self.pair.queues[side.inbox()];
+                if queue.len() > 1 {
+                    self.disturbed = true;
+                    let at = usize::from(at) % (queue.len() - 1);
+                    queue.swap(at, at + 1);
+                }
+            }
+            Act::Lose(side, at) => {
+                let queue = &mut self.pair.queues[side.inbox()];
+                let length = queue.len().max(1);
+                if let Some(frame) = queue.remove(usize::from(at) % length) {
+                    self.lost += u64::from(frame.bytes()[1] == 1);
+                }
+            }
+            Act::Wipe => {
+                for queue in &mut self.pair.queues {
+                    self.lost += queue.iter().filter(|frame| frame.bytes()[1] == 1).count() as u64;
+                    queue.clear();
+                }
+            }
+            Act::Application(side) => {
+                let now = self.pair.now();
+                if let Some(write) = self.pair.end(side).application(now, hold(side)) {
+                    self.pair.commit(side, write);
+                }
+            }
+            Act::Pass(milliseconds) => {
+                self.pair.now += u64::from(milliseconds);
+                for side in Side::BOTH {
+                    self.pair.input(side, Input::TimedOut);
+                }
+            }
+            Act::Disconnect => {
+                self.connected = false;
+                self.pair.disconnect();
+            }
+            Act::Connect if !self.connected => {
+                self.connected = true;
+                self.pair.connect();
+            }
+            Act::Crash(side) => self.crash(side),
+            Act::CrashAfterCommit(side) => {
+                let now = self.pair.now();
+                if self.connected
+                    && let Some(write) = self.pair.end(side).application(now, hold(side))
+                {
+                    self.disturbed = true;
+                    self.pair.commit_and_die(side, write);
+                }
+            }
+            Act::CrashBeforeCommit(side) => {
+                let now = self.pair.now();
+                let _never_written = self.pair.end(side).application(now, hold(side));
+                self.crash(side);
+            }
+            Act::Deliver(_) | Act::DeliverAgain(..) | Act::Connect => {}
+        }
+    }
+
+    fn check(&mut self) {
+        if !self.connected {
+            self.pair.connect();
+        }
+        self.pair.settle(true);
+        let pair = &self.pair;
+        // Envelopes of an earlier process and from far ahead are normal here; nothing else is.
+        let normal = |fault: &Fault| matches!(fault, Fault::Stale { .. } | Fault::OutsideWindow { .. });
+        let mut faults = pair.server.faults.iter().chain(&pair.agent.faults);
+        assert!(faults.all(normal), "{}", pair.describe());
+        for (end, other) in [(&pair.server, &pair.agent), (&pair.agent, &pair.server)] {
+            // P1, P2: everything that was numbered was taken once, in order.
+            let sent = other.session.state().peers.get(&other.peer).map_or(0, |s| s.outgoing.next.value() - 1);
+            let taken: Vec<u64> = end.taken.iter().map(|(seq, _)| seq.value()).collect();
+            assert_eq!(taken, (1..=sent).collect::<Vec<_>>(), "{}", pair.describe());
+            // The marks agree, and nothing stays unsettled.
+            if let Some(streams) = end.session.state().peers.get(&end.peer) {
+                assert_eq!(streams.outgoing.settled, streams.outgoing.next.previous(), "{}", pair.describe());
+                assert!(streams.work.is_empty() && streams.beyond.is_empty(), "{}", pair.describe());
+            }
+            // The journal replayed is the state.
+            assert_eq!(end.disk.fold(), *end.session.state());
+        }
+        let answers = pair.agent.taken.len() as u64;
+        assert!(answers >= self.submitted[Side::Server.inbox()]);
+        // P3: what is resent is what was lost.
+        let resent = pair.server.resent + pair.agent.resent;
+        if !self.disturbed {
+            assert!(resent <= self.lost, "resent {resent}, lost {}", self.lost);
+        }
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_every_message_is_taken_once_and_in_order(
+        acts in prop::collection::vec(act(), 1..120),
+        window in prop_oneof![Just(4_u32), Just(64), Just(4_096)],
+    ) {
+        let mut world = World::new(window);
+        for act in acts {
+            world.act(act);
+        }
+        world.check();
+    }
+}

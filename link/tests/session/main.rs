@@ -1,0 +1,6 @@
+//! The protocol core by script and by chance, with nothing real around it.
+#![allow(clippy::unwrap_used)]
+
+mod chance;
+mod pair;
+mod script;
