@@ -1,0 +1,142 @@
+//! What the tests share: a place, a plan, named pipes to meet a step at, and this program in its other roles. No expectations.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, OUTPUT_BYTES_MAX, Plan, ShimCommand, boot_id};
+use messages::{LogStream, Program};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tempfile::TempDir;
+
+/// A folder for one test, with the folder of one attempt in it.
+pub(crate) struct Place {
+    pub(crate) root: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.path("attempt")
+    }
+
+    /// A named pipe, as a place to meet.
+    pub(crate) fn pipe(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        path
+    }
+
+    pub(crate) fn shell(&self, script: &str) -> Plan {
+        self.plan(Program::Shell(script.to_owned()))
+    }
+
+    /// That program in this place, which it knows as `$PLACE`.
+    pub(crate) fn plan(&self, program: Program) -> Plan {
+        let place = self.root.path().to_str().unwrap().to_owned();
+        Plan {
+            program,
+            env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into()), ("PLACE".into(), place)]),
+            dir: self.root.path().to_owned(),
+            timeout_ms: None,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        }
+    }
+
+    pub(crate) fn prepare(&self, plan: &Plan) -> Attempt {
+        Attempt::prepare(&self.dir(), plan).unwrap()
+    }
+
+    pub(crate) fn launch(&self, plan: &Plan) -> Attempt {
+        let attempt = self.prepare(plan);
+        attempt.launch(&shim()).unwrap();
+        attempt
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, plan: &Plan) -> (Attempt, Exit) {
+        let attempt = self.launch(plan);
+        let exit = ended(&attempt);
+        (attempt, exit)
+    }
+}
+
+pub(crate) fn shim() -> ShimCommand {
+    ShimCommand::new(std::env::current_exe().unwrap(), [crate::SHIM])
+}
+
+/// Waits until the shim is gone and expects a record of the end.
+pub(crate) fn ended(attempt: &Attempt) -> Exit {
+    match attempt.wait_blocking(boot_id().unwrap()).unwrap() {
+        AttemptState::Ended(exit) => exit,
+        other => panic!("expected an end, found {other:?}; {}", shim_errors(attempt)),
+    }
+}
+
+pub(crate) fn shim_errors(attempt: &Attempt) -> String {
+    fs::read_to_string(attempt.dir().join("shim-errors")).unwrap_or_default()
+}
+
+pub(crate) fn state(attempt: &Attempt) -> AttemptState {
+    attempt.state(boot_id().unwrap()).unwrap()
+}
+
+pub(crate) fn output(attempt: &Attempt, stream: LogStream) -> String {
+    String::from_utf8(fs::read(attempt.output(stream)).unwrap()).unwrap()
+}
+
+/// Meets the step at a pipe that it writes to, and says what it wrote.
+pub(crate) fn hear(pipe: &Path) -> String {
+    fs::read_to_string(pipe).unwrap().trim().to_owned()
+}
+
+/// Meets the step at a pipe that it reads from, and lets it go on.
+pub(crate) fn let_go(pipe: &Path) {
+    OpenOptions::new().write(true).open(pipe).unwrap().write_all(b"go\n").unwrap();
+}
+
+/// A pipe that reads as ended only when no process holds its writing end any more: how a test knows that processes are gone.
+pub(crate) fn until_closed(mut reader: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+pub(crate) fn not_started_reason(exit: &Exit) -> &str {
+    match &exit.end {
+        AttemptEnd::NotStarted(reason) => reason,
+        other => panic!("expected a step that was not started, found {other:?}"),
+    }
+}
+
+/// This program in another role, its output piped.
+pub(crate) fn role(role: &str, dir: &Path) -> Child {
+    let own = std::env::current_exe().unwrap();
+    Command::new(own).arg(role).arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// The role of an agent that is going to be killed.
+pub(crate) fn launch_and_stay(dir: &Path) -> ExitCode {
+    Attempt::open(dir).unwrap().launch(&shim()).unwrap();
+    println!("launched");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The role of the agent that comes after it.
+pub(crate) fn wait_and_print(dir: &Path) -> ExitCode {
+    let attempt = Attempt::open(dir).unwrap();
+    let exit = ended(&attempt);
+    println!("{:?} {}", exit.end, output(&attempt, LogStream::Stdout).trim());
+    ExitCode::SUCCESS
+}
