@@ -15,6 +15,9 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use super::command::{command, spawn_reason};
 
+/// For a check to go once it was killed. One that hangs in the kernel for longer is left to the thread that waits for it.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckOutcome {
@@ -50,11 +53,11 @@ pub enum CheckError {
     Wait(#[source] io::Error),
 }
 
-/// Runs a check and blocks until it has ended, at most `timeout` long. Its output is thrown away; what it leaves behind in its
+/// Runs a check and blocks until it has ended, at most `timeout` and a few seconds for its kill. Its output is thrown away; what it leaves behind in its
 /// process group is killed.
 ///
 /// # Errors
-/// [`CheckError`], always with nothing of the check's process group left running.
+/// [`CheckError`]. Everything in the check's process group has been sent SIGKILL by then.
 pub fn run_check(
     program: &Program,
     env: &BTreeMap<String, String>,
@@ -88,7 +91,9 @@ pub fn run_check(
         Ok(Ok(())) => outcome(&mut child),
         Ok(Err(error)) => Err(CheckError::Wait(error)),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            child.wait().map_err(CheckError::Wait)?;
+            if end.recv_timeout(KILL_WAIT).is_ok() {
+                child.wait().map_err(CheckError::Wait)?;
+            }
             Err(CheckError::TimedOut { timeout })
         }
     }

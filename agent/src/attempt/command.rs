@@ -16,7 +16,7 @@ pub(crate) fn command(program: &Program, env: &BTreeMap<String, String>, dir: &P
     let mut command = match program {
         Program::Shell(script) => {
             let mut command = Command::new(SHELL);
-            command.args(["-eu", "-c", script]);
+            command.args(["-eu", "-c", "--", script]);
             command
         }
         Program::Exec(words) => {

@@ -40,6 +40,9 @@ const DIGEST_BYTES: usize = 32;
 /// What is wrong with a file of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
+    /// It is missing, although other files of the attempt are there.
+    #[error("it is missing, although the rest of the attempt is there")]
+    Missing,
     /// It is a folder, a link or something stranger.
     #[error("it is not a plain file")]
     NotAFile,
@@ -139,6 +142,13 @@ pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()
     file.sync_all()?;
     fs::rename(&temporary, dir.join(name))?;
     sync_dir(dir)
+}
+
+/// Takes the space for the record of the end. Durable as a name only once the folder is synced.
+pub(crate) fn reserve(dir: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = open_empty(dir, EXIT_RESERVED)?;
+    file.write_all(&vec![0; bytes])?;
+    file.sync_all()
 }
 
 /// Makes a file that must not exist yet, with these bytes, durably.

@@ -145,7 +145,7 @@ impl Attempt {
         for name in [LOCK, TREE, STDOUT, STDERR, SHIM_ERRORS] {
             layout::open_empty(&attempt.dir, name).map_err(at(name))?;
         }
-        layout::write_whole(&attempt.dir, EXIT_RESERVED, &[0; EXIT_BYTES_MAX]).map_err(at(EXIT_RESERVED))?;
+        layout::reserve(&attempt.dir, EXIT_BYTES_MAX).map_err(at(EXIT_RESERVED))?;
         if let Some(parent) = attempt.dir.parent() {
             layout::sync_dir(parent).map_err(|source| PrepareError::Io { path: parent.to_owned(), source })?;
         }
@@ -191,7 +191,7 @@ impl Attempt {
     /// # Errors
     /// [`StateError`] when the disk does not answer.
     pub fn state(&self, boot: BootId) -> Result<AttemptState, StateError> {
-        let Some(lock) = self.lock_file()? else { return Ok(AttemptState::NotPrepared) };
+        let Some(lock) = self.lock_file()? else { return self.without_lock() };
         // While this shares the lock no shim can start, so what is read belongs together.
         let held = match lock.try_lock_shared() {
             Ok(()) => Lock::Free,
@@ -207,7 +207,7 @@ impl Attempt {
     /// # Errors
     /// [`StateError`] when the disk does not answer.
     pub fn wait_blocking(&self, boot: BootId) -> Result<AttemptState, StateError> {
-        let Some(lock) = self.lock_file()? else { return Ok(AttemptState::NotPrepared) };
+        let Some(lock) = self.lock_file()? else { return self.without_lock() };
         while let Err(source) = lock.lock_shared() {
             if source.kind() != io::ErrorKind::Interrupted {
                 return Err(self.error(LOCK, source));
@@ -282,6 +282,16 @@ impl Attempt {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(self.error(LOCK, source)),
         }
+    }
+
+    // The lock is made first of all and never removed. Without it nobody can say whether a shim lives.
+    fn without_lock(&self) -> Result<AttemptState, StateError> {
+        for name in [PLAN, STARTED, EXIT] {
+            if layout::exists(&self.dir, name).map_err(|source| self.error(name, source))? {
+                return Ok(AttemptState::Unreadable { file: LOCK, damage: Damage::Missing });
+            }
+        }
+        Ok(AttemptState::NotPrepared)
     }
 
     fn observe(&self, lock: Lock) -> Result<Observation, StateError> {

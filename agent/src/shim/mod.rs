@@ -99,7 +99,9 @@ fn run(dir: &Path) -> Result<(), ShimError> {
             _ => record(dir, &not_started(&format!("the beginning cannot be recorded: {error}"), false)),
         };
     }
-    if exists(dir, CANCEL)? || events.try_recv().is_ok_and(|event| matches!(event, Event::Terminate)) {
+    // A wish that cannot be looked for is no reason to leave the end unrecorded.
+    let wished = exists(dir, CANCEL).unwrap_or(false);
+    if wished || events.try_recv().is_ok_and(|event| matches!(event, Event::Terminate)) {
         return record(dir, &not_started("it was cancelled before it began", true));
     }
     let exit = match Step::start(dir, &plan, agents_umask, sender) {

@@ -229,3 +229,98 @@ impl Supervisor {
         Outcome { end, cancelled: self.cause == Some(Cause::Cancel), left_processes: !self.all_gone }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A step and the time that has passed since its start.
+    struct Life {
+        supervisor: Supervisor,
+        start: Instant,
+        bytes_wait: bool,
+    }
+
+    impl Life {
+        fn new() -> Self {
+            let start = Instant::now();
+            Self { supervisor: Supervisor::started_at(start, Some(LIMIT)), start, bytes_wait: false }
+        }
+
+        fn at(&mut self, after: Duration, events: &[Event]) -> Option<Signal> {
+            events.iter().for_each(|event| self.supervisor.note(event));
+            let waiting = self.bytes_wait;
+            self.supervisor.advance(self.start + after, &|| waiting)
+        }
+
+        fn done(&self) -> bool {
+            self.supervisor.phase == Phase::Done
+        }
+    }
+
+    const EXITED: Event = Event::LeaderEnded(ProcessEnd::Exited(0));
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_step_that_ended_in_time_is_not_timed_out_however_late_that_is_noticed() {
+        let mut life = Life::new();
+        assert_eq!(life.at(LIMIT * 2, &[EXITED, Event::AllGone, Event::StreamEnded, Event::StreamEnded]), None);
+        assert!(life.done());
+        let expected = Outcome { end: AttemptEnd::Exited(0), cancelled: false, left_processes: false };
+        assert_eq!(life.supervisor.outcome(), expected);
+    }
+
+    #[test]
+    fn children_keep_their_grace_when_the_step_itself_goes_first() {
+        let mut life = Life::new();
+        assert_eq!(life.at(LIMIT, &[]), Some(Signal::TERM));
+        assert_eq!(life.at(LIMIT + MOMENT, &[EXITED]), None);
+        assert!(matches!(life.supervisor.phase, Phase::Stopping { .. }));
+        assert_eq!(life.at(LIMIT + GRACE - MOMENT, &[]), None);
+        assert_eq!(life.at(LIMIT + GRACE, &[]), Some(Signal::KILL));
+        assert_eq!(life.at(LIMIT + GRACE + MOMENT, &[Event::AllGone, Event::StreamEnded, Event::StreamEnded]), None);
+        assert!(life.done());
+        assert_eq!(life.supervisor.outcome().end, AttemptEnd::TimedOut);
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_killed_is_never_given_up_but_its_leftovers_are() {
+        let mut life = Life::new();
+        let mut now = MOMENT;
+        assert_eq!(life.at(now, &[Event::Terminate]), Some(Signal::TERM));
+        now += GRACE;
+        for _ in 0..1000 {
+            assert_eq!(life.at(now, &[]), Some(Signal::KILL));
+            now += KILL_AGAIN;
+        }
+        assert_eq!(life.at(now, &[Event::LeaderEnded(ProcessEnd::Signaled(9)), Event::StreamEnded]), None);
+        assert!(!life.done());
+        assert_eq!(life.at(now + DRAIN, &[]), None);
+        assert!(life.done());
+        let expected = Outcome { end: AttemptEnd::Signaled(9), cancelled: true, left_processes: true };
+        assert_eq!(life.supervisor.outcome(), expected);
+    }
+
+    #[test]
+    fn output_that_waits_for_a_slow_disk_is_awaited_but_not_for_ever() {
+        let mut life = Life::new();
+        life.bytes_wait = true;
+        let mut rounds = 0;
+        let mut now = Duration::ZERO;
+        life.at(now, &[EXITED, Event::AllGone]);
+        while !life.done() {
+            now += DRAIN;
+            life.at(now, &[]);
+            rounds += 1;
+        }
+        assert_eq!(now, DRAIN_MAX);
+        assert!(rounds > 1);
+    }
+
+    #[test]
+    fn a_time_limit_beyond_the_clock_is_none() {
+        assert_eq!(Supervisor::new(Some(Duration::MAX)).deadline(), None);
+    }
+}

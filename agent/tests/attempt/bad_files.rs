@@ -4,18 +4,19 @@
 use std::fs;
 use std::path::Path;
 
-use agent::attempt::{Attempt, AttemptState, BootMatch, Damage, LaunchError};
+use agent::attempt::{Attempt, AttemptState, BootMatch, Damage, LaunchError, boot_id};
 use messages::Digest;
 
 use crate::SHIM;
 use crate::support::{Place, ended, not_started_reason, role, shim, shim_errors, state};
 
-pub(crate) const TESTS: [(&str, fn()); 7] = [
+pub(crate) const TESTS: [(&str, fn()); 8] = [
     ("a_damaged_plan_is_not_started_and_says_so", plan),
     ("a_damaged_mark_of_the_beginning_still_counts_as_begun", started),
     ("a_damaged_record_of_the_end_is_not_believed", exit),
     ("a_record_with_one_changed_bit_is_not_believed", one_bit),
     ("a_folder_that_is_not_an_attempt_says_so", no_attempt),
+    ("an_attempt_without_its_lock_is_not_taken_for_a_new_one", no_lock),
     ("preparing_that_was_cut_short_is_done_again", cut_short),
     ("a_shim_without_a_plan_says_so_where_the_agent_can_read_it", shim_without_plan),
 ];
@@ -100,6 +101,15 @@ fn no_attempt() {
         assert!(matches!(attempt.launch(&shim()), Err(LaunchError::NotPrepared)));
         assert!(!role(SHIM, &dir).wait().unwrap().success());
     }
+}
+
+fn no_lock() {
+    let place = Place::new();
+    let attempt = place.prepare(&place.shell("true"));
+    fs::remove_file(place.dir().join("lock")).unwrap();
+    let expected = AttemptState::Unreadable { file: "lock", damage: Damage::Missing };
+    assert_eq!(state(&attempt), expected);
+    assert_eq!(attempt.wait_blocking(boot_id().unwrap()).unwrap(), expected);
 }
 
 fn cut_short() {

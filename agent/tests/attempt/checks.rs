@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent::attempt::{CheckError, CheckOutcome, run_check};
 use messages::Program;
 
-use crate::support::{Place, until_closed};
+use crate::support::{Held, Place};
 
 pub(crate) const TESTS: [(&str, fn()); 4] = [
     ("a_check_says_done_or_not_done_by_its_exit_code", codes),
@@ -39,13 +39,14 @@ fn codes() {
 
 fn hangs() {
     let place = Place::new();
-    let held = place.pipe("held");
-    // Reading the pipe comes to an end only when every process that opened it is gone.
-    let reader = std::thread::spawn(move || until_closed(File::open(held).unwrap()));
-    let result =
-        check("exec 3>held; trap '' TERM; sleep 1000 & sleep 1000", place.root.path(), Duration::from_millis(300));
+    let held = Held::new(&place, "held");
+    let result = check(
+        "exec 3>held; trap '' TERM; sleep 1000 & echo up >&3; sleep 1000",
+        place.root.path(),
+        Duration::from_millis(1500),
+    );
     assert!(matches!(result, Err(CheckError::TimedOut { .. })), "{result:?}");
-    reader.join().unwrap();
+    assert_eq!(held.after_all_are_gone(), "up\n");
 }
 
 fn signalled() {

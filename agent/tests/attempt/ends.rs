@@ -1,13 +1,13 @@
 //! How steps end when nothing is broken: by themselves, by a signal, by their limit, on request, or never having begun.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use agent::attempt::{AttemptEnd, AttemptState, CancelOutcome, PrepareError, StreamEnd, boot_id};
 use messages::{Digest, LogStream, Program};
 
-use crate::support::{Place, ended, hear, let_go, not_started_reason, output, shim, state, until_closed};
+use crate::support::{Held, Place, ended, hear, let_go, not_started_reason, output, shim, state};
 
 pub(crate) const TESTS: [(&str, fn()); 20] = [
     ("success_is_exit_code_0_with_both_outputs_and_their_digests", success),
@@ -52,6 +52,9 @@ fn failure() {
     assert_eq!(exit.end, AttemptEnd::Exited(7));
     assert_eq!(output(&attempt, LogStream::Stdout), "before\n");
     let place = Place::new();
+    let (_, exit) = place.run(&place.shell("-no-option-of-the-shell"));
+    assert_eq!(exit.end, AttemptEnd::Exited(127));
+    let place = Place::new();
     let (_, exit) = place.run(&place.plan(Program::Exec(["sh", "-c", "exit 200"].map(String::from).to_vec())));
     assert_eq!(exit.end, AttemptEnd::Exited(200));
 }
@@ -62,28 +65,33 @@ fn signal() {
     assert_eq!((exit.end, exit.cancelled), (AttemptEnd::Signaled(10), false));
 }
 
+/// Milliseconds. Time enough for a shell to start also on a busy machine; the test then fails, it does not hang.
+const STARTING_MS: u64 = 1500;
+
 fn timeout() {
     let place = Place::new();
-    let held = place.pipe("held");
-    // Both processes hold the pipe; it reads as ended when both are gone. Reading cannot begin before the first has opened it.
-    let mut plan = place.shell("exec 3>held; sleep 1000 & sleep 1000");
-    plan.timeout_ms = Some(200);
-    let attempt = place.launch(&plan);
-    until_closed(File::open(&held).unwrap());
-    let exit = ended(&attempt);
+    let held = Held::new(&place, "held");
+    let mut plan = place.shell("exec 3>held; sleep 1000 & sleep 1000 & echo up >&3; sleep 1000");
+    plan.timeout_ms = Some(STARTING_MS);
+    let (_, exit) = place.run(&plan);
     assert_eq!((exit.end, exit.cancelled, exit.left_processes), (AttemptEnd::TimedOut, false, false));
+    assert_eq!(held.after_all_are_gone(), "up\n");
 }
 
 fn escapee() {
     let place = Place::new();
-    let held = place.pipe("held");
-    let mut plan =
-        place.shell("exec 3>held; setsid sh -c 'trap \"\" TERM; echo away >&3; while :; do sleep 1000; done' & wait");
-    plan.timeout_ms = Some(300);
-    let attempt = place.launch(&plan);
-    until_closed(File::open(&held).unwrap());
-    let exit = ended(&attempt);
+    let held = Held::new(&place, "held");
+    let away = "trap '' TERM; echo away >&3; while :; do sleep 1000; done";
+    let mut plan = place.plan(Program::Exec(vec![
+        "sh".into(),
+        "-c".into(),
+        "exec 3>held; setsid sh -c \"$0\" & wait".into(),
+        away.into(),
+    ]));
+    plan.timeout_ms = Some(STARTING_MS);
+    let (_, exit) = place.run(&plan);
     assert_eq!((exit.end, exit.left_processes), (AttemptEnd::TimedOut, false));
+    assert_eq!(held.after_all_are_gone(), "away\n");
 }
 
 fn stubborn() {

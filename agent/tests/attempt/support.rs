@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, OUTPUT_BYTES_MAX, Plan, ShimCommand, boot_id};
 use messages::{LogStream, Program};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use tempfile::TempDir;
 
 /// A folder for one test, with the folder of one attempt in it.
@@ -71,7 +72,7 @@ impl Place {
 }
 
 pub(crate) fn shim() -> ShimCommand {
-    ShimCommand::new(std::env::current_exe().unwrap(), [crate::SHIM])
+    ShimCommand::new("/proc/self/exe", [crate::SHIM])
 }
 
 /// Waits until the shim is gone and expects a record of the end.
@@ -104,11 +105,29 @@ pub(crate) fn let_go(pipe: &Path) {
     OpenOptions::new().write(true).open(pipe).unwrap().write_all(b"go\n").unwrap();
 }
 
-/// A pipe that reads as ended only when no process holds its writing end any more: how a test knows that processes are gone.
-pub(crate) fn until_closed(mut reader: File) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).unwrap();
-    bytes
+/// A named pipe that a step's processes hold open for as long as they live: how a test knows whether they are gone.
+pub(crate) struct Held {
+    path: PathBuf,
+    // Open for both, so that no opening of the pipe waits for the other end.
+    guard: File,
+}
+
+impl Held {
+    pub(crate) fn new(place: &Place, name: &str) -> Self {
+        let path = place.pipe(name);
+        let guard = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        Self { path, guard }
+    }
+
+    /// What was written, once nobody holds it. Fails, without waiting, while somebody does.
+    pub(crate) fn after_all_are_gone(self) -> String {
+        let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+        let mut reader = OpenOptions::new().read(true).custom_flags(nonblock).open(self.path).unwrap();
+        drop(self.guard);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("the pipe ends, since no process of the step is left to hold it");
+        text
+    }
 }
 
 pub(crate) fn not_started_reason(exit: &Exit) -> &str {
@@ -121,7 +140,14 @@ pub(crate) fn not_started_reason(exit: &Exit) -> &str {
 /// This program in another role, its output piped.
 pub(crate) fn role(role: &str, dir: &Path) -> Child {
     let own = std::env::current_exe().unwrap();
-    Command::new(own).arg(role).arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    Command::new(own)
+        .arg(role)
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// The role of an agent that is going to be killed.
