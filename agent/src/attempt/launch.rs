@@ -1,0 +1,141 @@
+//! Starting a shim so that it outlives whoever starts it. The launcher takes the lock and hands it over with the shim's
+//! standard input, so there is no moment in which a launched attempt looks free.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::layout::{self, EXIT, LOCK, PLAN, SHIM_ERRORS, STARTED};
+
+/// Whoever looks at an attempt holds its lock for the time of a few reads. A lock that is still held after this many tries,
+/// [`LOCK_PAUSE`] apart, is a shim's.
+const LOCK_TRIES: u32 = 50;
+
+/// Between two tries at the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes of stack for a thread that waits and then reads a few records. Unused pages cost nothing.
+pub(super) const WAITER_STACK_BYTES: usize = 256 * 1024;
+
+/// How to start a shim: a program and arguments, to which the attempt's folder is added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShimCommand {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl ShimCommand {
+    /// That program, with these arguments before the folder.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self { program: program.into(), arguments: arguments.into_iter().map(Into::into).collect() }
+    }
+
+    /// The program that is running now, as `agent shim`. It is the very same file even when an upgrade has meanwhile put
+    /// another in its place, so agent and shim always agree on what a plan looks like.
+    #[must_use]
+    pub fn own() -> Self {
+        Self::new("/proc/self/exe", ["agent", "shim"])
+    }
+}
+
+/// Why an attempt was not launched. In every case the step has not begun by this call.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A shim runs already, or another is just being launched.
+    #[error("the attempt is running already; wait for it instead")]
+    Held,
+    /// It began before. A step never begins twice within one attempt.
+    #[error("the attempt began before; ask for its state, and make a new attempt if the step may run again")]
+    AlreadyStarted,
+    /// It is over.
+    #[error("the attempt is over; ask for its state")]
+    AlreadyEnded,
+    /// There is no plan.
+    #[error("the attempt has no plan; prepare it first")]
+    NotPrepared,
+    /// A file of the attempt cannot be used.
+    #[error("cannot use `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The shim's program cannot be started.
+    #[error("cannot start the shim `{}`", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// Takes the lock that only a shim keeps, or nothing when a shim keeps it.
+pub(crate) fn take_lock(lock: &File) -> io::Result<Option<()>> {
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(Some(())),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn launch(dir: &Path, shim: &ShimCommand) -> Result<(), LaunchError> {
+    let at = |name: &str| {
+        let path = dir.join(name);
+        move |source| LaunchError::Io { path, source }
+    };
+    let lock = match layout::open_lock(dir, LOCK) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LaunchError::NotPrepared),
+        Err(error) => return Err(at(LOCK)(error)),
+    };
+    take_lock(&lock).map_err(at(LOCK))?.ok_or(LaunchError::Held)?;
+    if layout::exists(dir, EXIT).map_err(at(EXIT))? {
+        return Err(LaunchError::AlreadyEnded);
+    }
+    if layout::exists(dir, STARTED).map_err(at(STARTED))? {
+        return Err(LaunchError::AlreadyStarted);
+    }
+    if !layout::exists(dir, PLAN).map_err(at(PLAN))? {
+        return Err(LaunchError::NotPrepared);
+    }
+    // A shim that fails before it can record anything would otherwise fail without a word.
+    let errors = OpenOptions::new().append(true).open(dir.join(SHIM_ERRORS)).map_err(at(SHIM_ERRORS))?;
+    let mut command = Command::new(&shim.program);
+    command
+        .arg0("longshore")
+        .args(&shim.arguments)
+        .arg(dir)
+        // It needs none, and must not keep the agent's secrets alive. Nor any folder: a mount could not be undone under it.
+        .env_clear()
+        .current_dir("/")
+        // The lock belongs to the open file, which from here on is the shim's alone.
+        .stdin(Stdio::from(lock))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(errors));
+    let child = command.spawn().map_err(|source| LaunchError::Spawn { program: shim.program.clone(), source })?;
+    reap(child);
+    Ok(())
+}
+
+// One small sleeping thread for each running step, of which there are at most as many as the agent has slots. The other way,
+// a process in between that ends at once so that the shim becomes an orphan, would load the program twice for every step.
+// When the agent ends first, init reaps the shim. Without a thread the dead shim keeps one entry of the process table until
+// then, which is no reason to fail a step that runs.
+fn reap(mut child: Child) {
+    let name = "reap-shim".to_owned();
+    let waiting = thread::Builder::new().name(name).stack_size(WAITER_STACK_BYTES).spawn(move || child.wait());
+    if let Err(error) = waiting {
+        tracing::warn!(%error, "no thread to reap a shim; it stays in the process table until the agent ends");
+    }
+}

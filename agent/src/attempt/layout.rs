@@ -1,0 +1,197 @@
+//! The folder of an attempt: the names in it, and how its files are written so that a crash leaves either the whole record
+//! or none. Nothing here decides what a record means.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use messages::Digest;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What the shim is to do. Written by the agent, last of all that is prepared.
+pub(crate) const PLAN: &str = "plan";
+/// Held exclusively from before the shim starts until its process ends.
+pub(crate) const LOCK: &str = "lock";
+/// Held by the processes of the step, which inherit it: while it is held, something of the step lives.
+pub(crate) const TREE: &str = "tree";
+/// Made exclusively before the step's program is started: whoever finds it never starts the step again.
+pub(crate) const STARTED: &str = "started";
+/// How the step ended.
+pub(crate) const EXIT: &str = "exit";
+/// The space for the record of the end, taken beforehand.
+pub(crate) const EXIT_RESERVED: &str = "exit.reserved";
+/// Somebody wants the step ended.
+pub(crate) const CANCEL: &str = "cancel";
+/// What the step wrote to its standard output.
+pub(crate) const STDOUT: &str = "stdout";
+/// What the step wrote to its standard error.
+pub(crate) const STDERR: &str = "stderr";
+/// What the shim itself has to complain about: normally empty, at most a few lines.
+pub(crate) const SHIM_ERRORS: &str = "shim-errors";
+
+/// Only the agent's own user reads what a step wrote.
+const FILE_MODE: u32 = 0o600;
+
+/// Bytes of the SHA-256 in front of a record.
+const DIGEST_BYTES: usize = 32;
+
+/// What is wrong with a file of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// It is missing, although other files of the attempt are there.
+    #[error("it is missing, although the rest of the attempt is there")]
+    Missing,
+    /// It is a folder, a link or something stranger.
+    #[error("it is not a plain file")]
+    NotAFile,
+    /// It has more bytes than such a record ever has. Nothing was parsed.
+    #[error("it has more than {max} bytes")]
+    TooLarge {
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// It is not what was written: torn by a crash, changed, or overwritten.
+    #[error("its checksum is wrong")]
+    Checksum,
+    /// It is whole, but this version cannot read it.
+    #[error("this version cannot read it: {reason}")]
+    Content {
+        /// What the decoder says.
+        reason: String,
+    },
+}
+
+/// One record file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record<T> {
+    /// There is no such file.
+    Absent,
+    /// It is there and whole.
+    Readable(T),
+    /// It is there, and cannot be believed.
+    Damaged(Damage),
+}
+
+/// Reads one record of at most `max` bytes. An error is the disk's; a file that makes no sense is [`Record::Damaged`].
+pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str, max: usize) -> io::Result<Record<T>> {
+    let path = dir.join(name);
+    // Looked at before it is opened: opening a named pipe would wait for a writer.
+    match fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Ok(Record::Damaged(Damage::NotAFile)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::Absent),
+        Err(error) => return Err(error),
+    }
+    let mut bytes = Vec::new();
+    let bound = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(&path)?.take(bound).read_to_end(&mut bytes)?;
+    Ok(match open_record(&bytes, max) {
+        Ok(value) => Record::Readable(value),
+        Err(damage) => Record::Damaged(damage),
+    })
+}
+
+fn open_record<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, Damage> {
+    if bytes.len() > max {
+        return Err(Damage::TooLarge { max });
+    }
+    let (digest, payload) = bytes.split_at_checked(DIGEST_BYTES).ok_or(Damage::Checksum)?;
+    if Digest::of(payload).bytes() != digest {
+        return Err(Damage::Checksum);
+    }
+    messages::from_msgpack(payload).map_err(|error| Damage::Content { reason: chain(&error) })
+}
+
+/// A record's bytes: its SHA-256, then MessagePack. Refused beyond `max`.
+pub(crate) fn encode<T: Serialize>(value: &T, max: usize) -> io::Result<Vec<u8>> {
+    let payload =
+        messages::to_msgpack(value).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, chain(&error)))?;
+    let mut bytes = Digest::of(&payload).bytes().to_vec();
+    bytes.extend_from_slice(&payload);
+    if bytes.len() > max {
+        let reason = format!("{} bytes, at most {max} are allowed", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(bytes)
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Makes a folder's entries durable: what was created in it or renamed into it.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Writes a file whole or not at all, durably.
+pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    sync_dir(dir)
+}
+
+/// Takes the space for the record of the end. Durable as a name only once the folder is synced.
+pub(crate) fn reserve(dir: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = open_empty(dir, EXIT_RESERVED)?;
+    file.write_all(&vec![0; bytes])?;
+    file.sync_all()
+}
+
+/// Makes a file that must not exist yet, with these bytes, durably.
+pub(crate) fn write_first(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(dir.join(name))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sync_dir(dir)
+}
+
+/// Turns the reserved space into the record of the end, whole or not at all, durably. It needs no free space: the bytes go
+/// where zeroes lie already, and a rename within one folder makes an entry no longer than the one it removes.
+pub(crate) fn write_reserved(dir: &Path, bytes: &[u8]) -> io::Result<()> {
+    let reserved = dir.join(EXIT_RESERVED);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(&reserved)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()?;
+    fs::rename(&reserved, dir.join(EXIT))?;
+    sync_dir(dir)
+}
+
+/// Opens a file of the folder for writing, empty, made if it is missing.
+pub(crate) fn open_empty(dir: &Path, name: &str) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(dir.join(name))
+}
+
+/// Opens a lock file of the folder. It is never made here: without it the folder is not one of an attempt.
+pub(crate) fn open_lock(dir: &Path, name: &str) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(dir.join(name))
+}
+
+/// Whether there is anything of that name.
+pub(crate) fn exists(dir: &Path, name: &str) -> io::Result<bool> {
+    match fs::symlink_metadata(dir.join(name)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Milliseconds since 1970, for people.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,314 @@
+//! One attempt at one step, as its agent sees it: a folder that is prepared, launched, watched and read. The step itself runs
+//! under a [`crate::shim`], which outlives the agent; all that the two share is the folder. Nothing here is remembered in memory
+//! only, so another process can go on where this one was killed.
+
+mod boot;
+mod check;
+pub(crate) mod command;
+mod environment;
+mod launch;
+pub(crate) mod layout;
+pub(crate) mod procfs;
+pub(crate) mod records;
+mod state;
+mod survivors;
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use messages::LogStream;
+use rustix::process::{Pid, Signal};
+use tokio::sync::oneshot;
+
+pub use boot::{BootId, boot_id};
+pub use check::{CheckError, CheckOutcome, run_check};
+pub use environment::{AttemptKey, INHERITED, environment};
+pub(crate) use launch::take_lock;
+pub use launch::{LaunchError, ShimCommand};
+pub use layout::Damage;
+use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
+use records::STARTED_BYTES_MAX;
+pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, OUTPUT_BYTES_MAX, PLAN_BYTES_MAX, Plan, Started, StreamEnd};
+pub use state::{AttemptState, BootMatch, Interruption, Survivors};
+use state::{Lock, Observation};
+
+/// Only the agent's own user may look into an attempt: its plan holds the step's environment.
+const DIR_MODE: u32 = 0o700;
+
+/// One attempt at one step: a handle on its folder. Cheap to clone; holds nothing open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    dir: PathBuf,
+}
+
+/// Why an attempt was not prepared. Nothing has run.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The folder is that of an attempt which was prepared before.
+    #[error("`{}` is an attempt already; open it, or choose another folder", dir.display())]
+    Exists {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A variable of the environment that no process can have.
+    #[error("the variable `{}` cannot be given to a process: its name is empty or holds `=`, or a zero byte is in it", name.escape_debug())]
+    Variable {
+        /// Its name.
+        name: String,
+    },
+    /// The working folder is not absolute.
+    #[error("the working folder `{}` must be absolute", dir.display())]
+    RelativeDir {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The plan cannot be written down, or not within its limit.
+    #[error("the plan cannot be written down")]
+    Plan(#[source] io::Error),
+    /// The disk refused; a full disk shows here, before anything has run.
+    #[error("cannot prepare `{}`", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// The folder of an attempt could not be read. Says nothing of the step: ask again.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read `{}` of an attempt", path.display())]
+pub struct StateError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the operating system says.
+    pub source: io::Error,
+}
+
+/// Why survivors were not ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SurvivorsError {
+    /// Its shim is alive, so these are no survivors. Cancel the attempt instead.
+    #[error("the step's shim is alive; cancel the attempt instead")]
+    ShimAlive,
+    /// The disk or `/proc` does not answer, or a process cannot be signalled.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// What asking to end a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// The shim was told, and ends the step. Its record of the end says how that went.
+    Told,
+    /// The step has not begun. The wish is noted: a shim that starts will record that it was cancelled and start nothing.
+    Noted,
+    /// No shim is alive, and the step has begun or ended: there is nothing that could be told.
+    TooLate,
+}
+
+impl Attempt {
+    /// Makes the folder with everything that the end of the step will need, the space for its record included. Parent folders
+    /// must exist. After a crash in the middle it may be called again.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub fn prepare(dir: &Path, plan: &Plan) -> Result<Self, PrepareError> {
+        if let Some(name) = environment::unusable(&plan.env) {
+            return Err(PrepareError::Variable { name: name.to_owned() });
+        }
+        if !plan.dir.is_absolute() {
+            return Err(PrepareError::RelativeDir { dir: plan.dir.clone() });
+        }
+        let bytes = layout::encode(plan, PLAN_BYTES_MAX).map_err(PrepareError::Plan)?;
+        let attempt = Self::open(dir).map_err(|source| PrepareError::Io { path: dir.to_owned(), source })?;
+        let at = |name: &str| {
+            let path = attempt.dir.join(name);
+            move |source| PrepareError::Io { path, source }
+        };
+        match DirBuilder::new().mode(DIR_MODE).create(&attempt.dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                for name in [PLAN, STARTED, EXIT] {
+                    if layout::exists(&attempt.dir, name).map_err(at(name))? {
+                        return Err(PrepareError::Exists { dir: attempt.dir });
+                    }
+                }
+                fs::set_permissions(&attempt.dir, fs::Permissions::from_mode(DIR_MODE)).map_err(at(""))?;
+            }
+            Err(error) => return Err(at("")(error)),
+        }
+        for name in [LOCK, TREE, STDOUT, STDERR, SHIM_ERRORS] {
+            layout::open_empty(&attempt.dir, name).map_err(at(name))?;
+        }
+        layout::reserve(&attempt.dir, EXIT_BYTES_MAX).map_err(at(EXIT_RESERVED))?;
+        if let Some(parent) = attempt.dir.parent() {
+            layout::sync_dir(parent).map_err(|source| PrepareError::Io { path: parent.to_owned(), source })?;
+        }
+        // Last, so that a plan means that everything else is there.
+        layout::write_whole(&attempt.dir, PLAN, &bytes).map_err(at(PLAN))?;
+        Ok(attempt)
+    }
+
+    /// A handle on a folder, which need not exist: [`Attempt::state`] tells.
+    ///
+    /// # Errors
+    /// The path is empty, or relative and there is no current folder.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        Ok(Self { dir: std::path::absolute(dir)? })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file with what the step wrote to one of its outputs. It is there from the beginning and only grows.
+    #[must_use]
+    pub fn output(&self, stream: LogStream) -> PathBuf {
+        self.dir.join(match stream {
+            LogStream::Stdout => STDOUT,
+            LogStream::Stderr => STDERR,
+        })
+    }
+
+    /// Starts the shim, detached: it outlives this process. When this returns Ok the attempt counts as running until the shim
+    /// has ended.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; in every case the step has not begun by this call.
+    pub fn launch(&self, shim: &ShimCommand) -> Result<(), LaunchError> {
+        launch::launch(&self.dir, shim)
+    }
+
+    /// What is true now, from the folder alone. `boot` is the present boot, normally [`boot_id`].
+    ///
+    /// # Errors
+    /// [`StateError`] when the disk does not answer.
+    pub fn state(&self, boot: BootId) -> Result<AttemptState, StateError> {
+        let Some(lock) = self.lock_file()? else { return self.without_lock() };
+        // While this shares the lock no shim can start, so what is read belongs together.
+        let held = match lock.try_lock_shared() {
+            Ok(()) => Lock::Free,
+            Err(TryLockError::WouldBlock) => Lock::Held,
+            Err(TryLockError::Error(source)) => return Err(self.error(LOCK, source)),
+        };
+        self.observe(held).map(|seen| state::decide(seen, boot))
+    }
+
+    /// Blocks until no shim is alive, then says what is true. It sleeps in the kernel meanwhile, for as long as the step takes.
+    /// In async code prefer [`Attempt::watch`]: a runtime that ends would wait for a blocking task of its own.
+    ///
+    /// # Errors
+    /// [`StateError`] when the disk does not answer.
+    pub fn wait_blocking(&self, boot: BootId) -> Result<AttemptState, StateError> {
+        let Some(lock) = self.lock_file()? else { return self.without_lock() };
+        while let Err(source) = lock.lock_shared() {
+            if source.kind() != io::ErrorKind::Interrupted {
+                return Err(self.error(LOCK, source));
+            }
+        }
+        self.observe(Lock::Free).map(|seen| state::decide(seen, boot))
+    }
+
+    /// [`Attempt::wait_blocking`] in a small thread of its own, which neither holds up the end of this process nor of a runtime.
+    /// Dropping the receiver abandons the wait; the thread stays asleep until the shim ends.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn watch(&self, boot: BootId) -> io::Result<oneshot::Receiver<Result<AttemptState, StateError>>> {
+        let (sender, receiver) = oneshot::channel();
+        let attempt = self.clone();
+        thread::Builder::new()
+            .name("watch-attempt".into())
+            .stack_size(launch::WAITER_STACK_BYTES)
+            // Nobody listens any more when the wait was abandoned.
+            .spawn(move || drop(sender.send(attempt.wait_blocking(boot))))?;
+        Ok(receiver)
+    }
+
+    /// Asks that the step be ended with all its processes. Returns at once; wait for the end as ever.
+    ///
+    /// # Errors
+    /// [`StateError`] when the disk does not answer or the shim cannot be signalled.
+    pub fn cancel(&self) -> Result<CancelOutcome, StateError> {
+        let Some(lock) = self.lock_file()? else { return Ok(CancelOutcome::TooLate) };
+        // The wish is noted before the mark is read; a shim makes the mark before it looks for the wish. One sees the other.
+        layout::open_empty(&self.dir, CANCEL).map_err(|source| self.error(CANCEL, source))?;
+        let held = || matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+        let started: Record<Started> = self.record(STARTED, STARTED_BYTES_MAX)?;
+        match started {
+            Record::Absent if layout::exists(&self.dir, EXIT).map_err(|source| self.error(EXIT, source))? => {
+                Ok(CancelOutcome::TooLate)
+            }
+            Record::Absent => Ok(CancelOutcome::Noted),
+            // The mark is just being made, if a shim is alive; it looks for the wish right after.
+            Record::Damaged(_) => Ok(if held() { CancelOutcome::Noted } else { CancelOutcome::TooLate }),
+            Record::Readable(started) => {
+                let Some(shim) = Pid::from_raw(started.pid) else { return Ok(CancelOutcome::TooLate) };
+                let sent = procfs::signal(shim, started.start_ticks, Signal::TERM, held)
+                    .map_err(|source| self.error(STARTED, source))?;
+                Ok(match sent {
+                    procfs::Signaled::Sent => CancelOutcome::Told,
+                    procfs::Signaled::Gone => CancelOutcome::TooLate,
+                })
+            }
+        }
+    }
+
+    /// Kills what still runs of a step whose shim is gone ([`Survivors::Seen`]), before the step may run again. Blocks at most
+    /// about `timeout`; what it returns says whether any is left.
+    ///
+    /// # Errors
+    /// [`SurvivorsError`]; with a shim alive nothing is killed.
+    pub fn end_survivors(&self, timeout: Duration) -> Result<Survivors, SurvivorsError> {
+        let Some(lock) = self.lock_file()? else { return Ok(Survivors::NotSeen) };
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(SurvivorsError::ShimAlive),
+            Err(TryLockError::Error(source)) => return Err(self.error(LOCK, source).into()),
+        }
+        survivors::end(&self.dir, timeout).map_err(|source| self.error(TREE, source).into())
+    }
+
+    fn lock_file(&self) -> Result<Option<File>, StateError> {
+        match layout::open_lock(&self.dir, LOCK) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.error(LOCK, source)),
+        }
+    }
+
+    // The lock is made first of all and never removed. Without it nobody can say whether a shim lives.
+    fn without_lock(&self) -> Result<AttemptState, StateError> {
+        for name in [PLAN, STARTED, EXIT] {
+            if layout::exists(&self.dir, name).map_err(|source| self.error(name, source))? {
+                return Ok(AttemptState::Unreadable { file: LOCK, damage: Damage::Missing });
+            }
+        }
+        Ok(AttemptState::NotPrepared)
+    }
+
+    fn observe(&self, lock: Lock) -> Result<Observation, StateError> {
+        Ok(Observation {
+            plan: self.record(PLAN, PLAN_BYTES_MAX)?,
+            started: self.record(STARTED, STARTED_BYTES_MAX)?,
+            exit: self.record(EXIT, EXIT_BYTES_MAX)?,
+            lock,
+            survivors: survivors::look(&self.dir).map_err(|source| self.error(TREE, source))?,
+        })
+    }
+
+    fn record<T: serde::de::DeserializeOwned>(&self, name: &str, max: usize) -> Result<Record<T>, StateError> {
+        layout::read(&self.dir, name, max).map_err(|source| self.error(name, source))
+    }
+
+    fn error(&self, name: &str, source: io::Error) -> StateError {
+        StateError { path: self.dir.join(name), source }
+    }
+}

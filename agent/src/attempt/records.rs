@@ -1,0 +1,174 @@
+//! What the files of an attempt say: the plan before it, the mark that it began, the record of its end. Plain data; nothing
+//! here touches a disk.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use messages::limits::TEXT_BYTES_MAX;
+use messages::{Digest, Program, StepEnd};
+use serde::{Deserialize, Serialize};
+
+use super::boot::BootId;
+
+/// Bytes kept of each output stream unless the plan says otherwise. Enough for any log a person reads; a step in a loop
+/// fills it in seconds, and must not fill the disk.
+pub const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Bytes of a plan at most. A run has 256 KiB at most, and the environment that the agent adds is a few KiB.
+pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of the mark that a step began: an id and three numbers.
+pub(crate) const STARTED_BYTES_MAX: usize = 1024;
+
+/// Bytes of the record of an end, and the space that is reserved for it beforehand. Two reasons in words fit in.
+pub const EXIT_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of the reason why a stream could not be kept: one line from the operating system.
+pub(crate) const STREAM_ERROR_BYTES_MAX: usize = 256;
+
+/// Everything that a shim needs to know. It reads nothing else: no configuration, no environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What to execute.
+    pub program: Program,
+    /// The whole environment; nothing is inherited beside it.
+    pub env: BTreeMap<String, String>,
+    /// The folder to run in: absolute.
+    pub dir: PathBuf,
+    /// Milliseconds after which the step's process tree is ended; nothing means never. Time in which the machine sleeps
+    /// does not count.
+    pub timeout_ms: Option<u64>,
+    /// Bytes kept of each output stream; what comes beyond is counted, not kept.
+    pub output_bytes_max: u64,
+}
+
+/// The mark that a step began, written and synced before its program is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The boot in which it began.
+    pub boot: BootId,
+    /// The shim's process id: of use only with the boot and the start below.
+    pub pid: i32,
+    /// Clock ticks from the boot to the shim's start.
+    pub start_ticks: u64,
+    /// When, in milliseconds since 1970. Shown to people, decides nothing.
+    pub at_ms: u64,
+}
+
+/// The record of an end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// How the program ended.
+    pub end: AttemptEnd,
+    /// Whether the shim was asked to end the step before the step ended. `end` says what came of it.
+    pub cancelled: bool,
+    /// When the program was started, in milliseconds since 1970. Shown to people, decides nothing.
+    pub started_at_ms: u64,
+    /// When it had ended, in milliseconds since 1970. Shown to people, decides nothing.
+    pub ended_at_ms: u64,
+    /// What became of its standard output.
+    pub stdout: StreamEnd,
+    /// What became of its standard error.
+    pub stderr: StreamEnd,
+    /// Whether the step left processes behind. They were not waited for, and not ended unless the step was.
+    pub left_processes: bool,
+}
+
+/// How the program of an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttemptEnd {
+    /// With that exit code.
+    Exited(i32),
+    /// By the signal with that number.
+    Signaled(i32),
+    /// The step's own time limit ended it.
+    TimedOut,
+    /// It was never started, with the reason in words. It has had no effect.
+    NotStarted(String),
+}
+
+impl AttemptEnd {
+    /// Never started; a long reason is cut, so that the record keeps its bound.
+    #[must_use]
+    pub fn not_started(reason: &str) -> Self {
+        Self::NotStarted(cut(reason, TEXT_BYTES_MAX))
+    }
+}
+
+impl From<AttemptEnd> for StepEnd {
+    fn from(end: AttemptEnd) -> Self {
+        match end {
+            AttemptEnd::Exited(code) => Self::Exited(code),
+            AttemptEnd::Signaled(signal) => Self::Signaled(signal),
+            AttemptEnd::TimedOut => Self::TimedOut,
+            AttemptEnd::NotStarted(reason) => Self::NotStarted(reason),
+        }
+    }
+}
+
+/// What became of one output stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// Bytes kept, which is the size of the file.
+    pub bytes: u64,
+    /// SHA-256 of the bytes kept.
+    pub sha256: Digest,
+    /// Bytes that came but were not kept: beyond the limit, or after the file could not be written.
+    pub cut_bytes: u64,
+    /// Whether some process still held the stream open when the shim stopped reading it.
+    pub left_open: bool,
+    /// Why the file could not be written or synced, if so.
+    pub error: Option<String>,
+}
+
+impl StreamEnd {
+    /// A stream on which nothing came.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { bytes: 0, sha256: Digest::of(&[]), cut_bytes: 0, left_open: false, error: None }
+    }
+}
+
+/// The text, cut to at most that many bytes between two characters.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::layout;
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(cut("a\u{e9}b", 2), "a");
+        assert_eq!(cut("a\u{e9}b", 3), "a\u{e9}");
+        assert_eq!(cut("ab", 9), "ab");
+    }
+
+    #[test]
+    fn the_longest_record_of_an_end_fits_its_reserved_space() {
+        let error = Some("e".repeat(STREAM_ERROR_BYTES_MAX));
+        let stream = StreamEnd { bytes: u64::MAX, cut_bytes: u64::MAX, left_open: true, error, ..StreamEnd::empty() };
+        let exit = Exit {
+            end: AttemptEnd::not_started(&"r".repeat(100_000)),
+            cancelled: true,
+            started_at_ms: u64::MAX,
+            ended_at_ms: u64::MAX,
+            stdout: stream.clone(),
+            stderr: stream,
+            left_processes: true,
+        };
+        let bytes = layout::encode(&exit, EXIT_BYTES_MAX).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        layout::write_reserved(dir.path(), &bytes).unwrap();
+        let read: layout::Record<Exit> = layout::read(dir.path(), layout::EXIT, EXIT_BYTES_MAX).unwrap();
+        assert_eq!(read, layout::Record::Readable(exit));
+    }
+}

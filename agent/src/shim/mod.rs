@@ -1,0 +1,265 @@
+//! The small process that one step runs under. It outlives the agent, writes down how the step ended, and is gone. It never
+//! starts a step twice, never talks to a network, never reads a configuration: all it knows is in its folder.
+
+mod output;
+mod supervise;
+mod tree;
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::attempt::command::{command, spawn_reason};
+use crate::attempt::layout::{self, CANCEL, EXIT, LOCK, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms};
+use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
+use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
+use output::Capture;
+use supervise::{Event, Outcome, Supervisor};
+
+/// What the shim's own files may be read and written by: their owner. The step gets the mask the agent was started with.
+const UMASK: Mode = Mode::RWXG.union(Mode::RWXO);
+
+/// Bytes of stack for each of the shim's threads: they copy through a buffer on the heap, or wait.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// Why a shim ends without having run its step and without a record of an end. The agent finds the attempt as it was.
+#[derive(Debug, thiserror::Error)]
+enum ShimError {
+    #[error("cannot detach from the session of its launcher; a shim is started by its agent, not from a shell")]
+    Detach(#[source] Errno),
+    #[error("cannot use `{name}`")]
+    Io { name: &'static str, source: io::Error },
+    #[error("another shim holds this attempt")]
+    Held,
+    #[error("this step began before and is never started twice")]
+    AlreadyStarted,
+    #[error("this attempt is over")]
+    AlreadyEnded,
+    #[error("there is no plan")]
+    NoPlan,
+    #[error("cannot prepare itself")]
+    Itself(#[source] io::Error),
+    #[error("cannot record the end of the step, so it will count as interrupted")]
+    Record(#[source] io::Error),
+}
+
+/// Runs the step whose attempt lies in that folder, and returns when it has ended and its end is on stable storage. Meant to
+/// be all that a process does: it changes the session, the umask and standard input, and takes the process's signals.
+///
+/// The exit code is the shim's own: success when an end was recorded, whatever the step's was.
+#[must_use]
+pub fn main(dir: &Path) -> ExitCode {
+    match run(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The disk may be full; there is nobody else to tell.
+            let _ = writeln!(io::stderr(), "longshore shim: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(dir: &Path) -> Result<(), ShimError> {
+    let agents_umask = umask(UMASK);
+    setsid().map_err(ShimError::Detach)?;
+    // Until the process ends, and no shorter: `_lock` is dropped after everything else here is done.
+    let _lock = claim(dir)?;
+    if exists(dir, EXIT)? {
+        return Err(ShimError::AlreadyEnded);
+    }
+    if exists(dir, STARTED)? {
+        return Err(ShimError::AlreadyStarted);
+    }
+    // From here on every outcome is recorded: a step that was not started is an end too.
+    let plan = match layout::read::<Plan>(dir, PLAN, PLAN_BYTES_MAX).map_err(|source| io_error(PLAN, source))? {
+        Record::Readable(plan) => plan,
+        Record::Absent => return Err(ShimError::NoPlan),
+        Record::Damaged(damage) => {
+            return record(dir, &not_started(&format!("the plan cannot be believed: {damage}"), false));
+        }
+    };
+    let (sender, events) = mpsc::channel();
+    catch_signals(&sender).map_err(ShimError::Itself)?;
+    // Orphans of the step become children of the shim, so that none is lost sight of.
+    set_child_subreaper(Some(getpid())).map_err(|error| ShimError::Itself(error.into()))?;
+    if let Err(error) = mark_started(dir) {
+        return match error.kind() {
+            io::ErrorKind::AlreadyExists => Err(ShimError::AlreadyStarted),
+            _ => record(dir, &not_started(&format!("the beginning cannot be recorded: {error}"), false)),
+        };
+    }
+    // A wish that cannot be looked for is no reason to leave the end unrecorded.
+    let wished = exists(dir, CANCEL).unwrap_or(false);
+    if wished || events.try_recv().is_ok_and(|event| matches!(event, Event::Terminate)) {
+        return record(dir, &not_started("it was cancelled before it began", true));
+    }
+    let exit = match Step::start(dir, &plan, agents_umask, sender) {
+        Ok(step) => step.supervise(&plan, &events),
+        Err(reason) => not_started(&reason, false),
+    };
+    record(dir, &exit)
+}
+
+fn io_error(name: &'static str, source: io::Error) -> ShimError {
+    ShimError::Io { name, source }
+}
+
+fn exists(dir: &Path, name: &'static str) -> Result<bool, ShimError> {
+    layout::exists(dir, name).map_err(|source| io_error(name, source))
+}
+
+fn record(dir: &Path, exit: &Exit) -> Result<(), ShimError> {
+    let bytes = layout::encode(exit, EXIT_BYTES_MAX).map_err(ShimError::Record)?;
+    layout::write_reserved(dir, &bytes).map_err(ShimError::Record)
+}
+
+fn not_started(reason: &str, cancelled: bool) -> Exit {
+    let now = now_ms();
+    Exit {
+        end: AttemptEnd::not_started(reason),
+        cancelled,
+        started_at_ms: now,
+        ended_at_ms: now,
+        stdout: StreamEnd::empty(),
+        stderr: StreamEnd::empty(),
+        left_processes: false,
+    }
+}
+
+// The launcher hands the lock over as standard input, held. Started by hand, the shim takes the lock itself.
+fn claim(dir: &Path) -> Result<File, ShimError> {
+    let at = |source| io_error(LOCK, source);
+    let own = layout::open_lock(dir, LOCK).map_err(at)?;
+    let null = File::open("/dev/null").map_err(ShimError::Itself)?;
+    let given = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(ShimError::Itself)?);
+    rustix::stdio::dup2_stdin(&null).map_err(|error| ShimError::Itself(error.into()))?;
+    let (a, b) = (given.metadata().map_err(ShimError::Itself)?, own.metadata().map_err(at)?);
+    let lock = if (a.dev(), a.ino()) == (b.dev(), b.ino()) { given } else { own };
+    take_lock(&lock).map_err(at)?.ok_or(ShimError::Held)?;
+    Ok(lock)
+}
+
+fn mark_started(dir: &Path) -> io::Result<()> {
+    let pid = getpid();
+    let gone = || io::Error::new(io::ErrorKind::NotFound, "/proc does not show this process");
+    let own = procfs::process(pid)?.ok_or_else(gone)?;
+    let started =
+        Started { boot: boot_id()?, pid: pid.as_raw_nonzero().get(), start_ticks: own.start_ticks, at_ms: now_ms() };
+    layout::write_first(dir, STARTED, &layout::encode(&started, STARTED_BYTES_MAX)?)
+}
+
+// All three mean the same: end the step. Their default would end the shim and leave the step without one.
+fn catch_signals(events: &Sender<Event>) -> io::Result<()> {
+    let (mut incoming, raised) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, raised.try_clone()?)?;
+    }
+    let events = events.clone();
+    spawn("signals", move || {
+        let mut byte = [0];
+        while incoming.read_exact(&mut byte).is_ok() && events.send(Event::Terminate).is_ok() {}
+    })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body).map(drop)
+}
+
+/// A step that runs.
+struct Step {
+    leader: Pid,
+    started_at_ms: u64,
+    stdout: Capture,
+    stderr: Capture,
+}
+
+impl Step {
+    // Everything that could fail comes before the program is started, so that "not started" is always the truth.
+    fn start(dir: &Path, plan: &Plan, agents_umask: Mode, events: Sender<Event>) -> Result<Self, String> {
+        let mut command = command(&plan.program, &plan.env, &plan.dir)?;
+        let capture = |name, events| {
+            Capture::start(dir, name, plan.output_bytes_max, events)
+                .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
+        };
+        let (stdout, stdout_pipe) = capture(STDOUT, events.clone())?;
+        let (stderr, stderr_pipe) = capture(STDERR, events.clone())?;
+        let tree = tree_lock(dir).map_err(|error| format!("its processes cannot be kept track of: {error}"))?;
+        let (give, take) = mpsc::channel();
+        spawn("reaper", move || {
+            if let Ok(leader) = take.recv() {
+                reap(leader, &events);
+            }
+        })
+        .map_err(|error| format!("nobody could wait for it: {error}"))?;
+        command.stdout(Stdio::from(stdout_pipe)).stderr(Stdio::from(stderr_pipe));
+        let leader = start_program(&mut command, agents_umask).map_err(|error| spawn_reason(&plan.program, &error))?;
+        let started_at_ms = now_ms();
+        let _ = give.send(leader);
+        // From here on only the step's processes hold their lock and the writing ends of the pipes.
+        drop((tree, command));
+        Ok(Self { leader, started_at_ms, stdout, stderr })
+    }
+
+    fn supervise(self, plan: &Plan, events: &Receiver<Event>) -> Exit {
+        let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
+        let outcome = Supervisor::new(timeout).run(
+            events,
+            |signal| tree::signal(self.leader, signal),
+            || self.stdout.bytes_wait() || self.stderr.bytes_wait(),
+        );
+        let Outcome { end, cancelled, left_processes } = outcome;
+        let ended_at_ms = now_ms();
+        Exit {
+            end,
+            cancelled,
+            started_at_ms: self.started_at_ms,
+            ended_at_ms,
+            stdout: self.stdout.finish(),
+            stderr: self.stderr.finish(),
+            left_processes,
+        }
+    }
+}
+
+fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
+    let own = umask(agents_umask);
+    let child = command.spawn();
+    umask(own);
+    // Not waited for through the handle: the reaper waits for all children alike.
+    child.map(|child| Pid::from_child(&child))
+}
+
+// Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it.
+fn tree_lock(dir: &Path) -> io::Result<File> {
+    let lock = layout::open_lock(dir, TREE)?;
+    take_lock(&lock)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::ResourceBusy, "its lock is held by another process"))?;
+    rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
+    Ok(lock)
+}
+
+fn reap(leader: Pid, events: &Sender<Event>) {
+    loop {
+        let event = match rustix::process::wait(rustix::process::WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == leader => Event::LeaderEnded(status.into()),
+            Ok(Some(_) | None) | Err(Errno::INTR) => continue,
+            // No child is left, which is the only other answer there is.
+            Err(_) => Event::AllGone,
+        };
+        let last = matches!(event, Event::AllGone);
+        if events.send(event).is_err() || last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Folders that were damaged: each file replaced by garbage of several kinds gives an answer in words, never a panic and never
+//! a step that runs although it may have run before.
+
+use std::fs;
+use std::path::Path;
+
+use agent::attempt::{Attempt, AttemptState, BootMatch, Damage, LaunchError, boot_id};
+use messages::Digest;
+
+use crate::SHIM;
+use crate::support::{Place, ended, not_started_reason, role, shim, shim_errors, state};
+
+pub(crate) const TESTS: [(&str, fn()); 8] = [
+    ("a_damaged_plan_is_not_started_and_says_so", plan),
+    ("a_damaged_mark_of_the_beginning_still_counts_as_begun", started),
+    ("a_damaged_record_of_the_end_is_not_believed", exit),
+    ("a_record_with_one_changed_bit_is_not_believed", one_bit),
+    ("a_folder_that_is_not_an_attempt_says_so", no_attempt),
+    ("an_attempt_without_its_lock_is_not_taken_for_a_new_one", no_lock),
+    ("preparing_that_was_cut_short_is_done_again", cut_short),
+    ("a_shim_without_a_plan_says_so_where_the_agent_can_read_it", shim_without_plan),
+];
+
+// Every kind of wrong: empty, too short for a checksum, wrong checksum, whole but no MessagePack, whole but something else,
+// longer than any such record.
+fn garbage() -> Vec<Vec<u8>> {
+    let whole = |payload: &[u8]| [Digest::of(payload).bytes().as_slice(), payload].concat();
+    let other = messages::to_msgpack(&("another", "thing")).unwrap();
+    vec![vec![], vec![1; 10], vec![0; 8192], whole(&[0xc1]), whole(&other), vec![7; 3_000_000]]
+}
+
+fn damage(dir: &Path, name: &str, mut then: impl FnMut(&str)) {
+    for bytes in garbage() {
+        fs::write(dir.join(name), &bytes).unwrap();
+        then(&format!("{name} with {} bytes", bytes.len()));
+    }
+    fs::remove_file(dir.join(name)).unwrap();
+    fs::create_dir(dir.join(name)).unwrap();
+    then(&format!("{name} as a folder"));
+    fs::remove_dir(dir.join(name)).unwrap();
+}
+
+fn plan() {
+    for (index, bytes) in garbage().into_iter().enumerate() {
+        let place = Place::new();
+        let attempt = place.prepare(&place.shell("touch began"));
+        fs::write(place.dir().join("plan"), bytes).unwrap();
+        let found = state(&attempt);
+        assert!(matches!(found, AttemptState::Unreadable { file: "plan", .. }), "{index}: {found:?}");
+        attempt.launch(&shim()).unwrap();
+        let exit = ended(&attempt);
+        assert!(not_started_reason(&exit).starts_with("the plan cannot be believed"), "{index}: {exit:?}");
+        assert!(!place.path("began").exists());
+    }
+}
+
+fn started() {
+    let place = Place::new();
+    let attempt = place.prepare(&place.shell("touch began"));
+    damage(&place.dir(), "started", |case| {
+        match state(&attempt) {
+            AttemptState::Interrupted(found) => assert_eq!(found.boot, BootMatch::Unknown, "{case}"),
+            other => panic!("{case}: {other:?}"),
+        }
+        assert!(matches!(attempt.launch(&shim()), Err(LaunchError::AlreadyStarted)), "{case}");
+        assert!(!role(SHIM, &place.dir()).wait().unwrap().success(), "{case}");
+    });
+    assert!(!place.path("began").exists());
+}
+
+fn exit() {
+    let place = Place::new();
+    let (attempt, _) = place.run(&place.shell("true"));
+    damage(&place.dir(), "exit", |case| {
+        let found = state(&attempt);
+        assert!(matches!(found, AttemptState::Unreadable { file: "exit", .. }), "{case}: {found:?}");
+        assert!(matches!(attempt.launch(&shim()), Err(LaunchError::AlreadyEnded)), "{case}");
+    });
+}
+
+fn one_bit() {
+    let place = Place::new();
+    let (attempt, _) = place.run(&place.shell("exit 1"));
+    let path = place.dir().join("exit");
+    let good = fs::read(&path).unwrap();
+    for position in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[position] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(state(&attempt), AttemptState::Unreadable { file: "exit", damage: Damage::Checksum });
+    }
+    fs::write(&path, good).unwrap();
+    assert!(matches!(state(&attempt), AttemptState::Ended(_)));
+}
+
+fn no_attempt() {
+    let place = Place::new();
+    for dir in [place.dir(), place.root.path().to_owned()] {
+        let attempt = Attempt::open(&dir).unwrap();
+        assert_eq!(state(&attempt), AttemptState::NotPrepared);
+        assert!(matches!(attempt.launch(&shim()), Err(LaunchError::NotPrepared)));
+        assert!(!role(SHIM, &dir).wait().unwrap().success());
+    }
+}
+
+fn no_lock() {
+    let place = Place::new();
+    let attempt = place.prepare(&place.shell("true"));
+    fs::remove_file(place.dir().join("lock")).unwrap();
+    let expected = AttemptState::Unreadable { file: "lock", damage: Damage::Missing };
+    assert_eq!(state(&attempt), expected);
+    assert_eq!(attempt.wait_blocking(boot_id().unwrap()).unwrap(), expected);
+}
+
+fn cut_short() {
+    let place = Place::new();
+    place.prepare(&place.shell("exit 1"));
+    fs::remove_file(place.dir().join("plan")).unwrap();
+    fs::write(place.dir().join("plan.new"), b"half a pl").unwrap();
+    let attempt = Attempt::open(&place.dir()).unwrap();
+    assert_eq!(state(&attempt), AttemptState::NotPrepared);
+    assert!(matches!(attempt.launch(&shim()), Err(LaunchError::NotPrepared)));
+    let (_, exit) = place.run(&place.shell("exit 5"));
+    assert_eq!(exit.end, agent::attempt::AttemptEnd::Exited(5));
+}
+
+fn shim_without_plan() {
+    let place = Place::new();
+    let attempt = place.prepare(&place.shell("true"));
+    fs::remove_file(place.dir().join("plan")).unwrap();
+    let errors = fs::File::create(place.dir().join("shim-errors")).unwrap();
+    let own = std::env::current_exe().unwrap();
+    let status = std::process::Command::new(own).arg(SHIM).arg(place.dir()).stderr(errors).status().unwrap();
+    assert!(!status.success());
+    assert_eq!(shim_errors(&attempt), "longshore shim: there is no plan\n");
+}

@@ -1,0 +1,52 @@
+//! Attempts with real processes. This program is its own shim and its own launcher: it starts itself again with an argument that
+//! says which, so a plain `cargo test` needs nothing else to be built. It never waits by sleeping: steps and tests meet at
+//! named pipes and locks.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_files;
+mod checks;
+mod crashes;
+mod ends;
+mod full_disk;
+mod support;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// The argument that makes this program a shim.
+pub(crate) const SHIM: &str = "as-shim";
+
+/// The argument that makes this program an agent that launches and then stays until it is killed.
+pub(crate) const LAUNCHER: &str = "as-launcher";
+
+/// The argument that makes this program wait for an attempt of another and print the state.
+pub(crate) const WAITER: &str = "as-waiter";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, SHIM, dir] => agent::shim::main(Path::new(dir)),
+        [_, LAUNCHER, dir] => support::launch_and_stay(Path::new(dir)),
+        [_, WAITER, dir] => support::wait_and_print(Path::new(dir)),
+        _ => libtest_mimic::run(&Arguments::from_args(), trials()).exit_code(),
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    let mut tests: Vec<(&'static str, fn())> = Vec::new();
+    tests.extend(ends::TESTS);
+    tests.extend(crashes::TESTS);
+    tests.extend(bad_files::TESTS);
+    tests.extend(checks::TESTS);
+    tests.extend(full_disk::TESTS);
+    let trial = |(name, test): (&'static str, fn())| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
+    tests.into_iter().map(trial).collect()
+}

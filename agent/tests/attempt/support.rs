@@ -1,0 +1,168 @@
+//! What the tests share: a place, a plan, named pipes to meet a step at, and this program in its other roles. No expectations.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, OUTPUT_BYTES_MAX, Plan, ShimCommand, boot_id};
+use messages::{LogStream, Program};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use tempfile::TempDir;
+
+/// A folder for one test, with the folder of one attempt in it.
+pub(crate) struct Place {
+    pub(crate) root: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.path("attempt")
+    }
+
+    /// A named pipe, as a place to meet.
+    pub(crate) fn pipe(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        path
+    }
+
+    pub(crate) fn shell(&self, script: &str) -> Plan {
+        self.plan(Program::Shell(script.to_owned()))
+    }
+
+    /// That program in this place, which it knows as `$PLACE`.
+    pub(crate) fn plan(&self, program: Program) -> Plan {
+        let place = self.root.path().to_str().unwrap().to_owned();
+        Plan {
+            program,
+            env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into()), ("PLACE".into(), place)]),
+            dir: self.root.path().to_owned(),
+            timeout_ms: None,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        }
+    }
+
+    pub(crate) fn prepare(&self, plan: &Plan) -> Attempt {
+        Attempt::prepare(&self.dir(), plan).unwrap()
+    }
+
+    pub(crate) fn launch(&self, plan: &Plan) -> Attempt {
+        let attempt = self.prepare(plan);
+        attempt.launch(&shim()).unwrap();
+        attempt
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, plan: &Plan) -> (Attempt, Exit) {
+        let attempt = self.launch(plan);
+        let exit = ended(&attempt);
+        (attempt, exit)
+    }
+}
+
+pub(crate) fn shim() -> ShimCommand {
+    ShimCommand::new("/proc/self/exe", [crate::SHIM])
+}
+
+/// Waits until the shim is gone and expects a record of the end.
+pub(crate) fn ended(attempt: &Attempt) -> Exit {
+    match attempt.wait_blocking(boot_id().unwrap()).unwrap() {
+        AttemptState::Ended(exit) => exit,
+        other => panic!("expected an end, found {other:?}; {}", shim_errors(attempt)),
+    }
+}
+
+pub(crate) fn shim_errors(attempt: &Attempt) -> String {
+    fs::read_to_string(attempt.dir().join("shim-errors")).unwrap_or_default()
+}
+
+pub(crate) fn state(attempt: &Attempt) -> AttemptState {
+    attempt.state(boot_id().unwrap()).unwrap()
+}
+
+pub(crate) fn output(attempt: &Attempt, stream: LogStream) -> String {
+    String::from_utf8(fs::read(attempt.output(stream)).unwrap()).unwrap()
+}
+
+/// Meets the step at a pipe that it writes to, and says what it wrote.
+pub(crate) fn hear(pipe: &Path) -> String {
+    fs::read_to_string(pipe).unwrap().trim().to_owned()
+}
+
+/// Meets the step at a pipe that it reads from, and lets it go on.
+pub(crate) fn let_go(pipe: &Path) {
+    OpenOptions::new().write(true).open(pipe).unwrap().write_all(b"go\n").unwrap();
+}
+
+/// A named pipe that a step's processes hold open for as long as they live: how a test knows whether they are gone.
+pub(crate) struct Held {
+    path: PathBuf,
+    // Open for both, so that no opening of the pipe waits for the other end.
+    guard: File,
+}
+
+impl Held {
+    pub(crate) fn new(place: &Place, name: &str) -> Self {
+        let path = place.pipe(name);
+        let guard = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        Self { path, guard }
+    }
+
+    /// What was written, once nobody holds it. Fails, without waiting, while somebody does.
+    pub(crate) fn after_all_are_gone(self) -> String {
+        let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+        let mut reader = OpenOptions::new().read(true).custom_flags(nonblock).open(self.path).unwrap();
+        drop(self.guard);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("the pipe ends, since no process of the step is left to hold it");
+        text
+    }
+}
+
+pub(crate) fn not_started_reason(exit: &Exit) -> &str {
+    match &exit.end {
+        AttemptEnd::NotStarted(reason) => reason,
+        other => panic!("expected a step that was not started, found {other:?}"),
+    }
+}
+
+/// This program in another role, its output piped.
+pub(crate) fn role(role: &str, dir: &Path) -> Child {
+    let own = std::env::current_exe().unwrap();
+    Command::new(own)
+        .arg(role)
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The role of an agent that is going to be killed.
+pub(crate) fn launch_and_stay(dir: &Path) -> ExitCode {
+    Attempt::open(dir).unwrap().launch(&shim()).unwrap();
+    println!("launched");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The role of the agent that comes after it.
+pub(crate) fn wait_and_print(dir: &Path) -> ExitCode {
+    let attempt = Attempt::open(dir).unwrap();
+    let exit = ended(&attempt);
+    println!("{:?} {}", exit.end, output(&attempt, LogStream::Stdout).trim());
+    ExitCode::SUCCESS
+}
