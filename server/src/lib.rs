@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Decides which agent does what, and takes in the outcomes.
+
+pub mod job_file;
