@@ -1,3 +1,4 @@
 //! Decides which agent does what, and takes in the outcomes.
 
 pub mod job_file;
+pub mod views;
