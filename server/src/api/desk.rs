@@ -1,0 +1,217 @@
+//! What the API asks of the server behind it. The router checks a question's form; the desk answers it. Every method is called
+//! from many tasks at once, may be cancelled at any await, and is given up on after [`REQUEST_TIME_MAX`](super::REQUEST_TIME_MAX).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::str::FromStr;
+
+use messages::{AgentId, JobId, LogKey};
+use tokio::sync::watch;
+
+use crate::job_file::{Plan, Target};
+use crate::views::{AgentView, JobState, JobView, JobsView, LinkView, ServerView};
+
+/// The server as the API sees it.
+pub trait Desk: Clone + Send + Sync + 'static {
+    /// Takes a job. When this answers `Ok`, the job is on stable storage. A job with the same id, definition and parameters
+    /// is the same job: it is answered as it stands now, not taken again.
+    fn submit(&self, submission: Submission) -> impl Future<Output = Result<Submitted, SubmitError>> + Send;
+
+    /// The latest jobs, newest first.
+    fn jobs(&self, filter: JobFilter) -> impl Future<Output = Result<JobsView, DeskError>> + Send;
+
+    /// The one job whose id begins so.
+    fn job(&self, prefix: &JobPrefix) -> impl Future<Output = Result<JobView, LookupError>> + Send;
+
+    /// Every agent, by name.
+    fn agents(&self) -> impl Future<Output = Result<Vec<AgentView>, DeskError>> + Send;
+
+    /// One agent.
+    fn agent(&self, name: &AgentId) -> impl Future<Output = Result<AgentView, LookupError>> + Send;
+
+    /// The streams shared with one agent.
+    fn link(&self, name: &AgentId) -> impl Future<Output = Result<LinkView, LookupError>> + Send;
+
+    /// The server itself.
+    fn status(&self) -> impl Future<Output = Result<ServerView, DeskError>> + Send;
+
+    /// A number that changes whenever anything changes that a view or a log could show. It must not begin again lower after a
+    /// restart than where it was, or a client that watched across the restart could miss a change.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// At most `max` bytes of a log from an offset. A log that does not exist yet is empty and not complete.
+    fn read_log(
+        &self,
+        key: &LogKey,
+        offset: u64,
+        max: usize,
+    ) -> impl Future<Output = Result<LogPiece, LogReadError>> + Send;
+}
+
+/// A job that passed every check that needs no knowledge of agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// Chosen by the client.
+    pub id: JobId,
+    /// The job file's text, to be kept with the job.
+    pub definition: String,
+    /// The values given.
+    pub params: BTreeMap<String, String>,
+    /// Who is to do it.
+    pub target: Target,
+    /// What is to be done; it fits one message.
+    pub plan: Plan,
+}
+
+/// A job that the server has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// Whether it was new.
+    pub created: bool,
+    /// How it stands.
+    pub job: JobView,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobFilter {
+    /// At most so many, 1 to [`JOBS_LIMIT_MAX`](super::JOBS_LIMIT_MAX).
+    pub limit: usize,
+    /// Only those that stand so.
+    pub state: Option<JobState>,
+}
+
+/// A piece of a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogPiece {
+    /// The bytes from the offset that was asked for; none when the log is not that long.
+    pub bytes: Vec<u8>,
+    /// Bytes of the log that the server has.
+    pub size: u64,
+    /// Whether that is the whole log.
+    pub complete: bool,
+}
+
+/// The beginning of a job's id, or all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPrefix(String);
+
+/// Why a text cannot be the beginning of an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not the beginning of a job id: 4 to 36 of 0-9, a-f and -")]
+pub struct PrefixError {
+    /// The text, cut to a printable length.
+    pub text: String,
+}
+
+impl JobPrefix {
+    /// Whether that id begins so.
+    #[must_use]
+    pub fn matches(&self, id: JobId) -> bool {
+        id.to_string().starts_with(&self.0)
+    }
+
+    /// The text, in lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for JobPrefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let lower = text.to_ascii_lowercase();
+        if !(4..=36).contains(&lower.len()) || !lower.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
+            return Err(PrefixError { text: text.chars().filter(|c| !c.is_control()).take(40).collect() });
+        }
+        Ok(Self(lower))
+    }
+}
+
+impl From<JobId> for JobPrefix {
+    fn from(id: JobId) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl fmt::Display for JobPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Why the server cannot answer anything.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// It is on its way down.
+    #[error("the server is stopping")]
+    Stopping,
+    /// Its journal does not work.
+    #[error("the server's journal does not work: {reason}")]
+    Journal {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Why a job is not taken. Nothing of it was kept.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The server does not know an agent.
+    #[error("there is no agent `{agent}`")]
+    UnknownAgent {
+        /// The agent that was named.
+        agent: AgentId,
+        /// The agents that there are.
+        known: Vec<AgentId>,
+    },
+    /// The job is for all agents, and there are none.
+    #[error("the job is for all agents, and the server knows none")]
+    NoAgents,
+    /// Another job has that id.
+    #[error("another job has the id {id}")]
+    IdTaken {
+        /// The id.
+        id: JobId,
+    },
+    /// A limit of the server is reached.
+    #[error("the server takes no more work: {reason}")]
+    Full {
+        /// Which limit, for people.
+        reason: String,
+    },
+    /// The server cannot answer.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
+}
+
+/// Why a job or an agent cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// There is none.
+    #[error("there is no such thing")]
+    NotFound,
+    /// More than one job's id begins so.
+    #[error("{} jobs begin so", candidates.len())]
+    Ambiguous {
+        /// Some of them.
+        candidates: Vec<JobId>,
+    },
+    /// The server cannot answer.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogReadError {
+    /// The file cannot be read.
+    #[error("the log cannot be read")]
+    Io(#[from] std::io::Error),
+    /// The server cannot answer.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
+}

@@ -1,0 +1,262 @@
+//! The job file: TOML in, checked steps out. Pure: it reads no file, asks no agent and starts nothing. Whatever the text holds,
+//! the answer is a job or a list of problems with their places, never a panic.
+//!
+//! ```
+//! use server::job_file::JobFile;
+//!
+//! let file = JobFile::parse(r#"
+//! name = "deploy ${{ params.release }}"
+//! target = { agents = ["web-01"] }
+//! [params]
+//! release = { required = true, pattern = '\d+\.\d+' }
+//! [[step]]
+//! id = "switch"
+//! run = 'ln -sfn "/srv/$PARAM_RELEASE" /srv/current'
+//! effect = "idempotent"
+//! "#).map_err(|problems| format!("{problems:?}"))?;
+//! let params = [("release".to_string(), "2.4".to_string())].into();
+//! let plan = file.plan(&params).map_err(|problems| format!("{problems:?}"))?;
+//! assert_eq!(plan.name, "deploy 2.4");
+//! assert_eq!(plan.steps[0].env["PARAM_RELEASE"], "2.4");
+//! # Ok::<(), String>(())
+//! ```
+
+mod duration;
+mod params;
+mod plan;
+mod problem;
+mod reader;
+mod step;
+mod suggest;
+mod template;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use messages::limits::STEPS_MAX;
+use messages::{AgentId, StepId};
+use toml::de::{DeTable, Error as TomlError};
+
+pub use params::{PARAM_NAME_CHARS_MAX, PARAM_VALUE_BYTES_MAX, PARAMS_MAX, param_variable};
+pub use plan::{DIR_BYTES_MAX, ENV_VALUE_BYTES_MAX, NAME_CHARS_MAX, Plan};
+pub use problem::{PROBLEMS_MAX, Problem};
+pub use step::SCRIPT_BYTES_MAX;
+pub use suggest::nearest;
+
+use params::ParamSpec;
+use problem::Problems;
+use reader::{Fields, Later, Value};
+use step::{StepReader, StepTemplate};
+use template::Template;
+
+/// Bytes of a job file. Its steps travel in one envelope of 256 KiB; a file near that size could not be carried anyway.
+pub const FILE_BYTES_MAX: usize = 192 * 1024;
+
+const KEYS: &[&str] = &["name", "target", "params", "step"];
+const LATER: &[Later] = &[
+    Later { key: "timeout", instead: "give each step its own `timeout`" },
+    Later { key: "secrets", instead: "leave it out: do not write secrets into a job file" },
+    Later { key: "concurrency", instead: "leave it out: jobs run side by side, as the agents' slots allow" },
+    Later { key: "retry", instead: "leave it out: what may happen after an outage is said by each step's `effect`" },
+    Later { key: "artifacts", instead: "leave it out and move files in `run`" },
+    Later { key: "limits", instead: "leave it out, or set limits in `run`, with `ulimit` for one" },
+    Later { key: "pool", instead: "name the agents: target = { agents = [\"a1\"] }" },
+    Later { key: "labels", instead: "name the agents: target = { agents = [\"a1\"] }" },
+];
+const TARGET_KEYS: &[&str] = &["agents", "all"];
+const TARGET_LATER: &[Later] = &[
+    Later { key: "pool", instead: "name the agents: target = { agents = [\"a1\"] }" },
+    Later { key: "labels", instead: "name the agents: target = { agents = [\"a1\"] }" },
+    Later { key: "pick", instead: "leave it out: every named agent runs the job" },
+    Later { key: "max_parallel", instead: "leave it out: the agents run side by side" },
+    Later { key: "max_failed", instead: "leave it out: each agent's run ends by itself" },
+    Later { key: "sticky", instead: "leave it out: a run never moves to another agent" },
+    Later { key: "skip_offline", instead: "leave it out: an agent that is away does its run when it is back" },
+    Later { key: "expires", instead: "leave it out: a run waits for its agent without limit" },
+];
+
+/// Who is to run a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// These agents, at least one.
+    Agents(BTreeSet<AgentId>),
+    /// Every agent that the server knows when the job is submitted.
+    All,
+}
+
+/// A job file without a problem that its text alone could show.
+#[derive(Debug, Clone)]
+pub struct JobFile {
+    name: Template,
+    name_span: Range<usize>,
+    target: Target,
+    params: BTreeMap<String, ParamSpec>,
+    steps: Vec<StepTemplate>,
+}
+
+impl JobFile {
+    /// Reads a job file.
+    ///
+    /// # Errors
+    /// Every problem that could be found, in the order of the file, at most [`PROBLEMS_MAX`] and a note of how many more.
+    /// A text that is not TOML has only the problems that say so.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        if text.len() > FILE_BYTES_MAX {
+            let what = format!("the job file has {} bytes, at most {FILE_BYTES_MAX} are allowed", text.len());
+            problems.anywhere(what, "move scripts into files on the agents, or split the job");
+            return Err(problems.into_sorted());
+        }
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            note_toml_error(text, error, &mut problems);
+        }
+        if !problems.is_empty() {
+            return Err(problems.into_sorted());
+        }
+        let file = read(text, document.get_ref(), &mut problems);
+        match file {
+            Some(file) if problems.is_empty() => Ok(file),
+            Some(_) | None => Err(problems.into_sorted()),
+        }
+    }
+
+    /// Who is to run it.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The ids of its steps, in order.
+    pub fn step_ids(&self) -> impl ExactSizeIterator<Item = &StepId> {
+        self.steps.iter().map(|step| &step.id)
+    }
+
+    /// The names of its parameters.
+    pub fn param_names(&self) -> impl Iterator<Item = &str> {
+        self.params.keys().map(String::as_str)
+    }
+}
+
+fn note_toml_error(text: &str, error: &TomlError, problems: &mut Problems) {
+    // The parser's marks are trusted to be near the place, not to be within the text or on character borders.
+    let span = error.span().map(|span| {
+        let start = (0..=span.start.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let end = (span.end..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+        start..end.max(start)
+    });
+    let what = format!("not valid TOML: {}", problem::shown(error.message()));
+    match span {
+        Some(span) => problems.at(span, what, ""),
+        None => problems.anywhere(what, ""),
+    }
+}
+
+fn read(text: &str, document: &DeTable<'_>, problems: &mut Problems) -> Option<JobFile> {
+    let fields = Fields::check(document, 0..0, KEYS, LATER, problems);
+    let params = fields.get("params").map(|value| params::parse(value, problems)).unwrap_or_default();
+    let name = match fields.get("name") {
+        Some(value) => reader::text("name", value, problems)
+            .map(|name| (Template::parse(name, &value.span(), text, &params, problems), value.span())),
+        None => {
+            problems.anywhere("the job has no `name`", "begin the file with: name = \"my-job\"");
+            None
+        }
+    };
+    let target = match fields.get("target") {
+        Some(value) => read_target(value, problems),
+        None => {
+            let hint = "add: target = { agents = [\"a1\"] } or target = { all = true }";
+            problems.anywhere("the job has no `target`", hint);
+            None
+        }
+    };
+    let steps = read_steps(text, &fields, &params, problems);
+    let (name, name_span) = name?;
+    Some(JobFile { name, name_span, target: target?, params, steps })
+}
+
+fn read_target(value: &Value<'_>, problems: &mut Problems) -> Option<Target> {
+    let Some(table) = value.get_ref().as_table() else {
+        let hint = "write target = { agents = [\"a1\"] } or target = { all = true }";
+        problems.at(value.span(), "`target` must be a table", hint);
+        return None;
+    };
+    let fields = Fields::check(table, value.span(), TARGET_KEYS, TARGET_LATER, problems);
+    match (fields.get("agents"), fields.get("all")) {
+        (Some(value), None) => read_agents(value, problems),
+        (None, Some(value)) => match reader::boolean("all", value, problems)? {
+            true => Some(Target::All),
+            false => {
+                problems.at(value.span(), "`all = false` names no agent", "write agents = [\"a1\"] instead");
+                None
+            }
+        },
+        (Some(_), Some(_)) => {
+            problems.at(value.span(), "a target has `agents` or `all`, not both", "leave one of them out");
+            None
+        }
+        (None, None) => {
+            let hint = "write target = { agents = [\"a1\"] } or target = { all = true }";
+            problems.at(value.span(), "the target names no agent", hint);
+            None
+        }
+    }
+}
+
+fn read_agents(value: &Value<'_>, problems: &mut Problems) -> Option<Target> {
+    let list = reader::array("agents", value, problems)?;
+    let mut agents = BTreeSet::new();
+    for value in list {
+        match reader::text("agents", value, problems).map(str::parse::<AgentId>) {
+            Some(Ok(agent)) if agents.contains(&agent) => {
+                problems.at(value.span(), format!("the agent `{agent}` is named twice"), "leave one of them out");
+            }
+            Some(Ok(agent)) => drop(agents.insert(agent)),
+            Some(Err(error)) => problems.at(value.span(), error.to_string(), ""),
+            None => {}
+        }
+    }
+    if list.is_empty() {
+        problems.at(value.span(), "the target names no agent", "name at least one, or write target = { all = true }");
+        return None;
+    }
+    Some(Target::Agents(agents))
+}
+
+fn read_steps(
+    source: &str,
+    fields: &Fields<'_, '_>,
+    params: &BTreeMap<String, ParamSpec>,
+    problems: &mut Problems,
+) -> Vec<StepTemplate> {
+    let Some(value) = fields.get("step") else {
+        problems.anywhere("the job has no steps", "add one: [[step]] with `id` and `run`");
+        return Vec::new();
+    };
+    let Some(list) = value.get_ref().as_array() else {
+        problems.at(fields.key_span("step"), "`step` must be a list of steps", "write [[step]], with two brackets");
+        return Vec::new();
+    };
+    if list.is_empty() {
+        problems.at(value.span(), "the job has no steps", "add one: [[step]] with `id` and `run`");
+    }
+    if list.len() > STEPS_MAX {
+        let what = format!("{} steps, at most {STEPS_MAX} are allowed", list.len());
+        problems.at(fields.key_span("step"), what, "split the job, or put more into one script");
+        return Vec::new();
+    }
+    let mut reader = StepReader { source, params, problems };
+    let mut steps: Vec<StepTemplate> = Vec::with_capacity(list.len());
+    let mut seen = BTreeSet::new();
+    for value in list {
+        let Some(table) = reader::table("step", value, reader.problems) else { continue };
+        let Some(step) = reader.read(table, value.span()) else { continue };
+        if !seen.insert(step.id.clone()) {
+            let what = format!("the step id `{}` is used twice", step.id);
+            reader.problems.at(step.span.clone(), what, "give every step an id of its own");
+        }
+        steps.push(step);
+    }
+    steps
+}
