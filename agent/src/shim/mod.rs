@@ -73,8 +73,8 @@ pub fn main(dir: &Path) -> ExitCode {
 fn run(dir: &Path) -> Result<(), ShimError> {
     let agents_umask = umask(UMASK);
     setsid().map_err(ShimError::Detach)?;
-    // Until the process ends, and no shorter: `_lock` is dropped after everything else here is done.
-    let _lock = claim(dir)?;
+    // Until the process ends, and no shorter: it is never closed here, so that a free lock means a shim that is gone.
+    std::mem::forget(claim(dir)?);
     if exists(dir, EXIT)? {
         return Err(ShimError::AlreadyEnded);
     }

@@ -10,8 +10,9 @@ use messages::Program;
 
 use crate::support::{Held, Place};
 
-pub(crate) const TESTS: [(&str, fn()); 4] = [
+pub(crate) const TESTS: [(&str, fn()); 5] = [
     ("a_check_says_done_or_not_done_by_its_exit_code", codes),
+    ("a_check_gets_nothing_of_the_agents_environment", environment),
     ("a_check_that_hangs_is_killed_with_all_its_group", hangs),
     ("a_check_that_a_signal_ended_found_nothing", signalled),
     ("a_check_that_cannot_be_started_says_why", cannot_start),
@@ -35,6 +36,14 @@ fn codes() {
     assert_eq!(run("test -e made"), CheckOutcome::Done);
     // No output of it can block it.
     assert_eq!(run("head -c 1000000 /dev/zero"), CheckOutcome::Done);
+}
+
+fn environment() {
+    let place = Place::new();
+    // This program was started by cargo, so its own environment holds more than the one variable given.
+    assert!(std::env::vars_os().count() > 1);
+    let outcome = check("test \"$(tr '\\0' '\\n' < /proc/$$/environ)\" = PATH=/usr/bin:/bin", place.root.path(), LONG);
+    assert_eq!(outcome.unwrap(), CheckOutcome::Done);
 }
 
 fn hangs() {

@@ -52,15 +52,18 @@ fn kill_shim(attempt: &agent::attempt::Attempt) -> Started {
 
 fn killed_shim() {
     let place = Place::new();
-    let (ready, go) = (place.pipe("ready"), place.pipe("go"));
-    let attempt = place.launch(&place.shell("echo yes > ready; read go < go; touch done"));
+    let (ready, go, over) = (place.pipe("ready"), place.pipe("go"), place.pipe("over"));
+    let attempt = place.launch(&place.shell("echo yes > ready; read go < go; echo yes > over"));
     assert_eq!(hear(&ready), "yes");
     let started = kill_shim(&attempt);
     let AttemptState::Interrupted(found) = attempt.wait_blocking(boot_id().unwrap()).unwrap() else {
         panic!("{:?}", state(&attempt))
     };
     assert_eq!((found.started, found.boot, found.survivors), (Some(started), BootMatch::Same, Survivors::Seen));
+    // The step itself goes on to its end, which nobody records any more.
     let_go(&go);
+    assert_eq!(hear(&over), "yes");
+    assert!(matches!(state(&attempt), AttemptState::Interrupted(_)));
 }
 
 fn survivors() {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, OUTPUT_BYTES_MAX, Plan, ShimCommand, boot_id};
 use messages::{LogStream, Program};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
 /// A folder for one test, with the folder of one attempt in it.
@@ -105,6 +107,9 @@ pub(crate) fn let_go(pipe: &Path) {
     OpenOptions::new().write(true).open(pipe).unwrap().write_all(b"go\n").unwrap();
 }
 
+/// After this a test fails that would otherwise wait for ever. Nothing here takes a hundredth of it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A named pipe that a step's processes hold open for as long as they live: how a test knows whether they are gone.
 pub(crate) struct Held {
     path: PathBuf,
@@ -119,14 +124,17 @@ impl Held {
         Self { path, guard }
     }
 
-    /// What was written, once nobody holds it. Fails, without waiting, while somebody does.
+    /// What was written, once nobody holds it. A killed process lets go only when the kernel gets to it, so this waits for
+    /// that, up to [`PATIENCE`].
     pub(crate) fn after_all_are_gone(self) -> String {
-        let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-        let mut reader = OpenOptions::new().read(true).custom_flags(nonblock).open(self.path).unwrap();
+        let mut reader = File::open(self.path).unwrap();
         drop(self.guard);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).expect("the pipe ends, since no process of the step is left to hold it");
-        text
+        let (sender, gone) = mpsc::channel();
+        thread::spawn(move || {
+            let mut text = String::new();
+            sender.send(reader.read_to_string(&mut text).map(|_| text))
+        });
+        gone.recv_timeout(PATIENCE).expect("no process of the step is left to hold the pipe").unwrap()
     }
 }
 
@@ -155,7 +163,7 @@ pub(crate) fn launch_and_stay(dir: &Path) -> ExitCode {
     Attempt::open(dir).unwrap().launch(&shim()).unwrap();
     println!("launched");
     loop {
-        std::thread::park();
+        thread::park();
     }
 }
 
