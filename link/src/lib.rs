@@ -9,8 +9,10 @@
 pub mod control;
 mod driver;
 mod endpoint;
+mod service;
 pub mod session;
 pub mod wire;
 
 pub use driver::{Driver, Parts, RunError, endpoint, wall_ms};
 pub use endpoint::{Endpoint, EndpointView, LinkState, Outage, Stopped, SubmitError, Work, WorkItem, outbound};
+pub use service::{JOURNAL_DIR, Service, ServiceConfig, StartError};

@@ -98,6 +98,23 @@ impl Digest {
     }
 }
 
+/// Makes the digest of bytes that come in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all pieces.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 impl ChainHash {
     /// What the first header of a stream holds in place of a predecessor's hash.
     pub const START: Self = Self([0; 32]);

@@ -33,7 +33,7 @@ mod status;
 pub use body::{Body, BodyError, Kind, Refusal};
 pub use codec::{DecodeError, EncodeError, PROTOCOL_VERSION, ProtocolVersion, decode, from_msgpack, to_msgpack};
 pub use envelope::{Envelope, Frame, Header, Message, Sealing};
-pub use hash::{ChainHash, Digest};
+pub use hash::{ChainHash, Digest, Hasher};
 pub use ids::{AgentId, EndpointId, Epoch, IdError, Incarnation, JobId, MessageId, Nonce, ProbeId, RunId, Seq, StepId};
 pub use logs::{LogChunk, LogDatagram, LogEnd, LogKey, LogMark, LogStream};
 pub use ranges::{Insert, RangeError, Ranges};

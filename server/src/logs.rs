@@ -1,0 +1,211 @@
+//! Logs at the server: files that agents' pieces are put together in. The length of the file is the authority on the offset:
+//! a piece that does not continue it is answered with the length, and the agent goes on from there. A log is complete when its
+//! size and SHA-256 are what the agent's record says; only then the agent is told that it need not keep it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use link::Endpoint;
+use messages::limits::LOG_CHUNK_BYTES_MAX;
+use messages::{Digest, EndpointId, LogChunk, LogDatagram, LogEnd, LogKey, LogMark, RunId};
+use serde::{Deserialize, Serialize};
+
+use crate::api::LogPiece;
+
+/// Bytes of one log. An agent keeps less of each output.
+pub(crate) const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of the note that a log is complete.
+const NOTE_BYTES_MAX: u64 = 4_096;
+
+/// The folder of logs.
+#[derive(Debug, Clone)]
+pub(crate) struct Logs {
+    dir: PathBuf,
+}
+
+/// Written beside a log when it is complete.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Note {
+    size: u64,
+    sha256: String,
+    cut: u64,
+}
+
+impl Logs {
+    /// The logs under that folder, which is made if need be.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    fn run_dir(&self, run: RunId) -> PathBuf {
+        self.dir.join(run.to_string())
+    }
+
+    fn path(&self, key: &LogKey) -> PathBuf {
+        self.run_dir(key.run).join(format!("{}.{}.{}", key.step, key.attempt, key.stream))
+    }
+
+    fn note_path(&self, key: &LogKey) -> PathBuf {
+        self.run_dir(key.run).join(format!("{}.{}.{}.end", key.step, key.attempt, key.stream))
+    }
+
+    /// At most `max` bytes from an offset. A log that is not there is empty and not complete.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(crate) fn read(&self, key: &LogKey, offset: u64, max: usize) -> io::Result<LogPiece> {
+        // The note first: when it is there, the file no longer grows.
+        let complete = self.note(key)?.is_some();
+        let mut file = match File::open(self.path(key)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(LogPiece { complete, ..LogPiece::default() });
+            }
+            Err(error) => return Err(error),
+        };
+        let size = file.metadata()?.len();
+        let mut bytes = Vec::new();
+        if offset < size {
+            file.seek(SeekFrom::Start(offset))?;
+            file.take(max as u64).read_to_end(&mut bytes)?;
+        }
+        Ok(LogPiece { bytes, size, complete })
+    }
+
+    fn note(&self, key: &LogKey) -> io::Result<Option<Note>> {
+        match File::open(self.note_path(key)) {
+            Ok(file) => {
+                let mut text = Vec::new();
+                file.take(NOTE_BYTES_MAX).read_to_end(&mut text)?;
+                Ok(serde_json::from_slice(&text).ok())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a piece in, and says how much of the log is there now.
+    fn take(&self, chunk: &LogChunk) -> io::Result<LogMark> {
+        let key = chunk.key.clone();
+        if let Some(note) = self.note(&key)? {
+            return Ok(LogMark { key, have: note.size, complete: true });
+        }
+        let path = self.path(&key);
+        DirBuilder::new().recursive(true).mode(0o700).create(self.run_dir(key.run))?;
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        let mut have = file.metadata()?.len();
+        let fits = chunk.offset == have && have + chunk.bytes.len() as u64 <= LOG_BYTES_MAX;
+        if fits && crc32c::crc32c(&chunk.bytes) == chunk.crc32c {
+            file.write_all(&chunk.bytes)?;
+            have += chunk.bytes.len() as u64;
+        }
+        let Some(end) = chunk.end.as_ref().filter(|end| end.size == have) else {
+            return Ok(LogMark { key, have, complete: false });
+        };
+        file.sync_all()?;
+        if digest(&path)? != end.sha256 {
+            // Whatever went wrong on the way, here or there: begin again rather than keep a wrong log.
+            tracing::warn!(run = %key.run, step = %key.step, "A log does not have its SHA-256; it is fetched again.");
+            file.set_len(0)?;
+            return Ok(LogMark { key, have: 0, complete: false });
+        }
+        self.write_note(&key, end)?;
+        Ok(LogMark { key, have, complete: true })
+    }
+
+    fn write_note(&self, key: &LogKey, end: &LogEnd) -> io::Result<()> {
+        let note = Note { size: end.size, sha256: end.sha256.to_string(), cut: end.cut };
+        let path = self.note_path(key);
+        let fresh = path.with_extension("end.new");
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&serde_json::to_vec(&note)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        File::open(self.run_dir(key.run))?.sync_all()
+    }
+
+    /// Removes a run's logs.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(crate) fn forget(&self, run: RunId) -> io::Result<()> {
+        match fs::remove_dir_all(self.run_dir(run)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn digest(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = messages::Hasher::default();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+/// Puts logs together until the endpoint stops. `knows` says whether a piece is of a run of that agent; `grown` is called when
+/// there is more to read.
+pub(crate) async fn receive(
+    logs: Logs,
+    endpoint: Endpoint,
+    knows: impl Fn(&EndpointId, &LogKey) -> bool + Send + 'static,
+    grown: impl Fn() + Send + 'static,
+) {
+    let logs = Arc::new(logs);
+    let mut marks: BTreeSet<(EndpointId, LogKey)> = BTreeSet::new();
+    let mut latest = std::collections::BTreeMap::new();
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = endpoint.next_log() => next,
+            // Only when nothing more waits: one mark answers a burst of pieces.
+            () = std::future::ready(()), if !marks.is_empty() => {
+                for (agent, key) in std::mem::take(&mut marks) {
+                    if let Some(mark) = latest.remove(&key)
+                        && endpoint.send_log(agent, LogDatagram::Mark(mark)).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                continue;
+            }
+        };
+        let Ok(LogDatagram::Chunk(chunk)) = next else {
+            if next.is_err() {
+                return;
+            }
+            continue;
+        };
+        if chunk.bytes.len() > LOG_CHUNK_BYTES_MAX || !knows(&chunk.from, &chunk.key) {
+            tracing::debug!(from = %chunk.from, run = %chunk.key.run, "A piece of a log is of no run known here.");
+            continue;
+        }
+        let (from, key, writer) = (chunk.from.clone(), chunk.key.clone(), Arc::clone(&logs));
+        match tokio::task::spawn_blocking(move || writer.take(&chunk)).await {
+            Ok(Ok(mark)) => {
+                latest.insert(key.clone(), mark);
+                marks.insert((from, key));
+                grown();
+            }
+            Ok(Err(error)) => {
+                // Without a mark the agent keeps the piece and sends it again later.
+                tracing::warn!(%error, run = %key.run, step = %key.step, "A log cannot be written; it is fetched again later.");
+            }
+            Err(error) => tracing::error!(%error, "Writing a log ended badly."),
+        }
+    }
+}
