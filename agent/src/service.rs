@@ -1,0 +1,102 @@
+//! The whole agent: its endpoint, its worker and its shipping of logs, started and stopped together. Steps are not stopped with
+//! it: they live under their shims.
+
+use std::io;
+use std::path::PathBuf;
+
+use link::session::Config;
+use link::wire::WireEnd;
+use link::{RunError, Service, ServiceConfig, StartError};
+use messages::{AgentId, EndpointId};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::attempt::{ShimCommand, boot_id};
+use crate::ship::Ship;
+use crate::worker::{ResumeError, Worker, WorkerParts, make_folder};
+
+/// What an agent needs.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Its own folder.
+    pub dir: PathBuf,
+    /// Its name.
+    pub name: AgentId,
+    /// Runs that it does at once, at most; at least 1.
+    pub slots: u16,
+    /// The program of the shim.
+    pub shim: ShimCommand,
+    /// Limits and delays of the protocol.
+    pub session: Config,
+}
+
+/// Why an agent did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The endpoint did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The runs cannot be read from the journal.
+    #[error("the runs cannot be read from the journal")]
+    Resume(#[from] ResumeError),
+    /// The folder cannot be used.
+    #[error("{} cannot be used", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The system does not say which boot this is.
+    #[error("the system does not say which boot this is")]
+    Boot(#[source] io::Error),
+    /// The endpoint stopped.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// Runs an agent until it is told to stop. `ready` is called once it takes work.
+///
+/// # Errors
+/// [`AgentError`]; whatever was acknowledged is in the journal, and running steps go on.
+pub async fn run(
+    config: AgentConfig,
+    transport: impl FnOnce(WireEnd, watch::Receiver<bool>) -> JoinHandle<()>,
+    shutdown: watch::Receiver<bool>,
+    ready: impl FnOnce(),
+) -> Result<(), AgentError> {
+    let boot = boot_id().map_err(AgentError::Boot)?;
+    let service = Service::start(
+        ServiceConfig {
+            dir: config.dir.clone(),
+            endpoint: EndpointId::Agent(config.name.clone()),
+            peers: vec![EndpointId::Server],
+            session: config.session,
+        },
+        transport,
+        shutdown,
+    )
+    .await?;
+    // Attempts have absolute folders, whatever the agent was told.
+    let folder = |source| AgentError::Folder { path: config.dir.clone(), source };
+    let dir = std::path::absolute(&config.dir).map_err(folder)?;
+    make_folder(&dir.join("runs")).map_err(folder)?;
+    let ship = Ship::new();
+    let worker = Worker::new(WorkerParts {
+        endpoint: service.endpoint.clone(),
+        agent: config.name.clone(),
+        dir,
+        shim: config.shim,
+        boot,
+        ship: ship.clone(),
+        slots: config.slots,
+    });
+    let resumed = worker.resume(&service.journal)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(ship.run(service.endpoint.clone(), config.name));
+    tasks.spawn(worker.work(resumed));
+    ready();
+    let ended = service.stopped().await;
+    tasks.shutdown().await;
+    ended.map_err(AgentError::from)
+}

@@ -1,0 +1,326 @@
+//! The agent at work: takes runs, executes as many at once as it has slots, first come first served, and goes on after a
+//! restart where it was. It decides nothing about which agent does what.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use journal::{Change, Journal, ReadError, put_app};
+use link::session::Transaction;
+use link::{Endpoint, SubmitError, Work, WorkItem, wall_ms};
+use messages::{AgentId, Body, EndpointId, MessageId, Presence, RunId, StepId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::attempt::{BootId, ShimCommand};
+use crate::execute::{ExecuteError, execute};
+use crate::records::{RUNS, RunRecord};
+use crate::ship::Ship;
+
+/// Runs that wait for a slot or are under way. More are refused with a reason.
+const RUNS_OPEN_MAX: usize = 1_000;
+/// Runs that have ended and are kept with their folders. The oldest beyond that are removed.
+const RUNS_ENDED_MAX: usize = 200;
+
+/// The agent at work. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Worker(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    agent: AgentId,
+    dir: PathBuf,
+    shim: ShimCommand,
+    boot: BootId,
+    ship: Ship,
+    slots: Arc<Semaphore>,
+    slot_count: u16,
+    runs: Mutex<Runs>,
+}
+
+/// The runs that the journal holds.
+#[derive(Default)]
+struct Runs {
+    open: BTreeSet<RunId>,
+    /// Ended, by the place of the message that started them.
+    ended: BTreeMap<(u64, RunId), bool>,
+}
+
+/// What the worker is made of.
+pub(crate) struct WorkerParts {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) agent: AgentId,
+    pub(crate) dir: PathBuf,
+    pub(crate) shim: ShimCommand,
+    pub(crate) boot: BootId,
+    pub(crate) ship: Ship,
+    pub(crate) slots: u16,
+}
+
+/// Why the worker could not take up its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// A run's row cannot be read.
+    #[error("a run's row cannot be read; was it written by a later version?")]
+    Row(#[from] messages::DecodeError),
+}
+
+impl Worker {
+    pub(crate) fn new(parts: WorkerParts) -> Self {
+        let WorkerParts { endpoint, agent, dir, shim, boot, ship, slots } = parts;
+        let slot_count = slots.max(1);
+        let slots = Arc::new(Semaphore::new(usize::from(slot_count)));
+        let runs = Mutex::default();
+        Self(Arc::new(Inner { endpoint, agent, dir, shim, boot, ship, slots, slot_count, runs }))
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    pub(crate) fn agent(&self) -> &AgentId {
+        &self.0.agent
+    }
+
+    pub(crate) fn shim(&self) -> &ShimCommand {
+        &self.0.shim
+    }
+
+    pub(crate) fn boot(&self) -> BootId {
+        self.0.boot
+    }
+
+    pub(crate) fn ship(&self) -> &Ship {
+        &self.0.ship
+    }
+
+    pub(crate) fn server(&self) -> EndpointId {
+        EndpointId::Server
+    }
+
+    pub(crate) fn message_id(&self) -> MessageId {
+        MessageId::new(Uuid::now_v7())
+    }
+
+    pub(crate) fn run_dir(&self, run: RunId) -> PathBuf {
+        self.0.dir.join("runs").join(run.to_string())
+    }
+
+    pub(crate) fn work_dir(&self, run: RunId) -> PathBuf {
+        self.run_dir(run).join("work")
+    }
+
+    pub(crate) fn attempt_dir(&self, run: RunId, step: &StepId, attempt: u32) -> PathBuf {
+        self.run_dir(run).join("steps").join(step.as_str()).join(attempt.to_string())
+    }
+
+    fn runs(&self) -> std::sync::MutexGuard<'_, Runs> {
+        // Each change of the sets is one call that does not panic halfway.
+        self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up what an earlier process left, then takes new runs until the endpoint stops.
+    pub(crate) async fn work(self, resumed: Vec<RunRecord>) {
+        let mut tasks = JoinSet::new();
+        // Only what is to be executed waits for a slot, in the order in which it came.
+        let (waiting, ended): (Vec<_>, Vec<_>) = resumed.into_iter().partition(|record| record.end.is_none());
+        let mut waiting = VecDeque::from(waiting);
+        ended.into_iter().for_each(|record| self.spawn(&mut tasks, record, None));
+        self.present().await;
+        loop {
+            tokio::select! {
+                slot = Arc::clone(&self.0.slots).acquire_owned(), if !waiting.is_empty() => {
+                    if let Some(record) = waiting.pop_front() {
+                        self.spawn(&mut tasks, record, slot.ok());
+                        self.present().await;
+                    }
+                }
+                work = self.endpoint().next_work() => {
+                    let Ok(work) = work else { break };
+                    match self.take(work).await {
+                        Ok(records) => waiting.extend(records),
+                        Err(SubmitError::Stopped | SubmitError::Journal(_)) => break,
+                        Err(error @ SubmitError::Refused(_)) => {
+                            tracing::error!(%error, "A batch of messages was not taken in.");
+                            break;
+                        }
+                    }
+                }
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "A run's task ended badly; the run goes on when the agent starts again.");
+                    }
+                    self.clean().await;
+                    self.present().await;
+                }
+            }
+        }
+        // Steps live on under their shims; the next process takes them up.
+        tasks.shutdown().await;
+    }
+
+    /// Reads the runs from the journal: those to go on with, in the order in which they came.
+    pub(crate) fn resume(&self, journal: &Journal) -> Result<Vec<RunRecord>, ResumeError> {
+        let (mut open, mut failure) = (Vec::new(), None);
+        journal.app_rows(RUNS, &mut |_, bytes| match RunRecord::decode(bytes) {
+            Ok(record) => open.push(record),
+            Err(error) => failure = Some(error),
+        })?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        open.sort_by_key(|record| record.seq);
+        let mut runs = self.runs();
+        for record in &open {
+            if record.end.is_some() && record.logs_done {
+                runs.ended.insert((record.seq.value(), record.start.run), true);
+            } else {
+                runs.open.insert(record.start.run);
+            }
+        }
+        open.retain(|record| record.end.is_none() || !record.logs_done);
+        Ok(open)
+    }
+
+    fn spawn(&self, tasks: &mut JoinSet<()>, record: RunRecord, slot: Option<OwnedSemaphorePermit>) {
+        let worker = self.clone();
+        tasks.spawn(async move {
+            let run = record.start.run;
+            match worker.carry_out(record, slot).await {
+                Ok(()) => {}
+                Err(ExecuteError::Submit(SubmitError::Stopped | SubmitError::Journal(_))) => {}
+                Err(error) => {
+                    tracing::error!(%run, %error, "A run cannot go on; it is taken up again when the agent starts again.");
+                }
+            }
+        });
+    }
+
+    async fn carry_out(&self, mut record: RunRecord, slot: Option<OwnedSemaphorePermit>) -> Result<(), ExecuteError> {
+        self.ship_earlier(&record);
+        if record.end.is_none() {
+            record = execute(self, record).await?;
+        }
+        if slot.is_some() {
+            drop(slot);
+            self.present().await;
+        }
+        // A job's end never waits for its logs; the run's folder does.
+        self.ship().all_shipped(record.start.run).await;
+        record.logs_done = true;
+        let rows = vec![put_app(RunRecord::key(record.start.run), record.encode())];
+        self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await?;
+        let mut runs = self.runs();
+        runs.open.remove(&record.start.run);
+        runs.ended.insert((record.seq.value(), record.start.run), true);
+        Ok(())
+    }
+
+    /// Goes on shipping the logs of attempts that an earlier process began.
+    fn ship_earlier(&self, record: &RunRecord) {
+        let under_way = record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| record.end.is_none());
+        for (step, attempt) in record.begun() {
+            if under_way.as_ref() != Some(&(step.id.clone(), attempt)) {
+                let dir = self.attempt_dir(record.start.run, &step.id, attempt);
+                self.ship().resume(record.start.run, &step.id, attempt, &dir, self.boot());
+            }
+        }
+    }
+
+    /// Takes a batch of messages in: as one transaction, the runs it starts are the journal's.
+    async fn take(&self, work: Work) -> Result<Vec<RunRecord>, SubmitError> {
+        let mut transaction = Transaction::default();
+        let mut records: Vec<RunRecord> = Vec::new();
+        for item in &work.items {
+            match self.understand(&work.peer, item, &records) {
+                Ok(Some(record)) => {
+                    transaction.apply.push(item.hold());
+                    transaction.rows.push(put_app(RunRecord::key(record.start.run), record.encode()));
+                    records.push(record);
+                }
+                Ok(None) => transaction.apply.push(item.settle()),
+                Err(reason) => {
+                    tracing::warn!(peer = %work.peer, seq = %item.message.header.seq, %reason, "A message was refused.");
+                    let (applied, refusal) = item.refuse(self.message_id(), &reason);
+                    transaction.apply.push(applied);
+                    transaction.send.extend(refusal);
+                }
+            }
+        }
+        self.endpoint().transact(transaction).await?;
+        self.runs().open.extend(records.iter().map(|record| record.start.run));
+        Ok(records)
+    }
+
+    /// What a message means: a run to begin, nothing, or the reason to refuse it.
+    fn understand(&self, peer: &EndpointId, item: &WorkItem, taken: &[RunRecord]) -> Result<Option<RunRecord>, String> {
+        let body = item.body.as_ref().map_err(|error| error.to_string())?;
+        match body {
+            Body::RunStart(start) if *peer == EndpointId::Server => {
+                let runs = self.runs();
+                let known = runs.open.contains(&start.run) || runs.ended.keys().any(|(_, run)| *run == start.run);
+                if known || taken.iter().any(|record| record.start.run == start.run) {
+                    return Err("this agent has that run already".to_owned());
+                }
+                if runs.open.len() + taken.len() >= RUNS_OPEN_MAX {
+                    return Err(format!(
+                        "this agent has {RUNS_OPEN_MAX} runs already; it takes no more until some end"
+                    ));
+                }
+                let header = &item.message.header;
+                Ok(Some(RunRecord::new(start.clone(), header.seq, header.id, wall_ms())))
+            }
+            Body::RunStart(_) | Body::StepChanged(_) | Body::RunFinished(_) => {
+                Err("an agent takes only runs, and only from the server".to_owned())
+            }
+            Body::Refusal(refusal) => {
+                tracing::error!(message = %refusal.message, reason = %refusal.reason, "The server refused a report.");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes the oldest ended runs beyond the limit, rows and folders.
+    async fn clean(&self) {
+        loop {
+            let oldest = {
+                let runs = self.runs();
+                let excess = runs.ended.len() > RUNS_ENDED_MAX;
+                runs.ended.keys().next().copied().filter(|_| excess)
+            };
+            let Some((seq, run)) = oldest else { return };
+            let dir = self.run_dir(run);
+            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+            if let Ok(Err(error)) = removed
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%run, %error, "The folder of an old run could not be removed.");
+            }
+            let rows = vec![Change::DeleteApp(RunRecord::key(run))];
+            if self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await.is_err() {
+                return;
+            }
+            self.runs().ended.remove(&(seq, run));
+        }
+    }
+
+    async fn present(&self) {
+        let free = u16::try_from(self.0.slots.available_permits()).unwrap_or(u16::MAX);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let presence = Presence { slots_free: free, slots: self.0.slot_count, draining: false, version };
+        // An endpoint that has stopped ends the work anyway.
+        let _stopped = self.endpoint().present(presence).await;
+    }
+}
+
+/// Makes a folder and those above it, for the agent's user alone.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
