@@ -3,8 +3,9 @@
 //! The environment is built from nothing: a RABBITMQ_ or ERL_ variable of the user, or a file under /etc/rabbitmq, must
 //! not reach a private node. Every listener is on loopback: AMQP, TLS, management, epmd and Erlang's own distribution.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,11 @@ const POLL: Duration = Duration::from_millis(25);
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// epmd listens within milliseconds.
 const EPMD_LIMIT: Duration = Duration::from_secs(20);
-/// How much of a log an error carries.
-const LOG_TAIL_BYTES: u64 = 4096;
-const LOG_TAIL_LINES: usize = 15;
+/// How much of a log is looked at, and how much of that an error carries.
+const MAX_LOG_BYTES: u64 = 256 << 10;
+const LOG_ERROR_LINES: usize = 8;
+const LOG_TAIL_LINES: usize = 6;
+const LOG_LINE_CHARS: usize = 240;
 
 /// The files of one node.
 #[derive(Debug, Clone)]
@@ -64,33 +67,58 @@ impl Paths {
         Ok(())
     }
 
-    /// The end of both logs, for an error.
+    /// What this start said in both logs, for an error: the first complaints, which name the cause, and the last lines.
     pub(crate) fn last_words(&self) -> String {
         let mut words = String::new();
-        for path in [self.console(), self.log()] {
-            let text = read_tail(&path).unwrap_or_default();
-            let lines: Vec<&str> = text
-                .lines()
-                .filter(|line| !line.trim().is_empty())
-                .collect();
-            for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
-                words.push_str("  ");
-                words.push_str(line);
-                words.push('\n');
+        for path in [self.log(), self.console()] {
+            let text = read_start(&path).unwrap_or_default();
+            for line in excerpt(&text) {
+                let line: String = line.chars().take(LOG_LINE_CHARS).collect();
+                let _ = writeln!(words, "  {line}");
             }
         }
-        words.push_str(&format!("  (all of it: {})", self.logs().display()));
+        let _ = write!(words, "  (all of it: {})", self.logs().display());
         words
+    }
+
+    /// Moves the logs of the run before aside, so that each file tells of one run.
+    fn rotate_logs(&self) -> Result<(), NodeError> {
+        for path in [self.log(), self.console()] {
+            match fs::rename(&path, path.with_extension("log.1")) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(NodeError::Io {
+                        action: "rename",
+                        path,
+                        source,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
-fn read_tail(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+fn read_start(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
-    file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(MAX_LOG_BYTES)
+        .read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The first lines marked as errors, and the last lines, each line once and in order.
+fn excerpt(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let tail = lines.len().saturating_sub(LOG_TAIL_LINES);
+    let errors = lines[..tail]
+        .iter()
+        .filter(|line| line.contains("[error]"))
+        .take(LOG_ERROR_LINES);
+    errors.chain(&lines[tail..]).copied().collect()
 }
 
 /// Writes the files that the broker reads at its start.
@@ -100,6 +128,7 @@ pub(crate) fn write_files(
     options: &NodeOptions,
 ) -> Result<(), NodeError> {
     paths.create()?;
+    paths.rotate_logs()?;
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut conf = RabbitmqConf::development(loopback(state.ports.amqp));
     conf.tls = options
@@ -208,8 +237,7 @@ pub(crate) fn start_epmd(
     let mut child = spawn(&mut command, &program, paths)?;
     let deadline = Instant::now() + EPMD_LIMIT;
     loop {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, state.ports.epmd));
-        if TcpStream::connect_timeout(&address, PROBE_LIMIT).is_ok() {
+        if accepts(state.ports.epmd) {
             return Ok(child);
         }
         give_up_if_ended(&mut child, &program, paths)?;
@@ -238,7 +266,8 @@ pub(crate) fn start_broker(
     let deadline = Instant::now() + limit;
     loop {
         give_up_if_ended(&mut child, &installation.server, paths)?;
-        if answers_amqp(state.ports.amqp) {
+        // The TLS listener opens just after the plain one.
+        if answers_amqp(state.ports.amqp) && (!state.tls || accepts(state.ports.tls)) {
             return Ok(child);
         }
         if Instant::now() >= deadline {
@@ -288,6 +317,11 @@ fn give_up_if_ended(child: &mut Child, program: &Path, paths: &Paths) -> Result<
     }
 }
 
+fn accepts(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&address, PROBE_LIMIT).is_ok()
+}
+
 /// Whether the port answers `AMQP 0-9-1` with `connection.start`: a listener that merely accepts is not ready.
 pub(crate) fn answers_amqp(port: u16) -> bool {
     let ask = || -> std::io::Result<bool> {
@@ -302,4 +336,24 @@ pub(crate) fn answers_amqp(port: u16) -> bool {
         Ok(reply[..3] == [1, 0, 0] && reply[7..] == [0, 10, 0, 10])
     };
     ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::excerpt;
+
+    #[test]
+    fn an_excerpt_shows_the_first_errors_and_the_last_lines_once() {
+        let mut text = String::from("a\n[error] cause\n\n");
+        for n in 0..50 {
+            text.push_str(&format!("[info] {n}\n"));
+        }
+        text.push_str("[error] last\n");
+        let shown = excerpt(&text);
+        assert_eq!(shown.first(), Some(&"[error] cause"));
+        assert_eq!(shown.last(), Some(&"[error] last"));
+        assert_eq!(shown.len(), 7);
+        assert_eq!(excerpt("[error] only"), ["[error] only"]);
+        assert!(excerpt("").is_empty());
+    }
 }

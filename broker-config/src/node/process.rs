@@ -78,13 +78,18 @@ fn open_checked(pid: u32, token: &str) -> io::Result<Option<OwnedFd>> {
     Ok(is_alive(pid, token).then_some(handle))
 }
 
-/// Kills every process that carries `token` and waits until none is left. Scans again each time: a process may have
-/// started another one just before it died.
+/// Kills every process that carries `token` and waits until each has closed its files and ports. Scans again each time:
+/// a process may have started another one just before it died.
 pub(crate) fn kill_all(token: &str) -> Result<(), NodeError> {
     let deadline = Instant::now() + KILL_LIMIT;
+    let mut killed: Vec<Instance> = Vec::new();
     loop {
-        let pids = members(token);
-        if pids.is_empty() {
+        for pid in members(token) {
+            killed.extend(Instance::of(pid));
+            signal(pid, token, Signal::KILL)?;
+        }
+        killed.retain(|process| !process.has_ended());
+        if killed.is_empty() && members(token).is_empty() {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -93,17 +98,38 @@ pub(crate) fn kill_all(token: &str) -> Result<(), NodeError> {
                 limit: KILL_LIMIT,
             });
         }
-        for pid in pids {
-            signal(pid, token, Signal::KILL)?;
-        }
         thread::sleep(POLL);
+    }
+}
+
+/// One process for its whole life: a pid together with the time at which it started.
+///
+/// A dying process loses its environment before it closes its files, so [`is_alive`] says too early that its ports are
+/// free. This says it when they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Instance {
+    pid: u32,
+    /// In clock ticks since boot.
+    started: u64,
+}
+
+impl Instance {
+    /// `None` when there is no such process.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let started = stat(pid)?.started;
+        Some(Self { pid, started })
+    }
+
+    /// Whether it is gone, or a zombie, which holds nothing but its exit code.
+    pub(crate) fn has_ended(&self) -> bool {
+        stat(self.pid).is_none_or(|now| now.started != self.started || now.is_over())
     }
 }
 
 /// Waits until `pid` is stopped (`paused`) or running again.
 pub(crate) fn wait_paused(pid: u32, paused: bool) -> Result<(), NodeError> {
     let deadline = Instant::now() + KILL_LIMIT;
-    while is_paused(pid).ok_or(NodeError::NotRunning)? != paused {
+    while (stat(pid).ok_or(NodeError::NotRunning)?.state == 'T') != paused {
         if Instant::now() >= deadline {
             let what = if paused { "stop" } else { "continue" };
             return Err(NodeError::Stuck {
@@ -116,28 +142,59 @@ pub(crate) fn wait_paused(pid: u32, paused: bool) -> Result<(), NodeError> {
     Ok(())
 }
 
+struct Stat {
+    state: char,
+    threads: u64,
+    started: u64,
+}
+
+impl Stat {
+    /// The first thread of a program may be a zombie while others still hold its files.
+    fn is_over(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
+}
+
 /// `None` when there is no such process.
-fn is_paused(pid: u32) -> Option<bool> {
+fn stat(pid: u32) -> Option<Stat> {
     // "pid (name) state ...", where the name may itself hold blanks and parentheses.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    Some(rest.starts_with('T'))
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split_whitespace();
+    // Fields 3, 20 and 22 of the whole line.
+    let state = fields.next()?.chars().next()?;
+    let threads = fields.nth(16)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    Some(Stat {
+        state,
+        threads,
+        started,
+    })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
     fn sleeper(token: &str) -> Child {
-        // `spawn` returns after exec, so the environment is in place.
-        Command::new("sleep")
-            .arg("600")
+        // Not our output: a test that fails would leave it open, and whoever reads it waiting.
+        let child = Command::new("sleep")
+            .arg("60")
             .env(TOKEN_ENV, token)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
-            .unwrap()
+            .unwrap();
+        // The environment appears a moment after the new program has begun.
+        let deadline = Instant::now() + KILL_LIMIT;
+        while !is_alive(child.id(), token) {
+            assert!(Instant::now() < deadline, "sleep did not start");
+            thread::sleep(POLL);
+        }
+        child
     }
 
     #[test]
@@ -166,8 +223,10 @@ mod tests {
         let mut child = sleeper(token);
         assert!(is_alive(child.id(), token));
         assert!(signal(child.id(), token, Signal::KILL).unwrap());
+        let instance = Instance::of(child.id()).unwrap();
         kill_all(token).unwrap();
         assert!(!is_alive(child.id(), token));
+        assert!(instance.has_ended());
         child.wait().unwrap();
     }
 

@@ -18,7 +18,7 @@ use super::launch::{self, Paths};
 use super::locate::Installation;
 use super::options::NodeOptions;
 use super::ports;
-use super::process;
+use super::process::{self, Instance};
 use super::state::NodeState;
 
 /// `rabbitmqctl` starts an Erlang of its own, which takes seconds on a busy machine.
@@ -210,14 +210,18 @@ impl Node {
         process::signal(pid, token, Signal::TERM)?;
         // A paused broker would not see the other signal.
         process::signal(pid, token, Signal::CONT)?;
+        let Some(broker) = Instance::of(pid) else {
+            self.end_all()?;
+            return Ok(Stopped::Cleanly);
+        };
         let deadline = Instant::now() + self.options.stop_limit;
-        while process::is_alive(pid, token) && Instant::now() < deadline {
+        while !broker.has_ended() && Instant::now() < deadline {
             thread::sleep(POLL);
         }
-        let stopped = if process::is_alive(pid, token) {
-            Stopped::Killed
-        } else {
+        let stopped = if broker.has_ended() {
             Stopped::Cleanly
+        } else {
+            Stopped::Killed
         };
         self.end_all()?;
         Ok(stopped)

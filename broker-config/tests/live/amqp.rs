@@ -4,9 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use broker_config::{ArgValue, Arguments, Binding, ExchangeKind, Queue, Topology};
+use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{
@@ -133,11 +134,32 @@ pub(crate) async fn publish(
     Ok(matches!(confirm.await?, Confirmation::Ack(None)))
 }
 
-/// Takes one message out of a queue.
-pub(crate) async fn take(channel: &Channel, queue: &str) -> Result<Option<Vec<u8>>, Error> {
-    let options = BasicGetOptions { no_ack: true };
+/// Consumes one message and acknowledges it. `basic.get` will not do: a quorum queue with a single active consumer refuses it.
+pub(crate) async fn take(channel: &Channel, queue: &str) -> Result<Vec<u8>, Error> {
+    let options = BasicConsumeOptions::default();
+    channel.basic_qos(1, BasicQosOptions::default()).await?;
+    let mut consumer = channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await?;
+    let delivery = consumer
+        .next()
+        .await
+        .expect("the broker cancelled the consumer")?;
+    assert!(delivery.acker.ack(BasicAckOptions::default()).await?);
+    channel
+        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
+        .await?;
+    Ok(delivery.data)
+}
+
+/// How many messages a queue holds ready.
+pub(crate) async fn count(channel: &Channel, queue: &str) -> Result<u32, Error> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
     Ok(channel
-        .basic_get(queue.into(), options)
+        .queue_declare(queue.into(), options, FieldTable::default())
         .await?
-        .map(|message| message.delivery.data.clone()))
+        .message_count())
 }

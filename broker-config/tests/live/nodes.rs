@@ -56,7 +56,7 @@ fn put(node: &Node, body: &[u8]) {
     });
 }
 
-fn get(node: &Node) -> Result<Option<Vec<u8>>, lapin::Error> {
+fn get(node: &Node) -> Result<Vec<u8>, lapin::Error> {
     amqp::run(async {
         let (_connection, channel) = amqp::connect(&node.url()).await?;
         amqp::take(&channel, &agent_queue_name("a1").unwrap()).await
@@ -120,8 +120,8 @@ fn survives() {
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, node.port())).is_err());
     node.start().unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(node.url(), url);
-    assert_eq!(get(&node).unwrap(), Some(b"one".to_vec()));
-    assert_eq!(get(&node).unwrap(), Some(b"two".to_vec()));
+    assert_eq!(get(&node).unwrap(), b"one".to_vec());
+    assert_eq!(get(&node).unwrap(), b"two".to_vec());
 }
 
 fn wipe() {
@@ -199,7 +199,7 @@ fn detach() {
         node.start(),
         Err(NodeError::AlreadyRunning { .. })
     ));
-    assert_eq!(get(&node).unwrap(), Some(b"kept".to_vec()));
+    assert_eq!(get(&node).unwrap(), b"kept".to_vec());
     assert_eq!(node.stop().unwrap(), Stopped::Cleanly);
     assert_eq!(Node::find(&place).unwrap().unwrap().pid, None);
     assert_eq!(Node::find(dir.path()).unwrap(), None);
@@ -221,7 +221,7 @@ fn side_by_side() {
     put(&first, b"first");
     put(&second, b"second");
     first.kill().unwrap();
-    assert_eq!(get(&second).unwrap(), Some(b"second".to_vec()));
+    assert_eq!(get(&second).unwrap(), b"second".to_vec());
     let pid = second.pid().unwrap();
     drop(second);
     let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

@@ -33,7 +33,14 @@ fn least_rights() {
                 .unwrap()
         );
         let own = agent_queue_name("a1").unwrap();
-        assert_eq!(amqp::take(&channel, &own).await.unwrap(), None);
+        let (_server, server) = amqp::connect(&node.url()).await.unwrap();
+        let key = down_key("a1").unwrap();
+        assert!(
+            amqp::publish(&server, DOWN_EXCHANGE, &key, b"for you")
+                .await
+                .unwrap()
+        );
+        assert_eq!(amqp::take(&channel, &own).await.unwrap(), b"for you");
 
         let other_key = up_key("a2", CLASS_LINK).unwrap();
         refused(&url, async |c| {
