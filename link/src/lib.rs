@@ -6,6 +6,7 @@
 //! - [`Endpoint`]: the application's handle.
 //! - [`control`]: the owner's socket, for looking into a running journal.
 
+pub mod amqp;
 pub mod control;
 mod driver;
 mod endpoint;

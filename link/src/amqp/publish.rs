@@ -1,0 +1,265 @@
+//! Publishes on one channel that nobody else uses: concurrent publishes would cross the confirms. Confirms are pipelined
+//! within a window. Reports what became of each publish while the connection lives; what is lost with it is not reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::time::Duration;
+
+use broker_config::{CLASS_LINK, DOWN_EXCHANGE, UP_EXCHANGE, down_key, up_key};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Event};
+use messages::EndpointId;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::CALL_LIMIT;
+use super::backlog::Backlog;
+use super::config::Role;
+use super::dial::Link;
+use super::failure::{Failure, within};
+use super::topology::Repairs;
+use crate::session::{Publish, Published};
+use crate::wire::{Refusal, WireEvent};
+
+/// Publishes without a confirm. Enough to hide the broker's fsync, few enough to be repeated after a break.
+const WINDOW: usize = 1_024;
+
+/// Bytes of publishes without a confirm, which wait in the library's memory while a broker is slow.
+const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a broker that does not block may owe a confirm. A leader change takes up to 16 s; beyond this it is dead.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often the oldest confirm and the state of the channel are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The broker writes it to disk, where the queue does so at all.
+const PERSISTENT: u8 = 2;
+
+/// The broker may keep it in memory only.
+const TRANSIENT: u8 = 1;
+
+type Number = u64;
+type Answer = (Number, lapin::Result<Confirmation>);
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Events = Pin<Box<dyn Stream<Item = Event> + Send>>;
+
+/// A publish that the broker has not answered.
+struct Outstanding {
+    to: EndpointId,
+    what: Published,
+    bytes: usize,
+    since: Instant,
+    returned: bool,
+}
+
+/// Publishes for as long as one connection lasts.
+pub(super) struct Publisher<'a> {
+    role: &'a Role,
+    backlog: &'a Backlog,
+    repairs: &'a Repairs,
+    events: &'a mpsc::Sender<WireEvent>,
+    outstanding: BTreeMap<Number, Outstanding>,
+    bytes: usize,
+    answering: FuturesUnordered<Answering>,
+    next: Number,
+    blocked: bool,
+    /// No confirm is overdue before this: a blocked broker owes none.
+    patience_from: Instant,
+}
+
+/// Opens the channel for publishing.
+pub(super) async fn open(link: &Link) -> Result<Channel, Failure> {
+    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
+    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let select = channel.confirm_select(ConfirmSelectOptions::default());
+    within(CALL_LIMIT, "switching confirms on", select).await?.map_err(|e| Failure::of(&e))?;
+    Ok(channel)
+}
+
+impl<'a> Publisher<'a> {
+    pub(super) fn new(
+        role: &'a Role,
+        backlog: &'a Backlog,
+        repairs: &'a Repairs,
+        events: &'a mpsc::Sender<WireEvent>,
+    ) -> Self {
+        Self {
+            role,
+            backlog,
+            repairs,
+            events,
+            outstanding: BTreeMap::new(),
+            bytes: 0,
+            answering: FuturesUnordered::new(),
+            next: 1,
+            blocked: false,
+            patience_from: Instant::now(),
+        }
+    }
+
+    /// Publishes until the connection fails, or the driver is gone (`Ok`).
+    pub(super) async fn run(mut self, link: &Link, channel: &Channel) -> Result<(), Failure> {
+        let mut connection: Events = Box::pin(link.connection.events_listener());
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let room = !self.blocked && self.outstanding.len() < WINDOW && self.bytes < WINDOW_BYTES;
+            let reports = tokio::select! {
+                Some(answer) = self.answering.next() => self.take_in(answer)?,
+                publish = self.backlog.next(), if room => self.publish(channel, publish)?,
+                (to, what) = self.backlog.refused() => vec![refused(to, what, Refusal::Nacked)],
+                event = connection.next() => self.on_event(event)?,
+                _ = look.tick() => {
+                    self.look(channel)?;
+                    Vec::new()
+                }
+            };
+            for report in reports {
+                if self.events.send(report).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, channel: &Channel, publish: Publish) -> Result<Vec<WireEvent>, Failure> {
+        let Publish { to, what, frame } = publish;
+        let (exchange, key) = match (self.role, &to) {
+            (Role::Server { .. }, EndpointId::Agent(agent)) => (DOWN_EXCHANGE, down_key(agent.as_str())?),
+            (Role::Agent(agent), EndpointId::Server) => (UP_EXCHANGE, up_key(agent.as_str(), CLASS_LINK)?),
+            (Role::Server { .. }, EndpointId::Server) | (Role::Agent(_), EndpointId::Agent(_)) => {
+                tracing::warn!(%to, "there is no way to publish to that endpoint from here");
+                return Ok(vec![refused(to, what, Refusal::Returned)]);
+            }
+        };
+        let number = self.next;
+        self.next += 1;
+        let bytes = frame.bytes().len();
+        self.bytes += bytes;
+        let since = Instant::now();
+        self.outstanding.insert(number, Outstanding { to, what, bytes, since, returned: false });
+        let delivery_mode = match what {
+            Published::Message(_) | Published::Resent(_) => PERSISTENT,
+            Published::Status | Published::Log => TRANSIENT,
+        };
+        let properties =
+            BasicProperties::default().with_delivery_mode(delivery_mode).with_message_id(number.to_string().into());
+        let channel = channel.clone();
+        let mut answering: Answering = Box::pin(async move {
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let sent = channel.basic_publish(exchange.into(), key.into(), options, frame.bytes(), properties).await;
+            match sent {
+                Ok(confirm) => (number, confirm.await),
+                Err(error) => (number, Err(error)),
+            }
+        });
+        // The first poll hands the frames to the library, so publishes leave in this order.
+        match (&mut answering).now_or_never() {
+            Some(answer) => self.take_in(answer),
+            None => {
+                self.answering.push(answering);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Takes in this answer and all others that are there. An answer to several publishes at once may attach what was
+    /// returned to the wrong one of them, so all are looked through before any is reported.
+    fn take_in(&mut self, first: Answer) -> Result<Vec<WireEvent>, Failure> {
+        let mut failure = None;
+        let mut answered = Vec::new();
+        let mut returned = BTreeSet::new();
+        let mut answer = Some(first);
+        while let Some((number, result)) = answer {
+            match result {
+                Ok(Confirmation::Ack(message)) => {
+                    returned.extend(message.as_deref().and_then(number_of));
+                    answered.push((number, true));
+                }
+                Ok(Confirmation::Nack(message)) => {
+                    returned.extend(message.as_deref().and_then(number_of));
+                    answered.push((number, false));
+                }
+                Ok(Confirmation::NotRequested) => {
+                    failure.get_or_insert(Failure::Broken("the channel gives no confirms".to_owned()));
+                }
+                Err(error) => {
+                    failure.get_or_insert(Failure::of_life(&error));
+                }
+            }
+            answer = self.answering.next().now_or_never().flatten();
+        }
+        for number in returned {
+            match self.outstanding.get_mut(&number) {
+                Some(outstanding) => outstanding.returned = true,
+                None => tracing::debug!(number, "a publish was returned that counted as confirmed"),
+            }
+        }
+        let mut reports = Vec::with_capacity(answered.len());
+        for (number, taken) in answered {
+            let Some(done) = self.outstanding.remove(&number) else { continue };
+            self.bytes -= done.bytes;
+            reports.push(self.report(done, taken));
+        }
+        match failure {
+            Some(failure) if reports.is_empty() => Err(failure),
+            // The channel is dead; the next look finds it so, after these were reported.
+            Some(_) | None => Ok(reports),
+        }
+    }
+
+    fn report(&self, done: Outstanding, taken: bool) -> WireEvent {
+        if !taken {
+            return refused(done.to, done.what, Refusal::Nacked);
+        }
+        if !done.returned {
+            return WireEvent::Confirmed { to: done.to, what: done.what };
+        }
+        if let EndpointId::Agent(agent) = &done.to {
+            self.repairs.request(agent.clone());
+        }
+        refused(done.to, done.what, Refusal::Returned)
+    }
+
+    fn on_event(&mut self, event: Option<Event>) -> Result<Vec<WireEvent>, Failure> {
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => {
+                tracing::warn!(%reason, "the broker blocks publishing");
+                self.blocked = true;
+                Ok(vec![WireEvent::Blocked(Some(reason))])
+            }
+            Some(Event::ConnectionUnblocked) => {
+                tracing::info!("the broker no longer blocks publishing");
+                self.blocked = false;
+                self.patience_from = Instant::now();
+                Ok(vec![WireEvent::Blocked(None)])
+            }
+            Some(Event::Error(error)) => Err(Failure::of_life(&error)),
+            Some(_) => Ok(Vec::new()),
+            None => Err(Failure::Broken("its events ended".to_owned())),
+        }
+    }
+
+    fn look(&self, channel: &Channel) -> Result<(), Failure> {
+        if !channel.status().connected() {
+            return Err(Failure::Broken("the channel for publishing is closed".to_owned()));
+        }
+        let Some((_, oldest)) = self.outstanding.first_key_value() else { return Ok(()) };
+        if !self.blocked && oldest.since.max(self.patience_from).elapsed() > CONFIRM_LIMIT {
+            return Err(Failure::TimedOut { what: "the confirm of a publish", after: CONFIRM_LIMIT });
+        }
+        Ok(())
+    }
+}
+
+fn refused(to: EndpointId, what: Published, refusal: Refusal) -> WireEvent {
+    WireEvent::Refused { to, what, refusal }
+}
+
+/// Which publish came back.
+fn number_of(message: &lapin::message::Delivery) -> Option<Number> {
+    message.properties.message_id().as_ref()?.as_str().parse().ok()
+}

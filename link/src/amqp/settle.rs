@@ -1,0 +1,158 @@
+//! Which deliveries are still open, and what was decided about them. Hands decisions out strictly in the order of
+//! delivery, because acknowledging several at once covers everything before: nothing undecided may be among them.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::session::DeliveryTag;
+
+/// What was decided about a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is journaled.
+    Acknowledge,
+    /// It goes to the dead-letter queue.
+    Reject,
+}
+
+/// Something to tell the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Acknowledge every open delivery up to this one.
+    AcknowledgeThrough(u64),
+    /// Reject this one.
+    Reject(u64),
+}
+
+/// The open deliveries of one connection.
+#[derive(Debug)]
+pub(super) struct Settlements {
+    connection: u64,
+    open: Mutex<Open>,
+    decided: Notify,
+}
+
+/// Tags of a channel are consecutive, so the place in the queue is the tag.
+#[derive(Debug)]
+struct Open {
+    first: u64,
+    decisions: VecDeque<Option<Decision>>,
+}
+
+impl Settlements {
+    /// None open yet, on the connection with that number.
+    pub(super) fn new(connection: u64) -> Self {
+        let open = Open { first: 1, decisions: VecDeque::new() };
+        Self { connection, open: Mutex::new(open), decided: Notify::new() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Every change below is complete before anything can panic.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tag that the next delivery must have.
+    pub(super) fn expected(&self) -> u64 {
+        let open = self.open();
+        open.first + open.decisions.len() as u64
+    }
+
+    /// Opens the next delivery, decided already or not.
+    pub(super) fn delivered(&self, decision: Option<Decision>) {
+        self.open().decisions.push_back(decision);
+        if decision.is_some() {
+            self.decided.notify_one();
+        }
+    }
+
+    /// Takes decisions in. Those about other connections, unknown or decided deliveries are ignored: they were settled
+    /// when their connection ended, or already.
+    pub(super) fn decide(&self, tags: &[DeliveryTag], decision: Decision) {
+        let mut open = self.open();
+        for tag in tags.iter().filter(|tag| tag.connection == self.connection) {
+            let place = tag.tag.checked_sub(open.first).and_then(|place| usize::try_from(place).ok());
+            if let Some(undecided @ None) = place.and_then(|place| open.decisions.get_mut(place)) {
+                *undecided = Some(decision);
+            }
+        }
+        drop(open);
+        self.decided.notify_one();
+    }
+
+    /// Waits until something may have been decided.
+    pub(super) async fn changed(&self) {
+        self.decided.notified().await;
+    }
+
+    /// Takes out what can be told to the broker now.
+    pub(super) fn ready(&self) -> Vec<Step> {
+        let mut open = self.open();
+        let mut steps = Vec::new();
+        while let Some(Some(decision)) = open.decisions.front().copied() {
+            let tag = open.first;
+            open.decisions.pop_front();
+            open.first += 1;
+            match (decision, steps.last_mut()) {
+                (Decision::Acknowledge, Some(Step::AcknowledgeThrough(last))) => *last = tag,
+                (Decision::Acknowledge, _) => steps.push(Step::AcknowledgeThrough(tag)),
+                (Decision::Reject, _) => steps.push(Step::Reject(tag)),
+            }
+        }
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Step::{AcknowledgeThrough, Reject};
+    use super::*;
+
+    fn tags(connection: u64, tags: &[u64]) -> Vec<DeliveryTag> {
+        tags.iter().map(|tag| DeliveryTag { connection, tag: *tag }).collect()
+    }
+
+    fn opened(count: usize) -> Settlements {
+        let settlements = Settlements::new(7);
+        for _ in 0..count {
+            settlements.delivered(None);
+        }
+        settlements
+    }
+
+    #[test]
+    fn a_run_of_acknowledgements_is_one_step_and_rejections_keep_their_place() {
+        let settlements = opened(6);
+        settlements.decide(&tags(7, &[1, 2]), Decision::Acknowledge);
+        settlements.decide(&tags(7, &[3]), Decision::Reject);
+        settlements.decide(&tags(7, &[4, 5]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), [AcknowledgeThrough(2), Reject(3), AcknowledgeThrough(5)]);
+        assert_eq!(settlements.ready(), []);
+    }
+
+    #[test]
+    fn nothing_is_settled_past_an_undecided_delivery() {
+        let settlements = opened(2);
+        settlements.delivered(Some(Decision::Reject));
+        settlements.delivered(None);
+        settlements.decide(&tags(7, &[2, 4]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), []);
+        settlements.decide(&tags(7, &[1]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), [AcknowledgeThrough(2), Reject(3), AcknowledgeThrough(4)]);
+        assert_eq!(settlements.expected(), 5);
+    }
+
+    #[test]
+    fn tags_of_other_connections_and_repeated_or_unknown_ones_are_ignored() {
+        let settlements = opened(2);
+        settlements.decide(&tags(6, &[1, 2]), Decision::Acknowledge);
+        settlements.decide(&tags(7, &[0, 3, u64::MAX]), Decision::Reject);
+        assert_eq!(settlements.ready(), []);
+        settlements.decide(&tags(7, &[1]), Decision::Reject);
+        settlements.decide(&tags(7, &[1]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), [Reject(1)]);
+        settlements.decide(&tags(7, &[1]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), []);
+    }
+}

@@ -1,0 +1,218 @@
+//! Keeps two connections to the broker, one to publish and one to consume, for as long as the program runs. Either one's
+//! end is the end of both: what was in flight is unknown then, and the session finds out by reconciling. While there is no
+//! connection commands are dropped, so the driver never waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_config::{SERVER_QUEUE, agent_queue_name};
+use lapin::Channel;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::backlog::Backlog;
+use super::backoff::{Backoff, STABLE};
+use super::config::{AmqpConfig, Role};
+use super::consume::Inbox;
+use super::dial::{Link, Purpose, dial};
+use super::failure::Failure;
+use super::publish::{self, Publisher};
+use super::settle::{Decision, Settlements};
+use super::topology::{self, Repairs};
+use crate::wire::{WireCommand, WireEnd, WireEvent};
+
+/// For the last settlements, and again for an orderly close. The broker repeats what it does not hear of.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
+
+/// Owns the transport's end of a wire.
+pub(super) struct Supervisor {
+    config: Arc<AmqpConfig>,
+    events: mpsc::Sender<WireEvent>,
+    commands: mpsc::Receiver<WireCommand>,
+    shutdown: watch::Receiver<bool>,
+    backoff: Backoff,
+    connection: u64,
+}
+
+/// The transport is no longer wanted.
+struct Stop;
+
+/// How a time of being connected ended.
+enum Ended {
+    Stopped,
+    Failed(Failure),
+}
+
+/// Both connections, ready. Fields are dropped in this order.
+struct Ready {
+    inbox: Inbox,
+    outbox: Channel,
+    consuming: Link,
+    publishing: Link,
+}
+
+impl Supervisor {
+    pub(super) fn new(config: AmqpConfig, end: WireEnd, shutdown: watch::Receiver<bool>) -> Self {
+        let WireEnd { events, commands } = end;
+        Self { config: Arc::new(config), events, commands, shutdown, backoff: Backoff::default(), connection: 0 }
+    }
+
+    /// Runs until shutdown or until the driver is gone.
+    pub(super) async fn run(mut self) {
+        // Either way the transport is no longer wanted.
+        let Stop = self.run_until_stopped().await;
+    }
+
+    async fn run_until_stopped(&mut self) -> Stop {
+        loop {
+            let failure = match self.connect_and_serve().await {
+                Ok(failure) => failure,
+                Err(stop) => return stop,
+            };
+            let wait = self.backoff.next(failure.trouble());
+            let reason = format!("{failure}; the next attempt is in {:.1} s", wait.as_secs_f64());
+            tracing::warn!(broker = %self.config.url, %reason, "not connected to the broker");
+            let events = self.events.clone();
+            let told = self.while_down(events.send(WireEvent::Down { reason })).await;
+            if !matches!(told, Ok(Ok(()))) || self.while_down(sleep(wait)).await.is_err() {
+                return Stop;
+            }
+        }
+    }
+
+    /// One connection from beginning to end; why it ended or never began.
+    async fn connect_and_serve(&mut self) -> Result<Failure, Stop> {
+        let config = Arc::clone(&self.config);
+        let ready = match self.while_down(connect(&config)).await? {
+            Ok(ready) => ready,
+            Err(failure) => return Ok(failure),
+        };
+        self.connection += 1;
+        let since = Instant::now();
+        tracing::info!(broker = %config.url, connection = self.connection, "connected to the broker");
+        let events = self.events.clone();
+        let up = WireEvent::Up { connection: self.connection };
+        self.while_down(events.send(up)).await?.map_err(|_| Stop)?;
+        match self.serve(ready).await {
+            Ended::Stopped => Err(Stop),
+            Ended::Failed(failure) => {
+                if since.elapsed() > STABLE {
+                    self.backoff.reset();
+                }
+                Ok(failure)
+            }
+        }
+    }
+
+    /// Waits for something while there is no connection, dropping commands meanwhile.
+    async fn while_down<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut wait = std::pin::pin!(wait);
+        loop {
+            tokio::select! {
+                done = &mut wait => return Ok(done),
+                command = self.commands.recv() => match command {
+                    Some(_) => {}
+                    None => return Err(Stop),
+                },
+                () = stopped(&mut self.shutdown) => return Err(Stop),
+            }
+        }
+    }
+
+    async fn serve(&mut self, mut ready: Ready) -> Ended {
+        let backlog = Backlog::default();
+        let settlements = Settlements::new(self.connection);
+        let repairs = Repairs::default();
+        let publisher = Publisher::new(&self.config.role, &backlog, &repairs, &self.events);
+        let ended = tokio::select! {
+            () = stopped(&mut self.shutdown) => Ended::Stopped,
+            () = route(&mut self.commands, &backlog, &settlements) => Ended::Stopped,
+            ended = publisher.run(&ready.publishing, &ready.outbox) => Ended::from(ended),
+            ended = ready.inbox.run(self.connection, &settlements, &self.events) => Ended::from(ended),
+            failure = repair(&self.config, &repairs, &ready.consuming) => Ended::Failed(failure),
+        };
+        match ended {
+            Ended::Stopped => {
+                while let Ok(command) = self.commands.try_recv() {
+                    take(command, &backlog, &settlements);
+                }
+                farewell(&ready, &settlements).await;
+                Ended::Stopped
+            }
+            Ended::Failed(failure) => {
+                // A new connection begins unblocked.
+                if ready.publishing.connection.status().blocked() {
+                    let events = self.events.clone();
+                    if !matches!(self.while_down(events.send(WireEvent::Blocked(None))).await, Ok(Ok(()))) {
+                        return Ended::Stopped;
+                    }
+                }
+                Ended::Failed(failure)
+            }
+        }
+    }
+}
+
+impl From<Result<(), Failure>> for Ended {
+    fn from(result: Result<(), Failure>) -> Self {
+        match result {
+            // The driver is gone.
+            Ok(()) => Self::Stopped,
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// Resolves on shutdown. An owner that is gone wants no transport either.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn connect(config: &AmqpConfig) -> Result<Ready, Failure> {
+    let consuming = dial(config, Purpose::Consume).await?;
+    let queue = match &config.role {
+        Role::Server { agents } => {
+            topology::declare(&consuming, config.queue_type, agents).await?;
+            SERVER_QUEUE.to_owned()
+        }
+        Role::Agent(agent) => agent_queue_name(agent.as_str())?,
+    };
+    let inbox = Inbox::open(&consuming, queue).await?;
+    let publishing = dial(config, Purpose::Publish).await?;
+    let outbox = publish::open(&publishing).await?;
+    Ok(Ready { inbox, outbox, consuming, publishing })
+}
+
+/// Hands commands on for as long as there are any. Never waits for the broker.
+async fn route(commands: &mut mpsc::Receiver<WireCommand>, backlog: &Backlog, settlements: &Settlements) {
+    while let Some(command) = commands.recv().await {
+        take(command, backlog, settlements);
+    }
+}
+
+fn take(command: WireCommand, backlog: &Backlog, settlements: &Settlements) {
+    match command {
+        WireCommand::Publish(publish) => backlog.push(publish),
+        WireCommand::Acknowledge(tags) => settlements.decide(&tags, Decision::Acknowledge),
+        WireCommand::Discard(tags) => settlements.decide(&tags, Decision::Reject),
+    }
+}
+
+async fn repair(config: &AmqpConfig, repairs: &Repairs, link: &Link) -> Failure {
+    match &config.role {
+        Role::Server { .. } => repairs.run(link, config.queue_type).await,
+        Role::Agent(_) => std::future::pending().await,
+    }
+}
+
+/// Ends both connections in order if that goes quickly. A blocked one cannot be closed; dropping it ends it.
+async fn farewell(ready: &Ready, settlements: &Settlements) {
+    // What does not get through is delivered again.
+    let _ = timeout(FAREWELL_LIMIT, ready.inbox.settle(settlements)).await;
+    let close = async |link: &Link| {
+        if !link.connection.status().blocked() {
+            let _ = link.connection.close(200, "shutting down".into()).await;
+        }
+    };
+    let _ = timeout(FAREWELL_LIMIT, async { tokio::join!(close(&ready.publishing), close(&ready.consuming)) }).await;
+}

@@ -1,0 +1,134 @@
+//! What a server declares: on connecting everything, later what turns out to be missing. An agent declares nothing.
+//! Nothing is ever deleted or changed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use broker_config::{ArgValue, Arguments, Binding, Exchange, ExchangeKind, Queue, QueueType, Topology};
+use futures_util::future::try_join_all;
+use lapin::Channel;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use messages::AgentId;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::CALL_LIMIT;
+use super::dial::Link;
+use super::failure::{Failure, within};
+
+/// Agents whose queues are declared at once. A quorum queue takes 10 ms to make, most of it waiting for the disk.
+const CHUNK: usize = 64;
+
+/// For declaring one chunk. A broker without a majority needs 22 s to say no.
+const DECLARE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The shortest and the longest pause between repairs: a queue that somebody keeps deleting must not keep us busy.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How often what belongs to the server itself is declared again. If its binding is gone, only agents notice.
+const REASSURE: Duration = Duration::from_secs(30);
+
+/// Agents whose queue or binding seems to be missing.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    wanted: Mutex<BTreeSet<AgentId>>,
+    requested: Notify,
+}
+
+impl Repairs {
+    /// Asks for that agent's queue and binding to be declared. Never waits.
+    pub(super) fn request(&self, agent: AgentId) {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(agent);
+        self.requested.notify_one();
+    }
+
+    fn take(&self) -> Vec<AgentId> {
+        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    }
+
+    /// Declares what is asked for, and now and then what is the server's own, until that fails.
+    pub(super) async fn run(&self, link: &Link, queue_type: QueueType) -> Failure {
+        let mut pause = PAUSE.0;
+        let mut last = Instant::now();
+        loop {
+            // Out of time means that nothing was asked for, and it is time to reassure.
+            let asked = timeout(REASSURE, self.requested.notified()).await.is_ok();
+            let agents = self.take();
+            if asked && !agents.is_empty() {
+                tracing::warn!(agents = agents.len(), "queues or bindings are missing on the broker; declaring them");
+                pause = if last.elapsed() > PAUSE.1 * 2 { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+                last = Instant::now();
+            }
+            if let Err(failure) = declare(link, queue_type, &agents).await {
+                return failure;
+            }
+            sleep(pause).await;
+        }
+    }
+}
+
+/// Declares what is the server's own, and the queues of those agents.
+pub(super) async fn declare(link: &Link, queue_type: QueueType, agents: &[AgentId]) -> Result<(), Failure> {
+    let topology = Topology { queue_type, ..Topology::default() };
+    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
+    let channel = channel.map_err(|e| Failure::of(&e))?;
+    within(DECLARE_LIMIT, "declaring what is the server's own", own(&channel, &topology)).await??;
+    for chunk in agents.chunks(CHUNK) {
+        let declared = try_join_all(chunk.iter().map(|agent| of_agent(&channel, &topology, agent)));
+        within(DECLARE_LIMIT, "declaring the queues of agents", declared).await??;
+    }
+    let close = channel.close(200, "declared".into());
+    within(CALL_LIMIT, "closing a channel", close).await?.map_err(|e| Failure::of(&e))
+}
+
+async fn own(channel: &Channel, topology: &Topology) -> Result<(), Failure> {
+    for exchange in topology.exchanges() {
+        declare_exchange(channel, &exchange).await?;
+    }
+    for queue in topology.server_queues() {
+        declare_queue(channel, queue).await?;
+    }
+    for binding in topology.server_bindings() {
+        bind(channel, binding).await?;
+    }
+    Ok(())
+}
+
+async fn of_agent(channel: &Channel, topology: &Topology, agent: &AgentId) -> Result<(), Failure> {
+    declare_queue(channel, topology.agent_queue(agent.as_str())?).await?;
+    bind(channel, topology.agent_binding(agent.as_str())?).await
+}
+
+async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), Failure> {
+    let kind = match exchange.kind {
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+    };
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let declare = channel.exchange_declare(exchange.name.into(), kind, options, FieldTable::default());
+    declare.await.map_err(|e| Failure::of(&e))
+}
+
+async fn declare_queue(channel: &Channel, queue: Queue) -> Result<(), Failure> {
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let declare = channel.queue_declare(queue.name.into(), options, table(&queue.arguments));
+    declare.await.map(|_| ()).map_err(|e| Failure::of(&e))
+}
+
+async fn bind(channel: &Channel, binding: Binding) -> Result<(), Failure> {
+    let (queue, exchange, key) = (binding.queue.into(), binding.exchange.into(), binding.routing_key.into());
+    let bind = channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default());
+    bind.await.map_err(|e| Failure::of(&e))
+}
+
+fn table(arguments: &Arguments) -> FieldTable {
+    let value = |value: &ArgValue| match value {
+        ArgValue::String(text) => AMQPValue::LongString(text.as_str().into()),
+        ArgValue::Long(number) => AMQPValue::LongLongInt(*number),
+        ArgValue::Bool(flag) => AMQPValue::Boolean(*flag),
+    };
+    let entries: BTreeMap<_, _> = arguments.iter().map(|(name, v)| ((*name).into(), value(v))).collect();
+    entries.into()
+}
