@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+use server::api::BindError;
 use server::views::{Answer, ErrorView, ProblemView};
 
 use crate::exit::Exit;
@@ -51,6 +52,21 @@ impl Failure {
     pub(crate) fn json(&self) -> String {
         // A view of texts and numbers can always be written.
         serde_json::to_string(&Answer::new(ErrorView::clone(&self.view))).unwrap_or_default()
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        let next = match &error {
+            BindError::InUse { .. } => {
+                "stop the other process, or give another address with --listen (port 0 takes a free one)"
+            }
+            BindError::Address { .. } | BindError::NotLoopback { .. } => "give --listen 127.0.0.1:7766",
+            BindError::Random(_) | BindError::Io { .. } => {
+                "look at the system's limits and permissions, then start again"
+            }
+        };
+        Self::new(Exit::Config, &error, "the server was not started", next)
     }
 }
 

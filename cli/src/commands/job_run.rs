@@ -111,6 +111,10 @@ fn submit(client: &Client, job: SubmitJob) -> Result<JobView, Failure> {
             Err(error) => {
                 let lost = matches!(error, ClientError::Unreachable { .. });
                 let mut failure = Failure::from(error);
+                if !failure.view.problems.is_empty() {
+                    // A server of another version found what this one did not.
+                    failure.source = Some(Box::new(("the job file".to_owned(), job.definition.clone())));
+                }
                 if lost {
                     failure.view.state =
                         format!("it is not known whether job {id} was taken: it was if the server got the request");

@@ -161,6 +161,12 @@ impl Printer {
         let mut text = String::new();
         if let Some((name, source)) = failure.source.as_deref() {
             text.push_str(&render_problems(&failure.view.problems, name, source));
+        } else {
+            for found in &failure.view.problems {
+                let place =
+                    found.position.map(|place| format!("{}:{}: ", place.line, place.column)).unwrap_or_default();
+                text.push_str(&format!("{place}{}\n", clean(&found.problem.what)));
+            }
         }
         for (style, label, words) in [
             (ERROR, "error", &failure.view.error),
