@@ -1,1 +1,69 @@
-fn main() {}
+//! The one binary: server, agent and the operator's commands. Parses, dispatches, prints how it ended. The work is done elsewhere.
+
+mod args;
+mod client;
+mod commands;
+mod config;
+mod exit;
+mod failure;
+mod home;
+mod logging;
+mod output;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{AgentCommand, Cli, Command, ServerCommand};
+use exit::Exit;
+use failure::Failure;
+use output::Printer;
+
+fn main() -> ExitCode {
+    // A shim is started for every step, and its few milliseconds and kilobytes count: it must not pay for the command line,
+    // logging or a runtime.
+    let arguments: Vec<_> = std::env::args_os().skip(1).take(4).collect();
+    if let [agent, shim, folder] = arguments.as_slice()
+        && agent == "agent"
+        && shim == "shim"
+    {
+        return commands::agent_shim::run(Path::new(folder));
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing better can be done when the message cannot be printed.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let printer = Printer::new(&cli.global);
+    match dispatch(&cli, &printer) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            printer.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, printer: &Printer) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Server(ServerCommand::Run(args)) => commands::server_run::run(args, global),
+        Command::Agent(AgentCommand::Run(args)) => commands::agent_run::run(args, global),
+        Command::Dev(args) => commands::dev::run(args, global),
+        Command::Job(command) => commands::job::run(command, global, printer),
+        Command::Fleet(command) => commands::fleet::run(command, global, printer),
+        Command::Journal(command) => commands::journal::run(command, global),
+        Command::Reconcile(command) => commands::reconcile::run(command, global, printer),
+        Command::Broker(command) => commands::broker::run(command, global),
+        Command::Version => commands::version::run(global, printer),
+        Command::Completions(args) => commands::completions::run(args, printer),
+        Command::ExitCodes => {
+            printer.text(&exit::table())?;
+            Ok(Exit::Ok)
+        }
+    }
+}

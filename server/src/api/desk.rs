@@ -36,8 +36,8 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// The server itself.
     fn status(&self) -> impl Future<Output = Result<ServerView, DeskError>> + Send;
 
-    /// A number that changes whenever anything changes that a view or a log could show. It must not begin again lower after a
-    /// restart than where it was, or a client that watched across the restart could miss a change.
+    /// A number that changes whenever anything changes that a view or a log could show: also when output of a step arrives. It
+    /// changes after the change can be read, never before. It may begin anywhere when the process starts.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// At most `max` bytes of a log from an offset. A log that does not exist yet is empty and not complete.

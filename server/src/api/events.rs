@@ -1,5 +1,5 @@
-//! Following one job as server-sent events. `job` events carry the whole view and, as their id, the revision they show, so a
-//! client that lost the stream and comes back with `Last-Event-ID` misses nothing. `log` events (with `?logs=1`) carry output
+//! Following one job as server-sent events. `job` events carry the whole view and, as their id, the revision they show and the
+//! process that counted it, so a client that lost the stream and comes back with `Last-Event-ID` misses nothing. `log` events (with `?logs=1`) carry output
 //! with its offset; a client that comes back drops what it has by the offset. `complete` says that the job is settled and all its
 //! output was sent. The stream never ends a job and never holds one up.
 
@@ -45,7 +45,7 @@ pub(super) async fn events<D: Desk>(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let query = asked(query, "logs=0|1")?;
-    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse::<u64>().ok());
+    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let mut changes = shared.desk.changes();
     let revision = *changes.borrow_and_update();
     let job = find(&shared.desk, path).await?;
@@ -58,9 +58,11 @@ pub(super) async fn events<D: Desk>(
         sent: None,
         logs: (query.logs != 0).then(BTreeMap::new),
         completed: false,
+        catching_up: false,
         ended: false,
+        instance: shared.instance,
     };
-    if seen == Some(revision) {
+    if seen == Some(event_id(follow.instance, revision).as_str()) {
         follow.sent = Some(job.clone());
     }
     follow.look(revision, job).await;
@@ -91,7 +93,15 @@ struct Follow<D> {
     /// How much of each log was sent, when logs were asked for.
     logs: Option<BTreeMap<LogKey, Cursor>>,
     completed: bool,
+    /// Whether there is more output than one piece of each log.
+    catching_up: bool,
     ended: bool,
+    instance: u64,
+}
+
+/// Names a revision. Another process may count the same number for another state, so the number alone would not do.
+fn event_id(instance: u64, revision: u64) -> String {
+    format!("{instance:016x}.{revision}")
 }
 
 impl<D: Desk> Follow<D> {
@@ -104,14 +114,20 @@ impl<D: Desk> Follow<D> {
             if self.ended {
                 return None;
             }
-            tokio::select! {
-                stop = self.stopping.wait_for(|stop| *stop) => {
-                    drop(stop);
+            if self.catching_up {
+                if *self.stopping.borrow() {
                     return None;
                 }
-                change = self.changes.changed() => change.ok()?,
+            } else {
+                tokio::select! {
+                    stop = self.stopping.wait_for(|stop| *stop) => {
+                        drop(stop);
+                        return None;
+                    }
+                    change = self.changes.changed() => change.ok()?,
+                }
+                tokio::time::sleep(LOOK_PAUSE).await;
             }
-            tokio::time::sleep(LOOK_PAUSE).await;
             let revision = *self.changes.borrow_and_update();
             // A desk that cannot answer is on its way down: the client comes back and finds out more.
             let job = self.desk.job(&self.prefix).await.ok()?;
@@ -122,10 +138,7 @@ impl<D: Desk> Follow<D> {
     /// Makes events of what is new. Output goes before the view, so that a settled job comes after what it said.
     async fn look(&mut self, revision: u64, job: JobView) {
         let more = self.read_logs(&job).await;
-        if more {
-            // There is more output than one piece of each log: look again at once.
-            self.changes.mark_changed();
-        }
+        self.catching_up = more;
         let whole = self.logs.as_ref().is_none_or(|logs| logs.values().all(|cursor| cursor.complete));
         let settled = job.state.is_settled();
         if self.sent.as_ref() != Some(&job) && !(more && settled) {
@@ -182,7 +195,7 @@ impl<D: Desk> Follow<D> {
     fn push<T: Schema + Serialize + Clone>(&mut self, name: &str, id: Option<u64>, view: &T) {
         match Event::default().event(name).json_data(Answer::new(view.clone())) {
             Ok(event) => self.pending.push_back(match id {
-                Some(id) => event.id(id.to_string()),
+                Some(id) => event.id(event_id(self.instance, id)),
                 None => event,
             }),
             Err(error) => {

@@ -63,6 +63,9 @@ pub enum BindError {
         /// The address.
         address: SocketAddr,
     },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
     /// The system refused otherwise.
     #[error("cannot listen on {address}")]
     Io {
@@ -79,6 +82,7 @@ pub struct Api {
     listener: TcpListener,
     address: SocketAddr,
     guard: Guard,
+    instance: u64,
 }
 
 impl Api {
@@ -104,7 +108,8 @@ impl Api {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(|source| BindError::Io { address, source })?;
         let hosts = config.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Ok(Self { listener, address, guard: Guard { token: config.token, hosts } })
+        let instance = getrandom::u64().map_err(BindError::Random)?;
+        Ok(Self { listener, address, guard: Guard { token: config.token, hosts }, instance })
     }
 
     /// Where it listens, with the port that it got.
@@ -121,7 +126,7 @@ impl Api {
     pub async fn serve<D: Desk>(self, desk: D, stop: watch::Receiver<bool>) {
         let mut stopped = stop.clone();
         let mut deadline = stop.clone();
-        let router = router(Shared { desk, guard: Arc::new(self.guard), stopping: stop });
+        let router = router(Shared { desk, guard: Arc::new(self.guard), instance: self.instance, stopping: stop });
         let listener = Bounded { listener: self.listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
         // An error of `wait_for` means that the sender is gone, which stops the server as well.
         let serve = axum::serve(listener, router).with_graceful_shutdown(async move {

@@ -43,6 +43,8 @@ pub const JOBS_LIMIT_MAX: usize = 1_000;
 struct Shared<D> {
     desk: D,
     guard: Arc<guard::Guard>,
+    /// Tells this process's event ids from those of an earlier one.
+    instance: u64,
     /// Becomes true when the server stops: streams end then, which would otherwise never end.
     stopping: watch::Receiver<bool>,
 }

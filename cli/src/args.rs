@@ -1,0 +1,167 @@
+//! The command line: what can be asked for, and what holds for every command. Nothing is done here.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{agent_run, broker, completions, dev, fleet, job, journal, reconcile, server_run};
+
+/// Runs work on remote machines and never loses track of it.
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, propagate_version = false, max_term_width = 100)]
+#[command(after_help = "Exit codes: longshore help exit-codes")]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How to print data
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        env = "LONGSHORE_OUTPUT",
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Format,
+    /// Print JSON, whatever -o or its variable says
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print no notes, only data and errors
+    #[arg(short, long, global = true, env = "LONGSHORE_QUIET", value_parser = FalseyValueParser::new())]
+    pub(crate) quiet: bool,
+    /// Log more, twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Print no colours; NO_COLOR and TERM=dumb say the same
+    #[arg(long, global = true, env = "LONGSHORE_NO_COLOR", value_parser = FalseyValueParser::new())]
+    pub(crate) no_color: bool,
+    /// Print no progress, only results
+    #[arg(long, global = true, env = "LONGSHORE_NO_PROGRESS", value_parser = FalseyValueParser::new())]
+    pub(crate) no_progress: bool,
+    /// Answer yes to every question
+    #[arg(short, long, global = true, env = "LONGSHORE_YES", value_parser = FalseyValueParser::new())]
+    pub(crate) yes: bool,
+    /// How to show times in tables; JSON always has milliseconds since 1970
+    #[arg(long, global = true, value_enum, env = "LONGSHORE_TIME", default_value = "relative", value_name = "HOW")]
+    pub(crate) time: TimeStyle,
+    /// The home folder [default: ./.longshore if it exists, else longshore in the user's data folder]
+    #[arg(long, global = true, env = "LONGSHORE_DIR", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The server's address [default: from server/api.json in the home folder]
+    #[arg(long, global = true, env = "LONGSHORE_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// A file with the API token [default: from server/api.json in the home folder]
+    #[arg(long, global = true, env = "LONGSHORE_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    Table,
+    /// More columns for people
+    Wide,
+    /// One JSON value
+    Json,
+    /// One JSON value in each line
+    Ndjson,
+    /// Comma-separated values with a header
+    Csv,
+    /// Names or ids only, one in each line
+    Name,
+}
+
+/// How times are shown in tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TimeStyle {
+    /// As UTC
+    Utc,
+    /// In this machine's time zone
+    Local,
+    /// As an age
+    Relative,
+}
+
+impl Global {
+    /// The format that was asked for in either way.
+    pub(crate) const fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The server: decides which agent does what
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// The agent: does it
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// A broker, a server and agents in the foreground, everything in one folder
+    Dev(dev::DevArgs),
+    /// Jobs: run, list, show, logs, lint
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// The agents that the server knows
+    #[command(subcommand, visible_alias = "agents")]
+    Fleet(fleet::FleetCommand),
+    /// What an endpoint remembers, while it runs and when it is dead
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// How the journals of the server and an agent stand to each other
+    #[command(subcommand)]
+    Reconcile(reconcile::ReconcileCommand),
+    /// The RabbitMQ side
+    #[command(subcommand)]
+    Broker(broker::BrokerCommand),
+    /// The versions of this program and of the server
+    Version,
+    /// A completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// What the exit codes mean
+    #[command(name = "exit-codes", hide = true, long_about = exit_codes())]
+    ExitCodes,
+}
+
+/// Commands of the server.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Run the server in the foreground
+    Run(server_run::ServerRunArgs),
+}
+
+/// Commands of an agent.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Run an agent in the foreground
+    Run(agent_run::AgentRunArgs),
+}
+
+fn exit_codes() -> String {
+    format!("The exit codes are the same for every command and stay as they are:\n\n{}", crate::exit::table())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_does_not_contradict_itself() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,98 @@
+//! `longshore fleet`: the agents that the server knows, and how it stands with each.
+
+use clap::{Args, Subcommand};
+use messages::AgentId;
+use server::views::{AgentCounts, AgentView, AgentsView};
+
+use crate::args::Global;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Cell, Clock, Column, Printer, Table};
+
+/// Commands about agents.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetCommand {
+    /// Every agent
+    List,
+    /// One agent
+    Show(FleetShowArgs),
+}
+
+/// Arguments of `longshore fleet show`.
+#[derive(Debug, Args)]
+pub(crate) struct FleetShowArgs {
+    /// The agent's name
+    #[arg(value_name = "NAME")]
+    name: AgentId,
+}
+
+/// Prints what was asked for.
+pub(crate) fn run(command: &FleetCommand, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let client = Client::new(global)?;
+    match command {
+        FleetCommand::List => {
+            let view: AgentsView = client.get("/v1/agents")?;
+            printer.list(&view, &view.agents, &table(&view.agents, &printer.clock))?;
+            if printer.for_people() {
+                printer.note(&summary(&view.agents));
+            }
+        }
+        FleetCommand::Show(args) => {
+            let view: AgentView = client.get(&format!("/v1/agents/{}", args.name))?;
+            let reason =
+                view.frozen_reason.as_ref().map(|reason| format!("frozen: {}\n", crate::output::clean(reason)));
+            printer.one(&view, &reason.unwrap_or_default(), &table(std::slice::from_ref(&view), &printer.clock))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(agents: &[AgentView], clock: &Clock) -> Table {
+    let mut table = Table::new([
+        Column::new("NAME"),
+        Column::new("STATE"),
+        Column::number("SLOTS"),
+        Column::number("RUNS"),
+        Column::number("LAG"),
+        Column::new(clock.heading("SEEN", "SEEN AT")),
+        Column::new("VERSION"),
+        Column::new("NOTE").wide(),
+    ]);
+    for agent in agents {
+        // An agent that is draining still is what it is to the link, so both are said.
+        let state = match agent.draining {
+            true => format!("{}, draining", agent.state),
+            false => agent.state.to_string(),
+        };
+        let busy = agent.slots.saturating_sub(agent.slots_free);
+        table.row([
+            Cell::new(&agent.name),
+            Cell::both(state, agent.state),
+            if agent.slots == 0 { Cell::none() } else { Cell::new(format!("{busy}/{}", agent.slots)) },
+            Cell::new(agent.runs_active),
+            Cell::new(agent.lag),
+            agent.seen_ms.map_or_else(Cell::none, |ms| Cell::both(clock.show(ms), ms)),
+            if agent.version.is_empty() { Cell::none() } else { Cell::new(&agent.version) },
+            agent.frozen_reason.as_ref().map_or_else(Cell::none, Cell::new),
+        ]);
+    }
+    table
+}
+
+fn summary(agents: &[AgentView]) -> String {
+    let counts = AgentCounts::of(agents);
+    let parts: Vec<String> = [
+        (counts.online, "online"),
+        (counts.unreachable, "unreachable (their work goes on; outcomes arrive when they are back)"),
+        (counts.never_seen, "never seen"),
+        (counts.frozen, "frozen (look at `longshore reconcile show NAME`)"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, word)| format!("{count} {word}"))
+    .collect();
+    let plural = if agents.len() == 1 { "" } else { "s" };
+    let details = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    format!("{} agent{plural}{details}", agents.len())
+}

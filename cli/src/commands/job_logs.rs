@@ -1,0 +1,126 @@
+//! `longshore job logs`: what the steps of a job wrote. One log is printed as the bytes it is; several get a heading each. On a
+//! terminal, control characters other than tabs and line ends are replaced.
+
+use std::io::IsTerminal as _;
+
+use clap::Args;
+use messages::{AgentId, LogStream, StepId};
+use server::api::JobPrefix;
+use server::views::{JobView, RunView, StepView};
+
+use super::job::path;
+use crate::args::Global;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Printer, clean};
+
+/// Arguments of `longshore job logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "Output formats do not apply: a log is printed as it is.")]
+pub(crate) struct JobLogsArgs {
+    /// The job's id, or the beginning of it
+    #[arg(value_name = "JOB")]
+    job: JobPrefix,
+    /// Only of this agent
+    #[arg(long, value_name = "NAME")]
+    agent: Option<AgentId>,
+    /// Only of this step
+    #[arg(long, value_name = "STEP")]
+    step: Option<StepId>,
+    /// Only this output: stdout or stderr
+    #[arg(long, value_name = "STREAM", value_parser = stream)]
+    stream: Option<LogStream>,
+    /// This attempt at each step [default: the latest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
+}
+
+fn stream(text: &str) -> Result<LogStream, &'static str> {
+    [LogStream::Stdout, LogStream::Stderr]
+        .into_iter()
+        .find(|stream| stream.as_str() == text)
+        .ok_or("expected stdout or stderr")
+}
+
+/// Prints the logs.
+pub(crate) fn run(args: &JobLogsArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let client = Client::new(global)?;
+    let job: JobView = client.get(&path(&args.job))?;
+    let wanted = wanted(args, &job);
+    if wanted.is_empty() {
+        return Err(nothing(args, &job));
+    }
+    let several = wanted.len() > 1;
+    for (run, step, stream) in wanted {
+        print(&Log { args, job: &job, run, step, stream, heading: several }, &client, printer)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn wanted<'a>(args: &JobLogsArgs, job: &'a JobView) -> Vec<(&'a RunView, &'a StepView, LogStream)> {
+    let mut wanted = Vec::new();
+    for run in job.runs.iter().filter(|run| args.agent.as_ref().is_none_or(|agent| *agent == run.agent)) {
+        for step in run.steps.iter().filter(|step| step.attempt >= args.attempt.unwrap_or(1)) {
+            if args.step.as_ref().is_some_and(|id| *id != step.id) {
+                continue;
+            }
+            let streams = [LogStream::Stdout, LogStream::Stderr];
+            let streams = streams.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream));
+            wanted.extend(streams.map(|stream| (run, step, stream)));
+        }
+    }
+    wanted
+}
+
+fn nothing(args: &JobLogsArgs, job: &JobView) -> Failure {
+    let error = match (&args.agent, &args.step) {
+        (Some(agent), _) if job.runs.iter().all(|run| run.agent != *agent) => {
+            format!("the job does not run on `{agent}`")
+        }
+        (_, Some(step)) if job.runs.iter().flat_map(|run| &run.steps).all(|known| known.id != *step) => {
+            format!("the job has no step `{step}`")
+        }
+        _ => "no step that was asked for has begun, or not in that many attempts".to_owned(),
+    };
+    let next = format!("`longshore job show {}` shows agents, steps and attempts", job.id);
+    Failure::words(Exit::Usage, error, "nothing was changed", next)
+}
+
+/// One log to print.
+struct Log<'a> {
+    args: &'a JobLogsArgs,
+    job: &'a JobView,
+    run: &'a RunView,
+    step: &'a StepView,
+    stream: LogStream,
+    heading: bool,
+}
+
+fn print(log: &Log<'_>, client: &Client, printer: &Printer) -> Result<(), Failure> {
+    let Log { run, step, stream, .. } = log;
+    let attempt = log.args.attempt.unwrap_or(step.attempt);
+    let terminal = std::io::stdout().is_terminal();
+    let query = format!("run={}&step={}&stream={stream}&attempt={attempt}", run.id, step.id);
+    let mut offset: u64 = 0;
+    loop {
+        let piece = client.log(&format!("/v1/jobs/{}/logs?{query}&offset={offset}", log.job.id))?;
+        if offset == 0 && log.heading && piece.size > 0 {
+            printer.text(&format!("==> {} {} {stream}, attempt {attempt} <==\n", run.agent, step.id))?;
+        }
+        if terminal {
+            let text = String::from_utf8_lossy(&piece.bytes);
+            let lines: Vec<String> = text.split('\n').map(clean).collect();
+            printer.text(&lines.join("\n"))?;
+        } else {
+            printer.bytes(&piece.bytes)?;
+        }
+        offset += piece.bytes.len() as u64;
+        if piece.bytes.is_empty() || offset >= piece.size {
+            if !piece.complete && log.job.state.is_settled() {
+                printer.note(&format!("{} {} {stream}: not all of it has arrived yet", run.agent, step.id));
+            }
+            return Ok(());
+        }
+    }
+}

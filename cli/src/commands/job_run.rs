@@ -1,0 +1,158 @@
+//! `longshore job run`: submits a job, and watches it if asked to. The id is chosen here, so that asking again after a lost answer
+//! is the same job.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use messages::JobId;
+use server::job_file::{JobFile, Plan, Problem, Target};
+use server::views::{JobView, ProblemView, SubmitJob};
+
+use super::follow::{self, FollowOptions};
+use super::job::{Param, params, read, short};
+use crate::args::{Format, Global};
+use crate::client::{Client, ClientError};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Cell, Column, Printer, Table, clean};
+
+/// How often a submission is tried when the way to the server fails in the middle.
+const ATTEMPTS_MAX: u32 = 4;
+/// How long to wait before the second try; twice as long before each further one.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Arguments of `longshore job run`.
+#[derive(Debug, Args)]
+pub(crate) struct JobRunArgs {
+    /// The job file, or - for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// A value for a parameter; may be given more than once
+    #[arg(short, long = "param", value_name = "NAME=VALUE")]
+    params: Vec<Param>,
+    /// Watch the job until it ends: exit code 0 when it succeeds, 1 when it fails, 75 when it needs a decision
+    #[arg(short, long)]
+    follow: bool,
+    /// Do not show what the steps write
+    #[arg(long, requires = "follow")]
+    no_logs: bool,
+    /// Stop watching after this time, for example 10m, with exit code 124; the job goes on
+    #[arg(long, value_name = "TIME", requires = "follow", value_parser = wait)]
+    timeout: Option<Duration>,
+    /// Only show what would be done
+    #[arg(short = 'n', long, conflicts_with = "follow")]
+    dry_run: bool,
+    /// The job's id, a UUID: submitting again with the same id is the same job [default: a fresh one]
+    #[arg(long, value_name = "UUID")]
+    id: Option<JobId>,
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(span).map_err(|_| "a wait cannot be negative".to_owned())
+}
+
+/// Submits the job.
+pub(crate) fn run(args: &JobRunArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let definition = read(&args.file)?;
+    let values = params(&args.params)?;
+    // The server checks again; checking here saves the way there, and draws the problems into the file.
+    let (file, plan) = check(&definition, &values).map_err(|problems| refused(args, &definition, problems))?;
+    if args.dry_run {
+        return dry_run(&file, &plan, printer);
+    }
+    let client = Client::new(global)?;
+    let id = args.id.unwrap_or_else(|| JobId::new(uuid::Uuid::now_v7()));
+    let job = submit(&client, SubmitJob { id, definition, params: values })?;
+    if args.follow {
+        let options = FollowOptions { logs: !args.no_logs, timeout: args.timeout };
+        return follow::follow(client, global, job.id, options, printer);
+    }
+    if printer.for_people() {
+        printer.text(&format!("job {} submitted: {} on {}\n", job.id, clean(&job.name), agents(&job)))?;
+        printer.note(&format!("watch it with `longshore job show {}`", short(job.id)));
+    } else if printer.format() == Format::Name {
+        printer.text(&format!("{}\n", job.id))?;
+    } else {
+        super::job_show::print(&job, printer)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn check(definition: &str, values: &BTreeMap<String, String>) -> Result<(JobFile, Plan), Vec<Problem>> {
+    let file = JobFile::parse(definition)?;
+    let plan = file.plan(values)?;
+    Ok((file, plan))
+}
+
+fn refused(args: &JobRunArgs, definition: &str, problems: Vec<Problem>) -> Failure {
+    let name = clean(&args.file.display().to_string());
+    let count = problems.len();
+    let error = format!("{name} cannot be run: {count} problem{}", if count == 1 { "" } else { "s" });
+    let problems = problems.into_iter().map(|problem| ProblemView::new(problem, definition)).collect();
+    Failure::words(Exit::Usage, error, "no job was made", "mend them, then run it again")
+        .with_problems(problems, &name, definition)
+}
+
+/// Submits, and again when the answer was lost: the same id is the same job.
+fn submit(client: &Client, job: SubmitJob) -> Result<JobView, Failure> {
+    let id = job.id;
+    let mut attempt = 1;
+    loop {
+        match client.post::<_, JobView>("/v1/jobs", &job) {
+            Ok((_, view)) => return Ok(view),
+            Err(error) if error.is_passing() && attempt < ATTEMPTS_MAX => {
+                thread::sleep(PAUSE * 2_u32.pow(attempt - 1));
+                attempt += 1;
+            }
+            Err(error) => {
+                let lost = matches!(error, ClientError::Unreachable { .. });
+                let mut failure = Failure::from(error);
+                if !failure.view.problems.is_empty() {
+                    // A server of another version found what this one did not.
+                    failure.source = Some(Box::new(("the job file".to_owned(), job.definition.clone())));
+                }
+                if lost {
+                    failure.view.state =
+                        format!("it is not known whether job {id} was taken: it was if the server got the request");
+                    failure.view.next =
+                        format!("{}; then run the same command with --id {id}: it is the same job", failure.view.next);
+                }
+                return Err(failure);
+            }
+        }
+    }
+}
+
+fn agents(job: &JobView) -> String {
+    job.runs.iter().map(|run| run.agent.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn dry_run(file: &JobFile, plan: &Plan, printer: &Printer) -> Result<Exit, Failure> {
+    let agents = match file.target() {
+        Target::Agents(agents) => agents.iter().map(messages::AgentId::as_str).collect::<Vec<_>>().join(", "),
+        Target::All => "all agents".to_owned(),
+    };
+    let mut table = Table::new([Column::new("STEP"), Column::new("EFFECT"), Column::new("AFTER AN OUTAGE")]);
+    for step in &plan.steps {
+        let (effect, after) = match &step.effect {
+            messages::Effect::ReadOnly => ("read-only", "runs again"),
+            messages::Effect::Idempotent => ("idempotent", "runs again"),
+            messages::Effect::Guarded(_) => ("guarded", "the check decides"),
+            messages::Effect::Once => ("once", "a person decides"),
+        };
+        table.row([Cell::new(&step.id), Cell::new(effect), Cell::new(after)]);
+    }
+    let head =
+        if printer.for_people() { format!("{} would run on {agents}:\n", clean(&plan.name)) } else { String::new() };
+    let format = match printer.format() {
+        // There is no view of a job that does not exist; programs get the columns.
+        Format::Json | Format::Ndjson => Format::Csv,
+        format @ (Format::Table | Format::Wide | Format::Csv | Format::Name) => format,
+    };
+    printer.text(&format!("{head}{}", table.render(format)))?;
+    Ok(Exit::Ok)
+}

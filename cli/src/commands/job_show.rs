@@ -1,0 +1,128 @@
+//! `longshore job list` and `longshore job show`.
+
+use clap::Args;
+use server::api::{JOBS_LIMIT_MAX, JobPrefix};
+use server::views::{JobState, JobView, JobsView, RunView};
+
+use super::job::{path, short};
+use crate::args::Global;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Cell, Column, Printer, Table, clean, now_ms, state_style, took};
+
+/// Arguments of `longshore job list`.
+#[derive(Debug, Args)]
+pub(crate) struct JobListArgs {
+    /// At most so many, the latest
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=JOBS_LIMIT_MAX as u64))]
+    limit: u64,
+    /// Only jobs in this state: running, succeeded, failed, needs-decision
+    #[arg(long, value_name = "STATE")]
+    state: Option<JobState>,
+}
+
+/// Arguments of `longshore job show`.
+#[derive(Debug, Args)]
+pub(crate) struct JobShowArgs {
+    /// The job's id, or the beginning of it
+    #[arg(value_name = "JOB")]
+    job: JobPrefix,
+}
+
+/// Prints the latest jobs.
+pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let state = args.state.map(|state| format!("&state={state}")).unwrap_or_default();
+    let view: JobsView = Client::new(global)?.get(&format!("/v1/jobs?limit={}{state}", args.limit))?;
+    let clock = &printer.clock;
+    let mut table = Table::new([
+        Column::new("JOB"),
+        Column::new("NAME"),
+        Column::new("STATE"),
+        Column::number("AGENTS"),
+        Column::number("STEPS"),
+        Column::new(clock.heading("AGE", "CREATED")),
+        Column::new("TOOK"),
+        Column::new("ID").wide(),
+    ]);
+    for job in &view.jobs {
+        table.row([
+            Cell::both(short(job.id), job.id),
+            Cell::new(&job.name),
+            Cell::new(job.state),
+            Cell::new(job.agents),
+            Cell::new(format!("{}/{}", job.steps_settled, job.steps)),
+            Cell::both(clock.show(job.created_ms), job.created_ms),
+            span(Some(job.created_ms), job.ended_ms),
+            Cell::new(job.id),
+        ]);
+    }
+    printer.list(&view, &view.jobs, &table)?;
+    if printer.for_people() && view.more {
+        printer.note("there are more; give -n N for more of them");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Prints one job.
+pub(crate) fn show(args: &JobShowArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let view: JobView = Client::new(global)?.get(&path(&args.job))?;
+    print(&view, printer)?;
+    Ok(Exit::Ok)
+}
+
+/// Prints a job with its runs and steps.
+pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
+    let clock = &printer.clock;
+    let end = job.ended_ms.unwrap_or_else(now_ms);
+    let style = state_style(job.state.as_str());
+    let mut text = format!(
+        "job {} · {} · {style}{}{style:#} · created {} · {}\n",
+        job.id,
+        clean(&job.name),
+        job.state,
+        clock.absolute(job.created_ms),
+        took(end.saturating_sub(job.created_ms)),
+    );
+    for run in &job.runs {
+        text.push_str(&run_line(run));
+    }
+    text.push('\n');
+    let mut table = Table::new([
+        Column::new("AGENT"),
+        Column::new("STEP"),
+        Column::new("STATE"),
+        Column::new("EFFECT"),
+        Column::number("ATTEMPT"),
+        Column::new("TOOK"),
+        Column::new("DETAIL"),
+        Column::new("RUN").wide(),
+    ]);
+    for (run, step) in job.runs.iter().flat_map(|run| run.steps.iter().map(move |step| (run, step))) {
+        table.row([
+            Cell::new(&run.agent),
+            Cell::new(&step.id),
+            Cell::new(step.state),
+            Cell::new(&step.effect),
+            if step.attempt == 0 { Cell::none() } else { Cell::new(step.attempt) },
+            span(step.started_ms, step.ended_ms),
+            step.detail.as_ref().map_or_else(Cell::none, Cell::new),
+            Cell::new(run.id),
+        ]);
+    }
+    Ok(printer.one(job, &text, &table)?)
+}
+
+fn run_line(run: &RunView) -> String {
+    let style = state_style(run.state.as_str());
+    let settled = run.steps.iter().filter(|step| step.state.is_settled()).count();
+    let reason = run.reason.as_ref().map(|reason| format!(" · {}", clean(reason))).unwrap_or_default();
+    format!("  {} {style}{}{style:#} · {settled}/{} steps{reason}\n", run.agent, run.state, run.steps.len())
+}
+
+fn span(from_ms: Option<u64>, to_ms: Option<u64>) -> Cell {
+    match (from_ms, to_ms) {
+        (Some(from), Some(to)) => Cell::both(took(to.saturating_sub(from)), to.saturating_sub(from)),
+        _ => Cell::none(),
+    }
+}

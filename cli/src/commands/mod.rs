@@ -1,0 +1,19 @@
+//! One file for each command: its arguments, and what it does with them.
+
+pub(crate) mod agent_run;
+pub(crate) mod agent_shim;
+pub(crate) mod broker;
+pub(crate) mod completions;
+pub(crate) mod dev;
+pub(crate) mod fleet;
+mod follow;
+mod follow_lines;
+pub(crate) mod job;
+mod job_lint;
+mod job_logs;
+mod job_run;
+mod job_show;
+pub(crate) mod journal;
+pub(crate) mod reconcile;
+pub(crate) mod server_run;
+pub(crate) mod version;

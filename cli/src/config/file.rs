@@ -1,0 +1,235 @@
+//! The configuration file, `config.toml` in the home folder. Every key is optional. Unknown keys and wrong types are refused with
+//! their place: a setting that has no effect is worse than an error.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use messages::AgentId;
+use serde::Deserialize;
+use server::job_file::{Problem, nearest};
+use server::views::ProblemView;
+use toml::de::DeTable;
+
+use super::broker_url::BrokerUrl;
+use super::settings::QueueType;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Bytes of a configuration file. It holds a dozen settings and a list of agents.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+const SECTIONS: [(&str, &[&str]); 3] = [
+    ("broker", &["url", "ca", "client_cert", "client_key"]),
+    ("server", &["listen", "agents", "queue_type"]),
+    ("agent", &["name", "slots"]),
+];
+
+/// What a configuration file says.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConfigFile {
+    /// How to reach the broker.
+    pub(crate) broker: BrokerSection,
+    /// For `server run`.
+    pub(crate) server: ServerSection,
+    /// For `agent run`.
+    pub(crate) agent: AgentSection,
+}
+
+/// How to reach the broker.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BrokerSection {
+    /// Its address. Default: `amqp://127.0.0.1:5672`.
+    pub(crate) url: Option<BrokerUrl>,
+    /// PEM file of the authority that signed its certificate. Default: none.
+    pub(crate) ca: Option<PathBuf>,
+    /// PEM file of the certificate to show it. Default: none. Only with `client_key`.
+    pub(crate) client_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    pub(crate) client_key: Option<PathBuf>,
+}
+
+/// For `server run`.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServerSection {
+    /// Where the API listens. Default: `127.0.0.1:7766`.
+    pub(crate) listen: Option<SocketAddr>,
+    /// The agents that there are. Default: none.
+    pub(crate) agents: Option<Vec<AgentId>>,
+    /// The type of the queues. Default: `quorum`.
+    pub(crate) queue_type: Option<QueueType>,
+}
+
+/// For `agent run`.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AgentSection {
+    /// Its name. No default.
+    pub(crate) name: Option<AgentId>,
+    /// Runs that it does at once, 1 to 1024. Default: 2.
+    pub(crate) slots: Option<u16>,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is too large to be one.
+    #[error("the configuration {} is larger than {FILE_BYTES_MAX} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its content is wrong.
+    #[error("the configuration {} cannot be used", path.display())]
+    Problems {
+        /// The file.
+        path: PathBuf,
+        /// Its text.
+        text: String,
+        /// What is wrong with it.
+        problems: Vec<Problem>,
+    },
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let failure = Self::new(Exit::Config, &error, "nothing was started", "mend the file, or name another");
+        match error {
+            ConfigError::Read { .. } | ConfigError::TooLarge { .. } => failure,
+            ConfigError::Problems { path, text, problems } => {
+                let problems = problems.into_iter().map(|problem| ProblemView::new(problem, &text)).collect();
+                failure.with_problems(problems, &path.display().to_string(), &text)
+            }
+        }
+    }
+}
+
+impl ConfigFile {
+    /// Reads the file that was given, which must exist, or else the usual one, which need not.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(crate) fn read(given: Option<&Path>, usual: &Path) -> Result<Self, ConfigError> {
+        let path = given.unwrap_or(usual);
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && given.is_none() => return Ok(Self::default()),
+            opened => opened.map_err(failed)?,
+        };
+        let mut text = String::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(ConfigError::TooLarge { path: path.to_owned() });
+        }
+        Self::parse(&text).map_err(|problems| ConfigError::Problems { path: path.to_owned(), text, problems })
+    }
+
+    fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let problem = |error: toml::de::Error| Problem {
+            span: error.span().filter(|span| text.get(span.clone()).is_some()),
+            what: error.message().lines().next().unwrap_or_default().to_owned(),
+            hint: None,
+        };
+        let document = DeTable::parse(text).map_err(|error| vec![problem(error)])?;
+        let mut problems = Vec::new();
+        let sections: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+        check_keys(document.get_ref(), &sections, &mut problems);
+        for (section, keys) in SECTIONS {
+            if let Some(table) = document.get_ref().get(section).and_then(|value| value.get_ref().as_table()) {
+                check_keys(table, keys, &mut problems);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        toml::from_str(text).map_err(|error| vec![problem(error)])
+    }
+}
+
+fn check_keys(table: &DeTable<'_>, known: &[&str], problems: &mut Vec<Problem>) {
+    for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+        let hint = nearest(key.get_ref(), known.iter().copied()).map_or_else(
+            || format!("the keys known here are {}", known.join(", ")),
+            |meant| format!("did you mean `{meant}`?"),
+        );
+        problems.push(Problem {
+            span: Some(key.span()),
+            what: format!("unknown key `{}`", key.get_ref()),
+            hint: Some(hint),
+        });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+[broker]
+url = "amqps://mq.example"
+ca = "ca.pem"
+client_cert = "c.pem"
+client_key = "k.pem"
+[server]
+listen = "127.0.0.1:1"
+agents = ["a1", "a2"]
+queue_type = "classic"
+[agent]
+name = "a1"
+slots = 4
+"#;
+
+    #[test]
+    fn every_documented_key_is_taken() {
+        let file = ConfigFile::parse(WHOLE).unwrap();
+        assert_eq!(file.broker.url.unwrap().reveal(), "amqps://mq.example");
+        assert_eq!((file.server.agents.unwrap().len(), file.server.queue_type), (2, Some(QueueType::Classic)));
+        assert_eq!((file.agent.name.unwrap().as_str(), file.agent.slots), ("a1", Some(4)));
+        assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_marked_where_it_is() {
+        for (text, place, what) in [
+            ("[brokr]\n", "brokr", "unknown key `brokr`"),
+            ("[broker]\nurll = 'x'", "urll", "unknown key `urll`"),
+            ("[broker]\nurl = 'http://u:secret@x'", "'http://u:secret@x'", "the broker's address does not begin with"),
+            ("[server]\nlisten = 'x'", "'x'", "invalid socket address syntax"),
+            ("[server]\nagents = ['A']", "['A']", "agent name `A` may hold only"),
+            ("[server]\nqueue_type = 'stream'", "'stream'", "unknown variant `stream`"),
+            ("[agent]\nslots = -1", "-1", "invalid value"),
+            ("[agent]\nslots = 1\nslots = 2", "slots", "duplicate key"),
+            ("broker = 1", "1", "invalid type"),
+        ] {
+            let problems = ConfigFile::parse(text).unwrap_err();
+            let found = problems[0].span.clone().map(|span| &text[span]);
+            assert_eq!(found, Some(place), "{problems:?}");
+            assert!(problems[0].what.starts_with(what), "{problems:?}");
+            assert!(!problems[0].what.contains("secret"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_file_may_be_missing_and_a_given_one_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = folder.path().join("none");
+        assert_eq!(ConfigFile::read(None, &none).unwrap(), ConfigFile::default());
+        assert!(matches!(ConfigFile::read(Some(&none), &none), Err(ConfigError::Read { .. })));
+        let large = folder.path().join("large");
+        std::fs::write(&large, "#".repeat(256 * 1024 + 1)).unwrap();
+        assert!(matches!(ConfigFile::read(None, &large), Err(ConfigError::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,9 @@
+//! Settings of the server and the agents: defaults, then the configuration file, then the environment, then flags. Read once into
+//! their valid form; unknown keys are refused with their place. Nothing is started here.
+
+mod broker_url;
+mod file;
+mod settings;
+
+pub(crate) use file::ConfigFile;
+pub(crate) use settings::{AgentSettings, BrokerFlags, BrokerSettings, QueueType, ServerFlags, ServerSettings};

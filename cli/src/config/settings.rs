@@ -1,0 +1,244 @@
+//! Settings in their valid form, put together from the configuration file and what the command line and environment say. The
+//! command line's parser already lets a flag win over its variable.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use messages::AgentId;
+use serde::Deserialize;
+
+use super::broker_url::{BrokerUrl, BrokerUrlError};
+use super::file::{BrokerSection, ConfigFile};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Where the API listens when nothing is said.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7766);
+/// The broker when nothing is said: the one on this machine.
+const BROKER_DEFAULT: &str = "amqp://127.0.0.1:5672";
+/// Runs at once when nothing is said.
+const SLOTS_DEFAULT: u16 = 2;
+/// Runs at once. Each has a process and two files open per step; more belongs on more machines.
+const SLOTS: std::ops::RangeInclusive<u16> = 1..=1024;
+
+/// The type of RabbitMQ queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum QueueType {
+    /// Replicated, for clusters
+    Quorum,
+    /// For many thousand agents on one node
+    Classic,
+}
+
+/// How to reach the broker, as flags.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct BrokerFlags {
+    /// The broker's address, amqp:// or amqps://. Put a password into the variable or the configuration file: others can
+    /// see a process's flags [default: amqp://127.0.0.1:5672]
+    #[arg(long, env = "LONGSHORE_BROKER_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) broker_url: Option<String>,
+    /// PEM file of the authority that signed the broker's certificate
+    #[arg(long, env = "LONGSHORE_BROKER_CA", value_name = "FILE")]
+    pub(crate) broker_ca: Option<PathBuf>,
+    /// PEM file of the certificate to show the broker
+    #[arg(long, env = "LONGSHORE_BROKER_CLIENT_CERT", value_name = "FILE")]
+    pub(crate) broker_client_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key
+    #[arg(long, env = "LONGSHORE_BROKER_CLIENT_KEY", value_name = "FILE")]
+    pub(crate) broker_client_key: Option<PathBuf>,
+}
+
+/// Why settings do not go together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// The broker's address is wrong.
+    #[error(transparent)]
+    BrokerUrl(#[from] BrokerUrlError),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("the broker's client certificate and its key come together; only one of them is given")]
+    HalfIdentity,
+    /// Too few or too many slots.
+    #[error("{slots} slots, an agent has {} to {}", SLOTS.start(), SLOTS.end())]
+    Slots {
+        /// The slots that were asked for.
+        slots: u16,
+    },
+    /// The agent has no name.
+    #[error("the agent has no name")]
+    NoName,
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        let next = match &error {
+            SettingsError::BrokerUrl(BrokerUrlError::NotEncrypted { .. }) => {
+                "use amqps:// and --broker-ca FILE, or a tunnel to loopback"
+            }
+            SettingsError::BrokerUrl(_) => {
+                "write for example amqps://USER:PASSWORD@mq.example:5671, or amqp://127.0.0.1:5672"
+            }
+            SettingsError::HalfIdentity => "give --broker-client-cert FILE and --broker-client-key FILE, or neither",
+            SettingsError::Slots { .. } => "give --slots N within that range",
+            SettingsError::NoName => "give --name NAME, or name under [agent] in the configuration",
+        };
+        Self::new(Exit::Config, &error, "nothing was started", next)
+    }
+}
+
+/// A certificate and its key, to show the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientIdentity {
+    /// PEM file of the certificate.
+    pub(crate) certificate: PathBuf,
+    /// PEM file of its key.
+    pub(crate) key: PathBuf,
+}
+
+/// How to reach the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BrokerSettings {
+    /// Its address. Whether one was given or it is the default is in [`Self::given`].
+    pub(crate) url: BrokerUrl,
+    /// Whether anybody named the broker.
+    pub(crate) given: bool,
+    /// The authority that signed its certificate.
+    pub(crate) ca: Option<PathBuf>,
+    /// Who we are to it.
+    pub(crate) identity: Option<ClientIdentity>,
+}
+
+impl BrokerSettings {
+    /// Puts the section of the file and the flags together.
+    ///
+    /// # Errors
+    /// [`SettingsError::BrokerUrl`] and [`SettingsError::HalfIdentity`].
+    pub(crate) fn new(section: BrokerSection, flags: &BrokerFlags) -> Result<Self, SettingsError> {
+        let url = flags.broker_url.as_deref().map(str::parse::<BrokerUrl>).transpose()?.or(section.url);
+        let given = url.is_some();
+        let certificate = flags.broker_client_cert.clone().or(section.client_cert);
+        let identity = match (certificate, flags.broker_client_key.clone().or(section.client_key)) {
+            (Some(certificate), Some(key)) => Some(ClientIdentity { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err(SettingsError::HalfIdentity),
+        };
+        let url = url.map_or_else(|| BROKER_DEFAULT.parse(), Ok)?;
+        Ok(Self { url, given, ca: flags.broker_ca.clone().or(section.ca), identity })
+    }
+}
+
+/// What `server run` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerSettings {
+    /// How to reach the broker.
+    pub(crate) broker: BrokerSettings,
+    /// Where the API listens.
+    pub(crate) listen: SocketAddr,
+    /// The agents that there are, each once, in order.
+    pub(crate) agents: Vec<AgentId>,
+    /// The type of the queues.
+    pub(crate) queue_type: QueueType,
+}
+
+/// What `server run` was told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ServerFlags {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) agents: Option<Vec<AgentId>>,
+    pub(crate) queue_type: Option<QueueType>,
+}
+
+impl ServerSettings {
+    /// Puts the file and the flags together.
+    ///
+    /// # Errors
+    /// See [`BrokerSettings::new`].
+    pub(crate) fn new(file: ConfigFile, broker: &BrokerFlags, flags: ServerFlags) -> Result<Self, SettingsError> {
+        let mut agents = flags.agents.or(file.server.agents).unwrap_or_default();
+        agents.sort();
+        agents.dedup();
+        Ok(Self {
+            broker: BrokerSettings::new(file.broker, broker)?,
+            listen: flags.listen.or(file.server.listen).unwrap_or(LISTEN_DEFAULT),
+            agents,
+            queue_type: flags.queue_type.or(file.server.queue_type).unwrap_or(QueueType::Quorum),
+        })
+    }
+}
+
+/// What `agent run` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AgentSettings {
+    /// How to reach the broker.
+    pub(crate) broker: BrokerSettings,
+    /// The agent's name.
+    pub(crate) name: AgentId,
+    /// Runs that it does at once.
+    pub(crate) slots: u16,
+}
+
+impl AgentSettings {
+    /// Puts the file and the flags together.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub(crate) fn new(
+        file: ConfigFile,
+        broker: &BrokerFlags,
+        name: Option<AgentId>,
+        slots: Option<u16>,
+    ) -> Result<Self, SettingsError> {
+        let slots = slots.or(file.agent.slots).unwrap_or(SLOTS_DEFAULT);
+        if !SLOTS.contains(&slots) {
+            return Err(SettingsError::Slots { slots });
+        }
+        let name = name.or(file.agent.name).ok_or(SettingsError::NoName)?;
+        Ok(Self { broker: BrokerSettings::new(file.broker, broker)?, name, slots })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> ConfigFile {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_file_wins_over_the_default_and_the_flag_over_the_file() {
+        let none = BrokerFlags::default();
+        let settings = ServerSettings::new(file(""), &none, ServerFlags::default()).unwrap();
+        assert_eq!(
+            (settings.listen, settings.queue_type, settings.broker.given),
+            (LISTEN_DEFAULT, QueueType::Quorum, false)
+        );
+        let text = "[server]\nlisten='127.0.0.1:1'\nagents=['b','a','b']\n[broker]\nurl='amqp://localhost'\nca='f'";
+        let settings = ServerSettings::new(file(text), &none, ServerFlags::default()).unwrap();
+        assert_eq!((settings.listen.port(), settings.agents.len(), settings.broker.given), (1, 2, true));
+        let flags = BrokerFlags {
+            broker_url: Some("amqp://127.0.0.1:9".into()),
+            broker_ca: Some("g".into()),
+            ..BrokerFlags::default()
+        };
+        let listen = Some("127.0.0.1:2".parse().unwrap());
+        let settings =
+            ServerSettings::new(file(text), &flags, ServerFlags { listen, ..ServerFlags::default() }).unwrap();
+        assert_eq!((settings.listen.port(), settings.broker.url.reveal()), (2, "amqp://127.0.0.1:9"));
+        assert_eq!(settings.broker.ca, Some("g".into()));
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_refused() {
+        let half = BrokerFlags { broker_client_cert: Some("c".into()), ..BrokerFlags::default() };
+        let name = || Some("a1".parse().unwrap());
+        assert!(matches!(AgentSettings::new(file(""), &half, name(), None), Err(SettingsError::HalfIdentity)));
+        let none = BrokerFlags::default();
+        assert!(matches!(AgentSettings::new(file(""), &none, None, None), Err(SettingsError::NoName)));
+        assert!(matches!(AgentSettings::new(file(""), &none, name(), Some(0)), Err(SettingsError::Slots { slots: 0 })));
+        let remote = BrokerFlags { broker_url: Some("amqp://mq.example".into()), ..none };
+        assert!(matches!(AgentSettings::new(file(""), &remote, name(), None), Err(SettingsError::BrokerUrl(_))));
+    }
+}

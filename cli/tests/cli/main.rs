@@ -1,0 +1,9 @@
+//! The binary as its users meet it: started as a process, judged by what it prints and how it exits.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+#[path = "../../../server/tests/api/desk.rs"]
+mod desk;
+mod following;
+mod offline;
+mod online;
+mod run;

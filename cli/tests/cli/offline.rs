@@ -1,0 +1,254 @@
+//! What needs no server: help, lint, configuration, and the errors when there is no server.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::run::{Home, JOB};
+
+#[test]
+fn every_command_explains_itself() {
+    let home = Home::new();
+    for command in [
+        "server run",
+        "agent run",
+        "dev",
+        "job run",
+        "job list",
+        "job show",
+        "job logs",
+        "job lint",
+        "fleet list",
+        "fleet show",
+        "agents list",
+        "journal list",
+        "journal show",
+        "journal stats",
+        "journal verify",
+        "reconcile show",
+        "broker check",
+        "broker definitions",
+        "broker conf",
+        "version",
+        "completions",
+    ] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let ran = home.run(&arguments);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");
+        assert!(ran.out.contains("Usage: longshore") && ran.out.contains("LONGSHORE_DIR"), "{command}");
+    }
+    let ran = home.run(&["server", "run", "--help"]);
+    for name in ["--broker-url", "LONGSHORE_BROKER_URL", "--queue-type", "quorum", "--agents", "--listen", "--config"] {
+        assert!(ran.out.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn the_exit_codes_can_be_looked_up() {
+    let ran = Home::new().run(&["help", "exit-codes"]);
+    for code in
+        ["    0  ", "    1  ", "    2  ", "   65  ", "   69  ", "   75  ", "   77  ", "   78  ", "  124  ", "  130  "]
+    {
+        assert!(ran.out.contains(code), "{code} {ran:?}");
+    }
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_a_usage_error() {
+    let home = Home::new();
+    for arguments in [
+        &["jobb"][..],
+        &[],
+        &["job", "run"],
+        &["job", "show", "not-an-id!"],
+        &["fleet", "show", "A"],
+        &["-o", "xml", "version"],
+    ] {
+        let ran = home.run(arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?} {ran:?}");
+        assert!(!ran.err.is_empty());
+    }
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    for (shell, sign) in [("bash", "_longshore()"), ("zsh", "#compdef longshore"), ("fish", "complete -c longshore")] {
+        let ran = Home::new().run(&["completions", shell]);
+        assert!(ran.code == 0 && ran.out.contains(sign) && ran.out.contains("reconcile"), "{shell}");
+    }
+}
+
+#[test]
+fn a_good_job_file_passes_lint() {
+    let home = Home::new();
+    home.write("good.toml", JOB);
+    let ran = home.run(&["job", "lint", "good.toml"]);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "good.toml: ok, 1 step for 1 agent\n", ""));
+    let ran = home.run(&["job", "run", "-n", "good.toml"]);
+    let plan = "x would run on a1:\nSTEP  EFFECT  AFTER AN OUTAGE\ns     once    a person decides\n";
+    assert_eq!((ran.code, ran.out.as_str()), (0, plan));
+}
+
+#[test]
+fn lint_draws_every_problem_at_its_place() {
+    let home = Home::new();
+    home.write(
+        "bad.toml",
+        "nmae = \"x\"\nname = \"x\"\ntarget = { all = true }\n[[step]]\nid = \"s\"\nrun = \"${{ params.a }}\"\n",
+    );
+    let ran = home.run(&["job", "lint", "bad.toml"]);
+    let drawing = "  × unknown key `nmae`
+   ╭─[bad.toml:1:1]
+ 1 │ nmae = \"x\"
+   · ──┬─
+   ·   ╰── here
+ 2 │ name = \"x\"
+   ╰────
+  help: did you mean `name`?
+
+  × placeholders are not expanded in `run`
+   ╭─[bad.toml:6:8]
+ 5 │ id = \"s\"
+ 6 │ run = \"${{ params.a }}\"
+   ·        ───────┬───────
+   ·               ╰── here
+   ╰────
+  help: every parameter is an environment variable: PARAM_ and its name in capitals
+
+bad.toml: 2 problems
+";
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, drawing, ""));
+}
+
+#[test]
+fn lint_speaks_json_and_csv() {
+    let home = Home::new();
+    home.write(
+        "bad.toml",
+        "nmae = \"x\"\nname = \"x\"\ntarget = { all = true }\n[[step]]\nid = \"s\"\nrun = \"true\"\n",
+    );
+    let ran = home.run(&["job", "lint", "bad.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &json["schema"], &json["ok"]), (1, &"longshore.lint/1".into(), &false.into()));
+    let problem = serde_json::json!({
+        "span": {"start": 0, "end": 4}, "what": "unknown key `nmae`", "hint": "did you mean `name`?",
+        "position": {"line": 1, "column": 1},
+    });
+    assert_eq!(json["files"][0]["problems"], serde_json::json!([problem]));
+    let ran = home.run(&["job", "lint", "bad.toml", "-o", "csv"]);
+    assert_eq!(ran.out, "file,line,column,problem,hint\r\nbad.toml,1,1,unknown key `nmae`,did you mean `name`?\r\n");
+}
+
+#[test]
+fn values_of_parameters_are_checked_before_anything_is_sent() {
+    let home = Home::new();
+    home.write(
+        "job.toml",
+        &JOB.replace("[[step]]", "[params]\nrel = { required = true, pattern = '[0-9]+' }\n[[step]]"),
+    );
+    for (arguments, what) in [
+        (&[][..], "the parameter `rel` needs a value"),
+        (&["-p", "rel=x"], "the value of `rel` `x` does not match"),
+        (&["-p", "rel=1", "-p", "rle=2"], "the job has no parameter `rle`"),
+        (&["-p", "rel=1", "-p", "rel=2"], "the parameter `rel` is given twice"),
+        (&["-p", "rel"], "expected NAME=VALUE"),
+    ] {
+        let ran = home.run(&[&["job", "run", "job.toml"], arguments].concat());
+        assert!(ran.code == 2 && ran.err.contains(what), "{ran:?}");
+    }
+    let large = format!("rel={}", "1".repeat(8 * 1024 + 1));
+    let ran = home.run(&["job", "run", "job.toml", "-p", &large]);
+    assert!(ran.code == 2 && ran.err.contains("has 8193 bytes, at most 8192"), "{ran:?}");
+    assert_eq!(home.run(&["job", "lint", "job.toml", "-p", "rel=7"]).code, 0);
+}
+
+#[test]
+fn a_job_file_that_cannot_be_read_is_a_clear_error() {
+    let home = Home::new();
+    home.write("large.toml", &"#".repeat(192 * 1024 + 1));
+    std::fs::write(home.path().join("binary.toml"), [0xFF, 0xFE]).unwrap();
+    for (file, what) in [
+        ("none.toml", "No such file"),
+        ("large.toml", "larger than a job file may be"),
+        ("binary.toml", "UTF-8"),
+        (".", "cannot read the job file"),
+    ] {
+        let ran = home.run(&["job", "run", file]);
+        assert!(ran.code == 2 && ran.err.contains(what) && ran.err.contains("\nnext:"), "{ran:?}");
+    }
+}
+
+#[test]
+fn without_a_server_the_error_says_how_to_start_one() {
+    let home = Home::new();
+    for arguments in [&["job", "list"][..], &["fleet", "list"], &["reconcile", "show", "a1"]] {
+        let ran = home.run(arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (69, ""), "{ran:?}");
+        assert!(ran.err.contains("longshore server run") && ran.err.contains("nothing was changed"), "{ran:?}");
+    }
+    assert!(home.run(&["version"]).out.contains("server not reached"));
+}
+
+#[test]
+fn a_server_that_is_not_there_any_more_is_unreachable() {
+    let home = Home::new();
+    // A port that was free a moment ago and that nothing listens on now.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let token = "t".repeat(64);
+    home.write("token", &token);
+    let url = format!("http://127.0.0.1:{port}");
+    let ran = home.run(&["job", "list", "--server", &url, "--token-file", "token"]);
+    assert!(ran.code == 69 && ran.err.contains(&url) && ran.err.contains("go on at the agents"), "{ran:?}");
+    assert!(!ran.err.contains(&token));
+    let ran = home.run(&["job", "list", "--server", &url, "--token-file", "token", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.err).unwrap();
+    assert_eq!((ran.code, &json["schema"]), (69, &"longshore.error/1".into()));
+    home.write("job.toml", JOB);
+    let ran = home.run(&["job", "run", "job.toml", "--server", &url, "--token-file", "token"]);
+    assert!(ran.code == 69 && ran.err.contains("--id "), "{ran:?}");
+}
+
+#[test]
+fn an_address_or_a_token_of_no_use_is_a_configuration_error() {
+    let home = Home::new();
+    home.write("short", "abc");
+    home.write("token", &"t".repeat(64));
+    for (server, file, what) in [
+        ("ftp://x", "token", "expected http://HOST:PORT"),
+        ("https://x", "token", "expected http://HOST:PORT"),
+        ("http://", "token", "expected http://HOST:PORT"),
+        ("http://a/b", "token", "expected http://HOST:PORT"),
+        ("http://127.0.0.1:1", "short", "holds no token"),
+        ("http://127.0.0.1:1", "none", "cannot read the token file"),
+    ] {
+        let ran = home.run(&["job", "list", "--server", server, "--token-file", file]);
+        assert!(ran.code == 78 && ran.err.contains(what), "{ran:?}");
+    }
+    home.write("server/api.json", &format!("{{\"url\":\"http://127.0.0.1:1\",\"token\":\"{}\"}}", "t".repeat(64)));
+    let file = home.path().join("server/api.json");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = home.run(&["job", "list"]);
+    assert!(ran.code == 78 && ran.err.contains("can be read by others") && ran.err.contains("chmod 600"), "{ran:?}");
+}
+
+#[test]
+fn a_wrong_configuration_is_drawn_at_its_place() {
+    let home = Home::new();
+    home.write("config.toml", "[server]\nlisten = \"127.0.0.1:0\"\nagnets = [\"a1\"]\n");
+    let ran = home.run(&["server", "run"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    assert!(ran.err.contains("config.toml:3:1]") && ran.err.contains("did you mean `agents`?"), "{ran:?}");
+    for (arguments, what) in [
+        (&["--broker-url", "http://localhost"][..], "does not begin with amqp://"),
+        (&["--broker-url", "amqp://user:hush@mq.example"], "no TLS"),
+        (&["--broker-client-cert", "c.pem"], "come together"),
+        (&["--config", "none.toml"], "cannot read the configuration"),
+    ] {
+        std::fs::write(home.path().join("config.toml"), "").unwrap();
+        let ran = home.run(&[&["server", "run"], arguments].concat());
+        assert!(ran.code == 78 && ran.err.contains(what) && ran.err.contains("\nnext:"), "{ran:?}");
+        assert!(!ran.err.contains("hush"), "{ran:?}");
+    }
+    let ran = home.run(&["agent", "run"]);
+    assert!(ran.code == 78 && ran.err.contains("the agent has no name"), "{ran:?}");
+    let ran = home.command(&["agent", "run", "--name", "a1"]).env("LONGSHORE_AGENT_SLOTS", "0").output().unwrap();
+    assert_eq!(ran.status.code(), Some(78));
+}

@@ -1,0 +1,140 @@
+//! Commands that ask a server: what they print, and what they make of refusals.
+
+use messages::LogKey;
+use serde_json::{Value, json};
+use server::views::{JobState, RunState, StepState};
+
+use crate::run::{JOB, Server};
+
+#[test]
+fn a_job_is_submitted_listed_and_shown() {
+    let server = Server::new();
+    let id = server.submit();
+    let ran = server.run(&["job", "list", "--time", "utc"]);
+    let short = &id[..13];
+    let expected = format!(
+        "JOB            NAME  STATE    AGENTS  STEPS  CREATED               TOOK\n{short}  x     running       1    0/1  1970-01-01 00:00:00Z  -\n"
+    );
+    assert_eq!((ran.code, ran.out), (0, expected));
+    let ran = server.run(&["job", "show", short, "--time", "utc"]);
+    assert!(ran.out.starts_with(&format!("job {id} · x · running · created 1970-01-01 00:00:00Z")), "{ran:?}");
+    assert!(ran.out.contains("  a1 sent · 0/1 steps\n"), "{ran:?}");
+    assert!(ran.out.ends_with(
+        "AGENT  STEP  STATE    EFFECT  ATTEMPT  TOOK  DETAIL\na1     s     pending  once          -  -     -\n"
+    ));
+    let show: Value = serde_json::from_str(&server.run(&["job", "show", &id, "--json"]).out).unwrap();
+    assert_eq!((&show["schema"], &show["id"]), (&json!("longshore.job/1"), &json!(id)));
+    let lines = server.run(&["job", "list", "-o", "ndjson"]).out;
+    assert_eq!(serde_json::from_str::<Value>(lines.trim()).unwrap()["steps"], 1);
+    assert_eq!(server.run(&["job", "list", "-o", "name"]).out, format!("{id}\n"));
+    assert_eq!(server.run(&["job", "list", "--state", "failed", "-o", "name"]).out, "");
+}
+
+#[test]
+fn submitting_with_the_same_id_is_the_same_job() {
+    let server = Server::new();
+    let id = server.submit();
+    let ran = server.run(&["job", "run", "job.toml", "--id", &id, "-o", "name"]);
+    assert_eq!((ran.code, ran.out.trim()), (0, id.as_str()));
+    server.home.write("other.toml", &JOB.replace("'x'", "'y'"));
+    let ran = server.run(&["job", "run", "other.toml", "--id", &id]);
+    assert!(ran.code == 2 && ran.err.contains("another job has the id"), "{ran:?}");
+}
+
+#[test]
+fn what_the_server_refuses_is_explained() {
+    let server = Server::new();
+    server.home.write("job.toml", &JOB.replace("a1", "a11"));
+    let ran = server.run(&["job", "run", "job.toml"]);
+    assert_eq!(ran.code, 2);
+    assert_eq!(
+        ran.err,
+        "error: there is no agent `a11`\nstate: no job was made\nnext:  did you mean `a1`? `longshore fleet list` shows the agents\n"
+    );
+    let ran = server.run(&["job", "show", "ffff"]);
+    assert!(ran.code == 2 && ran.err.contains("there is no job `ffff`"), "{ran:?}");
+    let ran = server.run(&["fleet", "show", "a9"]);
+    assert!(ran.code == 2 && ran.err.contains("there is no agent `a9`"), "{ran:?}");
+}
+
+#[test]
+fn a_wrong_token_is_not_allowed() {
+    let server = Server::new();
+    server.home.write("token", &"t".repeat(64));
+    let ran = server.run(&["fleet", "list", "--token-file", "token"]);
+    assert!(ran.code == 77 && ran.err.contains("the token is missing or not the server's"), "{ran:?}");
+    server.home.write("token", server.token.reveal());
+    let url = format!("http://{}", server.address);
+    assert_eq!(server.run(&["fleet", "list", "--token-file", "token", "--server", &url, "--dir", "nowhere"]).code, 0);
+}
+
+#[test]
+fn something_else_on_the_port_is_recognised() {
+    let server = Server::new();
+    server.home.write("token", &"t".repeat(64));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let other = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").unwrap();
+    });
+    let ran = server.run(&["fleet", "list", "--server", &url, "--token-file", "token"]);
+    assert!(ran.code == 69 && ran.err.contains("not a Longshore server"), "{ran:?}");
+    other.join().unwrap();
+}
+
+#[test]
+fn agents_and_links_are_shown() {
+    let server = Server::new();
+    let ran = server.run(&["fleet", "list", "--time", "utc"]);
+    assert_eq!(
+        ran.out,
+        "NAME  STATE        SLOTS  RUNS  LAG  SEEN AT               VERSION\n\
+         a1    online         1/2     1    0  1970-01-01 00:00:00Z  0.1.0\n\
+         a2    unreachable    1/2     1    0  1970-01-01 00:00:00Z  0.1.0\n"
+    );
+    assert!(ran.err.starts_with("2 agents: 1 online, 1 unreachable"), "{ran:?}");
+    assert_eq!(server.run(&["-q", "agents", "list", "-o", "name"]).out, "a1\na2\n");
+    let ran = server.run(&["reconcile", "show", "a1"]);
+    assert_eq!(
+        ran.out,
+        "LINK       SENT  CONFIRMED  RECEIVED  SETTLED  FORGOTTEN  GAP\n\
+         server→a1     3          0         0        0          0  1-2\n\
+         a1→server     0          -         0        0          0  none\n\
+         resent 0 · duplicates dropped 0\n"
+    );
+    assert!(server.run(&["version"]).out.contains("server 0.1.0 at http://127.0.0.1:"));
+}
+
+#[test]
+fn one_log_is_printed_as_the_bytes_it_is_and_several_get_headings() {
+    let server = Server::new();
+    let id = server.submit();
+    let ran = server.run(&["job", "logs", &id]);
+    assert!(ran.code == 2 && ran.err.contains("no step that was asked for has begun"), "{ran:?}");
+    // More than one answer holds, so that it must be read in pieces.
+    let long = "0123456789\n".repeat(200_000);
+    server.desk.change(|books| {
+        let job = &mut books.jobs.values_mut().next().unwrap().1;
+        job.state = JobState::Succeeded;
+        job.runs[0].state = RunState::Succeeded;
+        job.runs[0].steps[0].state = StepState::Succeeded;
+        job.runs[0].steps[0].attempt = 1;
+        for (stream, bytes, complete) in
+            [("stdout", long.clone().into_bytes(), true), ("stderr", b"oh\n".to_vec(), false)]
+        {
+            let key = json!({"run": job.runs[0].id, "step": "s", "attempt": 1, "stream": stream});
+            books.logs.insert(serde_json::from_value::<LogKey>(key).unwrap(), (bytes, complete));
+        }
+    });
+    let ran = server.run(&["job", "logs", &id, "--stream", "stdout"]);
+    assert!(ran.code == 0 && ran.out == long && ran.err.is_empty());
+    let ran = server.run(&["job", "logs", &id]);
+    assert!(ran.out.starts_with("==> a1 s stdout, attempt 1 <==\n0123"), "{}", &ran.out[..60]);
+    assert!(ran.out.ends_with("==> a1 s stderr, attempt 1 <==\noh\n"));
+    assert_eq!(ran.err, "a1 s stderr: not all of it has arrived yet\n");
+    let ran = server.run(&["job", "logs", &id, "--step", "t"]);
+    assert!(ran.code == 2 && ran.err.contains("the job has no step `t`"), "{ran:?}");
+}
