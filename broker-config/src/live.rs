@@ -16,9 +16,7 @@ pub fn enabled() -> bool {
 pub fn skip_notice(count: usize) -> String {
     let plural = if count == 1 { "" } else { "s" };
     let they = if count == 1 { "it needs" } else { "they need" };
-    format!(
-        "skipped {count} live test{plural}: {they} RabbitMQ; run ./test.sh, or LONGSHORE_LIVE=1 cargo test"
-    )
+    format!("skipped {count} live test{plural}: {they} RabbitMQ; run ./test.sh, or LONGSHORE_LIVE=1 cargo test")
 }
 
 #[cfg(test)]

@@ -37,11 +37,7 @@ impl Permission {
     #[must_use]
     pub fn server() -> Self {
         let ours = r"^longshore\.v1\.";
-        Self {
-            configure: ours.to_owned(),
-            write: ours.to_owned(),
-            read: ours.to_owned(),
-        }
+        Self { configure: ours.to_owned(), write: ours.to_owned(), read: ours.to_owned() }
     }
 
     /// One agent's: declare nothing, publish to the up exchange, read its own queue.
@@ -65,11 +61,7 @@ impl TopicPermission {
     /// When the id may not enter a pattern.
     pub fn agent(agent: &str) -> Result<Self, InvalidId> {
         let agent = check_id(agent)?;
-        Ok(Self {
-            exchange: UP_EXCHANGE,
-            write: format!(r"^agent\.{agent}\."),
-            read: NOTHING.to_owned(),
-        })
+        Ok(Self { exchange: UP_EXCHANGE, write: format!(r"^agent\.{agent}\."), read: NOTHING.to_owned() })
     }
 }
 
@@ -85,10 +77,7 @@ mod tests {
         assert_eq!(permission.write, r"^longshore\.v1\.up$");
         assert_eq!(permission.read, r"^longshore\.v1\.agent\.web-03$");
         let topic = TopicPermission::agent("web-03").unwrap();
-        assert_eq!(
-            (topic.exchange, topic.write.as_str()),
-            (UP_EXCHANGE, r"^agent\.web-03\.")
-        );
+        assert_eq!((topic.exchange, topic.write.as_str()), (UP_EXCHANGE, r"^agent\.web-03\."));
     }
 
     #[test]

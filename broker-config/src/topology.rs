@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::names::{
-    DEAD_EXCHANGE, DEAD_QUEUE, DOWN_EXCHANGE, InvalidId, SERVER_QUEUE, UP_EXCHANGE,
-    agent_queue_name, all_agents_up_pattern, down_key, up_pattern,
+    DEAD_EXCHANGE, DEAD_QUEUE, DOWN_EXCHANGE, InvalidId, SERVER_QUEUE, UP_EXCHANGE, agent_queue_name,
+    all_agents_up_pattern, down_key, up_pattern,
 };
 
 /// The virtual host when none is configured. One per installation: rights, limits and wiping are per virtual host.
@@ -80,9 +80,7 @@ impl FromStr for QueueType {
             "quorum" => Ok(Self::Quorum),
             "classic" => Ok(Self::Classic),
             // The word comes from outside: show enough of it to recognise it, not all of it.
-            _ => Err(InvalidQueueType {
-                given: word.chars().take(32).collect(),
-            }),
+            _ => Err(InvalidQueueType { given: word.chars().take(32).collect() }),
         }
     }
 }
@@ -153,10 +151,7 @@ pub struct Topology {
 
 impl Default for Topology {
     fn default() -> Self {
-        Self {
-            vhost: DEFAULT_VHOST.to_owned(),
-            queue_type: QueueType::default(),
-        }
+        Self { vhost: DEFAULT_VHOST.to_owned(), queue_type: QueueType::default() }
     }
 }
 
@@ -165,28 +160,16 @@ impl Topology {
     #[must_use]
     pub fn exchanges(&self) -> Vec<Exchange> {
         vec![
-            Exchange {
-                name: DEAD_EXCHANGE,
-                kind: ExchangeKind::Fanout,
-            },
-            Exchange {
-                name: DOWN_EXCHANGE,
-                kind: ExchangeKind::Topic,
-            },
-            Exchange {
-                name: UP_EXCHANGE,
-                kind: ExchangeKind::Topic,
-            },
+            Exchange { name: DEAD_EXCHANGE, kind: ExchangeKind::Fanout },
+            Exchange { name: DOWN_EXCHANGE, kind: ExchangeKind::Topic },
+            Exchange { name: UP_EXCHANGE, kind: ExchangeKind::Topic },
         ]
     }
 
     /// The queues that exist once: the dead queue and the server's.
     #[must_use]
     pub fn server_queues(&self) -> Vec<Queue> {
-        vec![
-            self.dead_queue(),
-            self.inbound(SERVER_QUEUE.to_owned(), SERVER_QUEUE_MAX_BYTES),
-        ]
+        vec![self.dead_queue(), self.inbound(SERVER_QUEUE.to_owned(), SERVER_QUEUE_MAX_BYTES)]
     }
 
     /// The queue of one agent. The server declares it; agents declare nothing.
@@ -205,10 +188,7 @@ impl Topology {
             queue: queue.to_owned(),
             routing_key: key.to_owned(),
         };
-        vec![
-            bind(DEAD_EXCHANGE, DEAD_QUEUE, ""),
-            bind(UP_EXCHANGE, SERVER_QUEUE, all_agents_up_pattern()),
-        ]
+        vec![bind(DEAD_EXCHANGE, DEAD_QUEUE, ""), bind(UP_EXCHANGE, SERVER_QUEUE, all_agents_up_pattern())]
     }
 
     /// The binding of one agent's queue.
@@ -217,11 +197,7 @@ impl Topology {
     /// When the id may not enter a name.
     pub fn agent_binding(&self, agent: &str) -> Result<Binding, InvalidId> {
         let routing_key = down_key(agent)?;
-        Ok(Binding {
-            exchange: DOWN_EXCHANGE,
-            queue: agent_queue_name(agent)?,
-            routing_key,
-        })
+        Ok(Binding { exchange: DOWN_EXCHANGE, queue: agent_queue_name(agent)?, routing_key })
     }
 
     /// The binding that lets the server hear one agent only, for installations where agents are enrolled: taking it away
@@ -231,11 +207,7 @@ impl Topology {
     /// When the id may not enter a name.
     pub fn server_binding_for(&self, agent: &str) -> Result<Binding, InvalidId> {
         let routing_key = up_pattern(agent)?;
-        Ok(Binding {
-            exchange: UP_EXCHANGE,
-            queue: SERVER_QUEUE.to_owned(),
-            routing_key,
-        })
+        Ok(Binding { exchange: UP_EXCHANGE, queue: SERVER_QUEUE.to_owned(), routing_key })
     }
 
     /// A queue that an endpoint consumes. One active consumer keeps the order and makes a cloned agent visible.
@@ -243,27 +215,18 @@ impl Topology {
     fn inbound(&self, name: String, max_bytes: i64) -> Queue {
         let mut arguments = self.common(max_bytes, "reject-publish");
         arguments.insert("x-single-active-consumer", ArgValue::Bool(true));
-        arguments.insert(
-            "x-dead-letter-exchange",
-            ArgValue::String(DEAD_EXCHANGE.to_owned()),
-        );
+        arguments.insert("x-dead-letter-exchange", ArgValue::String(DEAD_EXCHANGE.to_owned()));
         Queue { name, arguments }
     }
 
     /// Without a single active consumer: a person who looks into it must not wait for another one to finish.
     fn dead_queue(&self) -> Queue {
-        Queue {
-            name: DEAD_QUEUE.to_owned(),
-            arguments: self.common(DEAD_QUEUE_MAX_BYTES, "drop-head"),
-        }
+        Queue { name: DEAD_QUEUE.to_owned(), arguments: self.common(DEAD_QUEUE_MAX_BYTES, "drop-head") }
     }
 
     fn common(&self, max_bytes: i64, overflow: &str) -> Arguments {
         let mut arguments = Arguments::from([
-            (
-                "x-queue-type",
-                ArgValue::String(self.queue_type.as_str().to_owned()),
-            ),
+            ("x-queue-type", ArgValue::String(self.queue_type.as_str().to_owned())),
             ("x-max-length-bytes", ArgValue::Long(max_bytes)),
             ("x-overflow", ArgValue::String(overflow.to_owned())),
         ]);
@@ -285,10 +248,7 @@ mod tests {
     use super::*;
 
     fn topology(queue_type: QueueType) -> Topology {
-        Topology {
-            queue_type,
-            ..Topology::default()
-        }
+        Topology { queue_type, ..Topology::default() }
     }
 
     #[test]
@@ -296,16 +256,8 @@ mod tests {
         let quorum = topology(QueueType::Quorum).agent_queue("a1").unwrap();
         assert_eq!(quorum.arguments["x-delivery-limit"], ArgValue::Long(1000));
         let classic = topology(QueueType::Classic);
-        for queue in classic
-            .server_queues()
-            .into_iter()
-            .chain([classic.agent_queue("a1").unwrap()])
-        {
-            assert!(
-                !queue.arguments.contains_key("x-delivery-limit"),
-                "{}",
-                queue.name
-            );
+        for queue in classic.server_queues().into_iter().chain([classic.agent_queue("a1").unwrap()]) {
+            assert!(!queue.arguments.contains_key("x-delivery-limit"), "{}", queue.name);
         }
     }
 
@@ -313,28 +265,11 @@ mod tests {
     fn no_queue_that_is_consumed_drops_confirmed_messages() {
         for queue_type in [QueueType::Quorum, QueueType::Classic] {
             let topology = topology(queue_type);
-            for queue in topology
-                .server_queues()
-                .into_iter()
-                .chain([topology.agent_queue("a1").unwrap()])
-            {
+            for queue in topology.server_queues().into_iter().chain([topology.agent_queue("a1").unwrap()]) {
                 let overflow = &queue.arguments["x-overflow"];
-                let expected = if queue.name == DEAD_QUEUE {
-                    "drop-head"
-                } else {
-                    "reject-publish"
-                };
-                assert_eq!(
-                    overflow,
-                    &ArgValue::String(expected.to_owned()),
-                    "{}",
-                    queue.name
-                );
-                assert!(
-                    !queue.arguments.contains_key("x-message-ttl"),
-                    "{}",
-                    queue.name
-                );
+                let expected = if queue.name == DEAD_QUEUE { "drop-head" } else { "reject-publish" };
+                assert_eq!(overflow, &ArgValue::String(expected.to_owned()), "{}", queue.name);
+                assert!(!queue.arguments.contains_key("x-message-ttl"), "{}", queue.name);
                 assert!(!queue.arguments.contains_key("x-expires"), "{}", queue.name);
             }
         }
@@ -349,17 +284,8 @@ mod tests {
         bindings.push(topology.agent_binding("a1").unwrap());
         bindings.push(topology.server_binding_for("a1").unwrap());
         for binding in bindings {
-            assert!(
-                topology
-                    .exchanges()
-                    .iter()
-                    .any(|e| e.name == binding.exchange),
-                "{binding:?}"
-            );
-            assert!(
-                queues.iter().any(|q| q.name == binding.queue),
-                "{binding:?}"
-            );
+            assert!(topology.exchanges().iter().any(|e| e.name == binding.exchange), "{binding:?}");
+            assert!(queues.iter().any(|q| q.name == binding.queue), "{binding:?}");
         }
     }
 
@@ -371,9 +297,6 @@ mod tests {
             assert_eq!(json, format!("\"{queue_type}\""));
         }
         let error = "Stream".parse::<QueueType>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "\"Stream\" is no queue type; use \"quorum\" or \"classic\""
-        );
+        assert_eq!(error.to_string(), "\"Stream\" is no queue type; use \"quorum\" or \"classic\"");
     }
 }

@@ -4,6 +4,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use messages::EndpointId;
+
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -57,7 +59,25 @@ impl Home {
 
     /// Where the server writes how to reach it.
     pub(crate) fn access_file(&self) -> PathBuf {
-        self.0.join("server/api.json")
+        self.server_dir().join(server::ACCESS_FILE)
+    }
+
+    /// The folder of the server.
+    pub(crate) fn server_dir(&self) -> PathBuf {
+        self.0.join("server")
+    }
+
+    /// The folder of an endpoint.
+    pub(crate) fn endpoint_dir(&self, endpoint: &EndpointId) -> PathBuf {
+        match endpoint {
+            EndpointId::Server => self.server_dir(),
+            EndpointId::Agent(name) => self.0.join("agents").join(name.as_str()),
+        }
+    }
+
+    /// The folder of the private broker.
+    pub(crate) fn broker_dir(&self) -> PathBuf {
+        self.0.join("broker")
     }
 
     /// Where the configuration is.

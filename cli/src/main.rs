@@ -9,6 +9,7 @@ mod failure;
 mod home;
 mod logging;
 mod output;
+mod serving;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -53,12 +54,12 @@ fn dispatch(cli: &Cli, printer: &Printer) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Server(ServerCommand::Run(args)) => commands::server_run::run(args, global),
         Command::Agent(AgentCommand::Run(args)) => commands::agent_run::run(args, global),
-        Command::Dev(args) => commands::dev::run(args, global),
+        Command::Dev(args) => commands::dev::run(args, global, printer),
         Command::Job(command) => commands::job::run(command, global, printer),
         Command::Fleet(command) => commands::fleet::run(command, global, printer),
-        Command::Journal(command) => commands::journal::run(command, global),
+        Command::Journal(command) => commands::journal::run(command, global, printer),
         Command::Reconcile(command) => commands::reconcile::run(command, global, printer),
-        Command::Broker(command) => commands::broker::run(command, global),
+        Command::Broker(command) => commands::broker::run(command, global, printer),
         Command::Version => commands::version::run(global, printer),
         Command::Completions(args) => commands::completions::run(args, printer),
         Command::ExitCodes => {

@@ -54,15 +54,8 @@ pub enum CommandError {
 /// Runs `command` and returns its standard output.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<String, CommandError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let spawn_error = |source| CommandError::Spawn {
-        program: program.clone(),
-        source,
-    };
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    let spawn_error = |source| CommandError::Spawn { program: program.clone(), source };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(spawn_error)?;
     let stdout = reader(child.stdout.take());
     let stderr = reader(child.stderr.take());
@@ -84,11 +77,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<String, Comm
     }
     let said = format!("{}\n{}", stdout.trim(), stderr.trim());
     let output = tail(said.trim(), ERROR_TAIL).to_owned();
-    Err(CommandError::Failed {
-        program,
-        status: status.to_string(),
-        output,
-    })
+    Err(CommandError::Failed { program, status: status.to_string(), output })
 }
 
 /// The child has not been waited for, so its pid, which is its group's id, cannot belong to anyone else.
@@ -132,23 +121,9 @@ mod tests {
     #[test]
     fn a_commands_output_is_returned_and_its_failure_explained() {
         let limit = Duration::from_secs(30);
-        assert_eq!(
-            run(
-                Command::new("sh").args(["-c", "echo out; echo err >&2"]),
-                limit
-            )
-            .unwrap(),
-            "out\n"
-        );
-        let error = run(
-            Command::new("sh").args(["-c", "echo why >&2; exit 3"]),
-            limit,
-        )
-        .unwrap_err();
-        assert!(
-            error.to_string().contains("why") && error.to_string().contains('3'),
-            "{error}"
-        );
+        assert_eq!(run(Command::new("sh").args(["-c", "echo out; echo err >&2"]), limit).unwrap(), "out\n");
+        let error = run(Command::new("sh").args(["-c", "echo why >&2; exit 3"]), limit).unwrap_err();
+        assert!(error.to_string().contains("why") && error.to_string().contains('3'), "{error}");
         let error = run(&mut Command::new("no-such-program-here"), limit).unwrap_err();
         assert!(matches!(error, CommandError::Spawn { .. }));
     }

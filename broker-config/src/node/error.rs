@@ -16,9 +16,7 @@ use crate::render::ConfError;
 #[derive(Debug, Error)]
 pub enum InstallError {
     /// A file operation in the cache directory failed.
-    #[error(
-        "cannot {action} {path} ({source}); set LONGSHORE_CACHE to a directory of yours, or run: {INSTALL_LINE}"
-    )]
+    #[error("cannot {action} {path} ({source}); set LONGSHORE_CACHE to a directory of yours, or run: {INSTALL_LINE}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -36,14 +34,10 @@ pub enum InstallError {
         path: PathBuf,
     },
     /// One of apt's or dpkg's commands failed.
-    #[error(
-        "RabbitMQ is not installed and fetching Debian's packages failed: {0}; run: {INSTALL_LINE}"
-    )]
+    #[error("RabbitMQ is not installed and fetching Debian's packages failed: {0}; run: {INSTALL_LINE}")]
     Command(#[from] CommandError),
     /// The package lists know no RabbitMQ, even after an update.
-    #[error(
-        "RabbitMQ is not installed and the configured package sources do not offer it; run: {INSTALL_LINE}"
-    )]
+    #[error("RabbitMQ is not installed and the configured package sources do not offer it; run: {INSTALL_LINE}")]
     NotOffered,
     /// The packages were unpacked but lack a file, or Erlang does not run here.
     #[error("the unpacked packages do not work here: {reason}; run: {INSTALL_LINE}")]
@@ -75,17 +69,13 @@ pub enum NodeError {
         source: io::Error,
     },
     /// Another live process owns this node directory.
-    #[error(
-        "the broker in {path} belongs to a process that is running; end that one first, or use another directory"
-    )]
+    #[error("the broker in {path} belongs to a process that is running; end that one first, or use another directory")]
     InUse {
         /// The node's directory.
         path: PathBuf,
     },
     /// The file that remembers the node cannot be understood.
-    #[error(
-        "{path} is damaged ({reason}); end any broker started from that directory, then delete the directory"
-    )]
+    #[error("{path} is damaged ({reason}); end any broker started from that directory, then delete the directory")]
     State {
         /// The file.
         path: PathBuf,

@@ -63,10 +63,7 @@ impl fmt::Display for Progress {
             Self::ReadingLists => write!(out, "looking for RabbitMQ in the package lists"),
             Self::UpdatingLists => write!(out, "fetching package lists"),
             Self::Downloading { packages } => {
-                write!(
-                    out,
-                    "downloading RabbitMQ and Erlang ({packages} Debian packages, about 35 MB)"
-                )
+                write!(out, "downloading RabbitMQ and Erlang ({packages} Debian packages, about 35 MB)")
             }
             Self::Unpacking { done, packages } => {
                 write!(out, "unpacking {} of {packages}", done + 1)
@@ -80,10 +77,7 @@ impl fmt::Display for Progress {
 ///
 /// # Errors
 /// When there is none and the packages cannot be fetched, unpacked or run. The message ends with the line to install it.
-pub fn ensure(
-    cache: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Installation, InstallError> {
+pub fn ensure(cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Installation, InstallError> {
     match locate::locate(cache) {
         Some(found) => Ok(found),
         None => unpack(cache, progress),
@@ -108,24 +102,15 @@ fn in_tree(root: &Path) -> Option<Installation> {
 ///
 /// # Errors
 /// As [`ensure`].
-pub fn unpack(
-    cache: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Installation, InstallError> {
+pub fn unpack(cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Installation, InstallError> {
     if let Some(found) = unpacked(cache) {
         return Ok(found);
     }
     let io = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| InstallError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| InstallError::Io { action, path, source }
     };
-    let dir = std::path::absolute(cache)
-        .map_err(io("find", cache))?
-        .join(SUBDIR);
+    let dir = std::path::absolute(cache).map_err(io("find", cache))?.join(SUBDIR);
     check_path(&dir)?;
     packages::create_dir(&dir)?;
     let lock = lock(&dir.join(LOCK), progress)?;
@@ -146,9 +131,7 @@ pub fn unpack(
     remove_unfinished(&dir);
     drop(lock);
     result?;
-    unpacked(cache).ok_or_else(|| InstallError::Broken {
-        reason: "a part of it is missing".to_owned(),
-    })
+    unpacked(cache).ok_or_else(|| InstallError::Broken { reason: "a part of it is missing".to_owned() })
 }
 
 /// RabbitMQ's scripts do not quote their own directory, and apt's options end at a semicolon.
@@ -156,24 +139,13 @@ fn check_path(dir: &Path) -> Result<(), InstallError> {
     let harmless = |c: char| c.is_alphanumeric() || "/._-+@,=~:".contains(c);
     match dir.to_str() {
         Some(text) if text.chars().all(harmless) => Ok(()),
-        _ => Err(InstallError::Path {
-            path: dir.to_owned(),
-        }),
+        _ => Err(InstallError::Path { path: dir.to_owned() }),
     }
 }
 
 fn lock(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<File, InstallError> {
-    let io = |source| InstallError::Io {
-        action: "lock",
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(io)?;
+    let io = |source| InstallError::Io { action: "lock", path: path.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(io)?;
     let deadline = Instant::now() + LOCK_LIMIT;
     let mut told = false;
     loop {
@@ -181,10 +153,7 @@ fn lock(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<File, Install
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(io(error)),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(InstallError::Busy {
-                    path: path.to_owned(),
-                    waited: LOCK_LIMIT,
-                });
+                return Err(InstallError::Busy { path: path.to_owned(), waited: LOCK_LIMIT });
             }
             Err(TryLockError::WouldBlock) => {
                 if !told {
@@ -214,24 +183,14 @@ fn build(work: &Path, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, Ins
     let debs = packages::download(work, &work.join("debs"), progress)?;
     packages::unpack(&debs, &root, progress)?;
     relocate_erlang(&root)?;
-    let broken = |reason: &str| InstallError::Broken {
-        reason: reason.to_owned(),
-    };
-    let installation =
-        in_tree(&root).ok_or_else(|| broken("the start script or Erlang is missing"))?;
+    let broken = |reason: &str| InstallError::Broken { reason: reason.to_owned() };
+    let installation = in_tree(&root).ok_or_else(|| broken("the start script or Erlang is missing"))?;
     progress(Progress::Checking);
     check_erlang(&installation, work)?;
     let version = installation.version.as_deref().unwrap_or("unknown");
     let marker = root.join(COMPLETE);
-    let text = format!(
-        "RabbitMQ {version}, unpacked from {} Debian packages\n",
-        debs.len()
-    );
-    fs::write(&marker, text).map_err(|source| InstallError::Io {
-        action: "write",
-        path: marker,
-        source,
-    })?;
+    let text = format!("RabbitMQ {version}, unpacked from {} Debian packages\n", debs.len());
+    fs::write(&marker, text).map_err(|source| InstallError::Io { action: "write", path: marker, source })?;
     Ok(root)
 }
 
@@ -240,23 +199,16 @@ fn relocate_erlang(root: &Path) -> Result<(), InstallError> {
     let erlang = root.join("usr/lib/erlang");
     let io = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| InstallError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| InstallError::Io { action, path, source }
     };
     let runtime = fs::read_dir(&erlang)
         .map_err(io("read", &erlang))?
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .find(|name| {
-            name.strip_prefix("erts-")
-                .is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
+            name.strip_prefix("erts-").is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
         })
-        .ok_or_else(|| InstallError::Broken {
-            reason: "Erlang's runtime is missing".to_owned(),
-        })?;
+        .ok_or_else(|| InstallError::Broken { reason: "Erlang's runtime is missing".to_owned() })?;
     let script = format!(
         "#!/bin/sh\n\
          # Debian's script names /usr/lib/erlang; this one finds the tree that it lies in.\n\
@@ -299,10 +251,7 @@ mod tests {
     fn a_cache_that_rabbitmqs_scripts_cannot_take_is_refused_with_the_way_out() {
         for dir in ["/tmp/my projects", "/tmp/a;b", "/tmp/$x", "/tmp/a'b"] {
             let error = ensure_in(dir);
-            assert!(
-                error.contains("LONGSHORE_CACHE") && error.contains(locate::INSTALL_LINE),
-                "{error}"
-            );
+            assert!(error.contains("LONGSHORE_CACHE") && error.contains(locate::INSTALL_LINE), "{error}");
         }
     }
 

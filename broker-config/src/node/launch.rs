@@ -58,11 +58,7 @@ impl Paths {
 
     fn create(&self) -> Result<(), NodeError> {
         for path in [self.data(), self.logs(), self.dir.join("home")] {
-            fs::create_dir_all(&path).map_err(|source| NodeError::Io {
-                action: "create",
-                path,
-                source,
-            })?;
+            fs::create_dir_all(&path).map_err(|source| NodeError::Io { action: "create", path, source })?;
         }
         Ok(())
     }
@@ -86,11 +82,7 @@ impl Paths {
         for path in [self.log(), self.console()] {
             match fs::rename(&path, path.with_extension("log.1")) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(NodeError::Io {
-                        action: "rename",
-                        path,
-                        source,
-                    });
+                    return Err(NodeError::Io { action: "rename", path, source });
                 }
                 _ => {}
             }
@@ -101,44 +93,29 @@ impl Paths {
 
 fn read_start(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_LOG_BYTES)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_LOG_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The first lines marked as errors, and the last lines, each line once and in order.
 fn excerpt(text: &str) -> Vec<&str> {
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let tail = lines.len().saturating_sub(LOG_TAIL_LINES);
-    let errors = lines[..tail]
-        .iter()
-        .filter(|line| line.contains("[error]"))
-        .take(LOG_ERROR_LINES);
+    let errors = lines[..tail].iter().filter(|line| line.contains("[error]")).take(LOG_ERROR_LINES);
     errors.chain(&lines[tail..]).copied().collect()
 }
 
 /// Writes the files that the broker reads at its start.
-pub(crate) fn write_files(
-    paths: &Paths,
-    state: &NodeState,
-    options: &NodeOptions,
-) -> Result<(), NodeError> {
+pub(crate) fn write_files(paths: &Paths, state: &NodeState, options: &NodeOptions) -> Result<(), NodeError> {
     paths.create()?;
     paths.rotate_logs()?;
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut conf = RabbitmqConf::development(loopback(state.ports.amqp));
-    conf.tls = options
-        .tls
-        .clone()
-        .map(|(files, client_certificate)| TlsListener {
-            address: loopback(state.ports.tls),
-            files,
-            client_certificate,
-        });
+    conf.tls = options.tls.clone().map(|(files, client_certificate)| TlsListener {
+        address: loopback(state.ports.tls),
+        files,
+        client_certificate,
+    });
     conf.management = options.management.then(|| loopback(state.ports.management));
     conf.login = Some(DefaultLogin {
         vhost: state.vhost.clone(),
@@ -158,22 +135,13 @@ pub(crate) fn write_files(
     }
     conf.extra.clone_from(&options.extra);
     write_private(&paths.dir.join("rabbitmq.conf"), &conf.render()?)?;
-    let plugins = if options.management {
-        "[rabbitmq_management].\n"
-    } else {
-        "[].\n"
-    };
+    let plugins = if options.management { "[rabbitmq_management].\n" } else { "[].\n" };
     write_private(&paths.dir.join("enabled_plugins"), plugins)?;
     write_private(&paths.dir.join("rabbitmq-env.conf"), "")
 }
 
 /// A command with the node's environment and nothing of the caller's.
-pub(crate) fn command(
-    program: &Path,
-    installation: &Installation,
-    paths: &Paths,
-    state: &NodeState,
-) -> Command {
+pub(crate) fn command(program: &Path, installation: &Installation, paths: &Paths, state: &NodeState) -> Command {
     let dir = &paths.dir;
     let mut path = installation.erlang.clone().into_os_string();
     path.push(":/usr/local/bin:/usr/bin:/bin");
@@ -200,19 +168,10 @@ pub(crate) fn command(
         .env("RABBITMQ_CONF_ENV_FILE", dir.join("rabbitmq-env.conf"))
         // Their defaults are under /etc/rabbitmq; these do not exist.
         .env("RABBITMQ_CONFIG_FILES", dir.join("no-conf.d"))
-        .env(
-            "RABBITMQ_ADVANCED_CONFIG_FILE",
-            dir.join("no-advanced.config"),
-        )
+        .env("RABBITMQ_ADVANCED_CONFIG_FILE", dir.join("no-advanced.config"))
         // Without this Erlang listens for other nodes, and for the command line tool, on every address.
-        .env(
-            "RABBITMQ_CTL_ERL_ARGS",
-            "-kernel inet_dist_use_interface {127,0,0,1}",
-        )
-        .env(
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "-noinput +S 2:2 -kernel inet_dist_use_interface {127,0,0,1}",
-        )
+        .env("RABBITMQ_CTL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-noinput +S 2:2 -kernel inet_dist_use_interface {127,0,0,1}")
         // The script then becomes Erlang instead of watching over it: a signal reaches the broker itself.
         .env("RABBITMQ_ALLOW_INPUT", "1")
         .current_dir(dir)
@@ -221,19 +180,10 @@ pub(crate) fn command(
 }
 
 /// Starts epmd in the foreground, so that it is ours to end, and waits until it listens.
-pub(crate) fn start_epmd(
-    installation: &Installation,
-    paths: &Paths,
-    state: &NodeState,
-) -> Result<Child, NodeError> {
+pub(crate) fn start_epmd(installation: &Installation, paths: &Paths, state: &NodeState) -> Result<Child, NodeError> {
     let program = installation.erlang.join("epmd");
     let mut command = command(&program, installation, paths, state);
-    command.args([
-        "-address",
-        "127.0.0.1",
-        "-port",
-        &state.ports.epmd.to_string(),
-    ]);
+    command.args(["-address", "127.0.0.1", "-port", &state.ports.epmd.to_string()]);
     let mut child = spawn(&mut command, &program, paths)?;
     let deadline = Instant::now() + EPMD_LIMIT;
     loop {
@@ -245,10 +195,7 @@ pub(crate) fn start_epmd(
             // The caller ends everything that carries the token; this only avoids a zombie.
             let _ = child.kill();
             let _ = child.wait();
-            return Err(NodeError::NotReady {
-                limit: EPMD_LIMIT,
-                log: paths.last_words(),
-            });
+            return Err(NodeError::NotReady { limit: EPMD_LIMIT, log: paths.last_words() });
         }
         thread::sleep(POLL);
     }
@@ -273,10 +220,7 @@ pub(crate) fn start_broker(
         if Instant::now() >= deadline {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(NodeError::NotReady {
-                limit,
-                log: paths.last_words(),
-            });
+            return Err(NodeError::NotReady { limit, log: paths.last_words() });
         }
         thread::sleep(POLL);
     }
@@ -288,32 +232,17 @@ fn spawn(command: &mut Command, program: &Path, paths: &Paths) -> Result<Child, 
         let file = File::options().create(true).append(true).open(&console)?;
         Ok((file.try_clone()?, file))
     };
-    let (out, err) = open().map_err(|source| NodeError::Io {
-        action: "open",
-        path: console.clone(),
-        source,
-    })?;
+    let (out, err) = open().map_err(|source| NodeError::Io { action: "open", path: console.clone(), source })?;
     // A group of its own: Ctrl-C at the terminal ends the caller, who then ends the node in order.
     command.stdout(out).stderr(err).process_group(0);
-    command.spawn().map_err(|source| NodeError::Io {
-        action: "run",
-        path: program.to_owned(),
-        source,
-    })
+    command.spawn().map_err(|source| NodeError::Io { action: "run", path: program.to_owned(), source })
 }
 
 fn give_up_if_ended(child: &mut Child, program: &Path, paths: &Paths) -> Result<(), NodeError> {
     match child.try_wait() {
         Ok(None) => Ok(()),
-        Ok(Some(status)) => Err(NodeError::Exited {
-            status: status.to_string(),
-            log: paths.last_words(),
-        }),
-        Err(source) => Err(NodeError::Io {
-            action: "wait for",
-            path: program.to_owned(),
-            source,
-        }),
+        Ok(Some(status)) => Err(NodeError::Exited { status: status.to_string(), log: paths.last_words() }),
+        Err(source) => Err(NodeError::Io { action: "wait for", path: program.to_owned(), source }),
     }
 }
 

@@ -65,12 +65,7 @@ impl Installation {
             .filter_map(|dir| dir.file_name()?.to_str()?.strip_prefix("rabbitmq_server-"))
             .next()
             .map(str::to_owned);
-        complete.then_some(Self {
-            origin,
-            version,
-            server,
-            erlang,
-        })
+        complete.then_some(Self { origin, version, server, erlang })
     }
 }
 
@@ -99,10 +94,8 @@ pub fn find_installed(path: &OsStr) -> Option<Installation> {
             .map(move |dir| dir.join(name))
             .filter(|file| file.is_file())
     };
-    let erlangs: Vec<PathBuf> = on_path("erl")
-        .filter_map(|erl| Some(erl.parent()?.to_owned()))
-        .chain([PathBuf::from(DEBIAN_ERLANG)])
-        .collect();
+    let erlangs: Vec<PathBuf> =
+        on_path("erl").filter_map(|erl| Some(erl.parent()?.to_owned())).chain([PathBuf::from(DEBIAN_ERLANG)]).collect();
     on_path("rabbitmq-server")
         .chain([PathBuf::from(DEBIAN_SERVER)])
         .filter_map(|script| real_script(&script))
@@ -155,16 +148,8 @@ mod tests {
         fs::write(root.join("erlang/erl"), "").unwrap();
         let path = std::env::join_paths([root.join("sbin"), root.join("erlang")]).unwrap();
         let found = find_installed(&path).unwrap();
-        assert!(
-            found
-                .server
-                .ends_with("rabbitmq_server-3.10.8/sbin/rabbitmq-server"),
-            "{found:?}"
-        );
-        assert_eq!(
-            (found.origin, found.version.as_deref()),
-            (Origin::Installed, Some("3.10.8"))
-        );
+        assert!(found.server.ends_with("rabbitmq_server-3.10.8/sbin/rabbitmq-server"), "{found:?}");
+        assert_eq!((found.origin, found.version.as_deref()), (Origin::Installed, Some("3.10.8")));
         assert_eq!(found.erlang, root.join("erlang"));
     }
 
@@ -174,10 +159,7 @@ mod tests {
         debian_tree(dir.path());
         let server = dir.path().join("lib/rabbitmq/bin/rabbitmq-server");
         let erlang = dir.path().join("erlang");
-        assert_eq!(
-            Installation::from_parts(Origin::Installed, &server, &erlang),
-            None
-        );
+        assert_eq!(Installation::from_parts(Origin::Installed, &server, &erlang), None);
     }
 
     #[test]

@@ -21,9 +21,6 @@ mod state;
 
 pub use error::{InstallError, NodeError};
 pub use install::{Progress, ensure, unpack};
-pub use locate::{
-    CACHE_ENV, INSTALL_LINE, Installation, Origin, default_cache, find_installed, find_unpacked,
-    locate,
-};
+pub use locate::{CACHE_ENV, INSTALL_LINE, Installation, Origin, default_cache, find_installed, find_unpacked, locate};
 pub use options::{Login, NodeOptions};
 pub use runner::{Node, NodeInfo, Stopped};

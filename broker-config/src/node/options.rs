@@ -21,9 +21,7 @@ pub struct Login {
 
 impl fmt::Debug for Login {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Login")
-            .field("user", &self.user)
-            .finish_non_exhaustive()
+        out.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
     }
 }
 

@@ -63,14 +63,7 @@ fn download_with(
 ) -> Result<Vec<PathBuf>, InstallError> {
     let mut query = apt("apt-cache", lists);
     query.args(["depends", "--recurse"]);
-    for kind in [
-        "recommends",
-        "suggests",
-        "conflicts",
-        "breaks",
-        "replaces",
-        "enhances",
-    ] {
+    for kind in ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"] {
         query.arg(format!("--no-{kind}"));
     }
     let listing = match command::run(query.arg(RABBITMQ), LOCAL_LIMIT) {
@@ -82,9 +75,7 @@ fn download_with(
     if !names.contains(&RABBITMQ) || names.len() < 2 {
         return Err(InstallError::NotOffered);
     }
-    progress(Progress::Downloading {
-        packages: names.len(),
-    });
+    progress(Progress::Downloading { packages: names.len() });
     // apt writes into the current directory, and its own lock-free `download` needs no root.
     let mut fetch = apt("apt-get", lists);
     fetch.arg("download").args(&names).current_dir(debs);
@@ -104,10 +95,7 @@ fn wanted(listing: &str) -> Vec<&str> {
         .filter(|line| !line.starts_with([' ', '<', '|']))
         .map(str::trim_end)
         .filter(|name| *name == RABBITMQ || name.starts_with(WANTED_PREFIX))
-        .filter(|name| {
-            name.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-        })
+        .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)))
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -115,17 +103,10 @@ fn wanted(listing: &str) -> Vec<&str> {
 }
 
 /// Unpacks every file into `root`.
-pub(crate) fn unpack(
-    debs: &[PathBuf],
-    root: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<(), InstallError> {
+pub(crate) fn unpack(debs: &[PathBuf], root: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), InstallError> {
     create_dir(root)?;
     for (done, deb) in debs.iter().enumerate() {
-        progress(Progress::Unpacking {
-            done,
-            packages: debs.len(),
-        });
+        progress(Progress::Unpacking { done, packages: debs.len() });
         let mut unpack = Command::new("dpkg-deb");
         command::run(unpack.arg("-x").arg(deb).arg(root), LOCAL_LIMIT)?;
     }
@@ -134,16 +115,9 @@ pub(crate) fn unpack(
 
 fn apt(program: &str, lists: Lists<'_>) -> Command {
     let mut command = Command::new(program);
-    command
-        .env("LC_ALL", "C")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .arg("-q");
+    command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").arg("-q");
     // As root, apt would switch to a user that may not write into our directory; for others this changes nothing.
-    for option in [
-        "APT::Sandbox::User=root",
-        "Acquire::Retries=3",
-        "Acquire::http::Timeout=30",
-    ] {
+    for option in ["APT::Sandbox::User=root", "Acquire::Retries=3", "Acquire::http::Timeout=30"] {
         command.args(["-o", option]);
     }
     match lists {
@@ -163,11 +137,7 @@ fn apt(program: &str, lists: Lists<'_>) -> Command {
 }
 
 fn deb_files(dir: &Path) -> Result<Vec<PathBuf>, InstallError> {
-    let io = |source| InstallError::Io {
-        action: "read",
-        path: dir.to_owned(),
-        source,
-    };
+    let io = |source| InstallError::Io { action: "read", path: dir.to_owned(), source };
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
@@ -180,11 +150,7 @@ fn deb_files(dir: &Path) -> Result<Vec<PathBuf>, InstallError> {
 }
 
 pub(crate) fn create_dir(path: &Path) -> Result<(), InstallError> {
-    fs::create_dir_all(path).map_err(|source| InstallError::Io {
-        action: "create",
-        path: path.to_owned(),
-        source,
-    })
+    fs::create_dir_all(path).map_err(|source| InstallError::Io { action: "create", path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -24,15 +24,10 @@ static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// Picks `wanted` different free ports, starting at a random place so that processes rarely try the same one.
 pub(crate) fn pick(wanted: usize) -> Result<Vec<u16>, NodeError> {
     let end = ephemeral_start().unwrap_or(USUAL_EPHEMERAL);
-    let end = if end < LOWEST + MIN_CANDIDATES {
-        u16::MAX
-    } else {
-        end
-    };
+    let end = if end < LOWEST + MIN_CANDIDATES { u16::MAX } else { end };
     let span = end - LOWEST;
     let random = RandomState::new().hash_one(std::process::id());
-    let first =
-        u16::try_from(random % u64::from(span)).expect("the remainder of a u16 fits in a u16");
+    let first = u16::try_from(random % u64::from(span)).expect("the remainder of a u16 fits in a u16");
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut picked = Vec::with_capacity(wanted);
     for step in 0..span {
@@ -46,11 +41,7 @@ pub(crate) fn pick(wanted: usize) -> Result<Vec<u16>, NodeError> {
             picked.push(port);
         }
     }
-    if picked.len() == wanted {
-        Ok(picked)
-    } else {
-        Err(NodeError::NoPorts { wanted })
-    }
+    if picked.len() == wanted { Ok(picked) } else { Err(NodeError::NoPorts { wanted }) }
 }
 
 /// Whether a listener could be opened on the port now.
@@ -75,10 +66,7 @@ mod tests {
         let distinct: BTreeSet<_> = ports.iter().collect();
         assert_eq!(distinct.len(), 10);
         if let Some(start) = ephemeral_start().filter(|s| *s >= LOWEST + MIN_CANDIDATES) {
-            assert!(
-                ports.iter().all(|port| (LOWEST..start).contains(port)),
-                "{ports:?}"
-            );
+            assert!(ports.iter().all(|port| (LOWEST..start).contains(port)), "{ports:?}");
         }
     }
 

@@ -24,11 +24,8 @@ const POLL: Duration = Duration::from_millis(5);
 pub(crate) fn is_alive(pid: u32, token: &str) -> bool {
     // A zombie has an empty environment, so it never matches.
     let wanted = format!("{TOKEN_ENV}={token}");
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-        environ
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == wanted.as_bytes())
-    })
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
 }
 
 /// Every live process that carries `token`.
@@ -44,25 +41,20 @@ pub(crate) fn members(token: &str) -> Vec<u32> {
 
 /// The Erlang virtual machine among the processes that carry `token`.
 pub(crate) fn beam(token: &str) -> Option<u32> {
-    members(token).into_iter().find(|pid| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "beam.smp")
-    })
+    members(token)
+        .into_iter()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "beam.smp"))
 }
 
 /// Sends `signal` if `pid` still carries `token`; `false` when it is gone.
 pub(crate) fn signal(pid: u32, token: &str, signal: Signal) -> Result<bool, NodeError> {
-    let Some(handle) =
-        open_checked(pid, token).map_err(|source| NodeError::Signal { pid, source })?
-    else {
+    let Some(handle) = open_checked(pid, token).map_err(|source| NodeError::Signal { pid, source })? else {
         return Ok(false);
     };
     match pidfd_send_signal(&handle, signal) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::SRCH) => Ok(false),
-        Err(errno) => Err(NodeError::Signal {
-            pid,
-            source: errno.into(),
-        }),
+        Err(errno) => Err(NodeError::Signal { pid, source: errno.into() }),
     }
 }
 
@@ -93,10 +85,7 @@ pub(crate) fn kill_all(token: &str) -> Result<(), NodeError> {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(NodeError::Stuck {
-                what: "end after SIGKILL",
-                limit: KILL_LIMIT,
-            });
+            return Err(NodeError::Stuck { what: "end after SIGKILL", limit: KILL_LIMIT });
         }
         thread::sleep(POLL);
     }
@@ -132,10 +121,7 @@ pub(crate) fn wait_paused(pid: u32, paused: bool) -> Result<(), NodeError> {
     while (stat(pid).ok_or(NodeError::NotRunning)?.state == 'T') != paused {
         if Instant::now() >= deadline {
             let what = if paused { "stop" } else { "continue" };
-            return Err(NodeError::Stuck {
-                what,
-                limit: KILL_LIMIT,
-            });
+            return Err(NodeError::Stuck { what, limit: KILL_LIMIT });
         }
         thread::sleep(POLL);
     }
@@ -165,11 +151,7 @@ fn stat(pid: u32) -> Option<Stat> {
     let state = fields.next()?.chars().next()?;
     let threads = fields.nth(16)?.parse().ok()?;
     let started = fields.nth(1)?.parse().ok()?;
-    Some(Stat {
-        state,
-        threads,
-        started,
-    })
+    Some(Stat { state, threads, started })
 }
 
 #[cfg(test)]

@@ -69,11 +69,7 @@ impl Node {
     ///
     /// # Errors
     /// When the directory cannot be used, belongs to a live process, or holds a damaged node file.
-    pub fn create(
-        dir: &Path,
-        installation: Installation,
-        options: NodeOptions,
-    ) -> Result<Self, NodeError> {
+    pub fn create(dir: &Path, installation: Installation, options: NodeOptions) -> Result<Self, NodeError> {
         let node = Self::open(dir, installation, options)?;
         process::kill_all(&node.state.token)?;
         Ok(node)
@@ -84,11 +80,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::create`].
-    pub fn adopt(
-        dir: &Path,
-        installation: Installation,
-        options: NodeOptions,
-    ) -> Result<Self, NodeError> {
+    pub fn adopt(dir: &Path, installation: Installation, options: NodeOptions) -> Result<Self, NodeError> {
         let mut node = Self::open(dir, installation, options)?;
         node.state.pid = process::beam(&node.state.token);
         Ok(node)
@@ -102,24 +94,12 @@ impl Node {
         Ok(NodeState::read(dir)?.map(|state| info(&state)))
     }
 
-    fn open(
-        dir: &Path,
-        installation: Installation,
-        options: NodeOptions,
-    ) -> Result<Self, NodeError> {
+    fn open(dir: &Path, installation: Installation, options: NodeOptions) -> Result<Self, NodeError> {
         let io = |action| {
             let path = dir.to_owned();
-            move |source| NodeError::Io {
-                action,
-                path,
-                source,
-            }
+            move |source| NodeError::Io { action, path, source }
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(io("create"))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("create"))?;
         let dir = fs::canonicalize(dir).map_err(io("find"))?;
         // Passwords, the Erlang cookie and perhaps keys are below.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).map_err(io("protect"))?;
@@ -136,15 +116,7 @@ impl Node {
         state.management = options.management;
         state.write(&dir)?;
         let paths = Paths { dir };
-        Ok(Self {
-            installation,
-            options,
-            paths,
-            state,
-            _owner: owner,
-            children: Vec::new(),
-            detached: false,
-        })
+        Ok(Self { installation, options, paths, state, _owner: owner, children: Vec::new(), detached: false })
     }
 
     /// Starts the broker and returns when it answers AMQP.
@@ -163,17 +135,9 @@ impl Node {
             (ports.distribution, "Erlang's distribution"),
         ];
         needed.extend(self.state.tls.then_some((ports.tls, "AMQP over TLS")));
-        needed.extend(
-            self.state
-                .management
-                .then_some((ports.management, "management")),
-        );
+        needed.extend(self.state.management.then_some((ports.management, "management")));
         if let Some((port, purpose)) = needed.into_iter().find(|(port, _)| !ports::is_free(*port)) {
-            return Err(NodeError::PortTaken {
-                port,
-                purpose,
-                path: self.paths.dir.clone(),
-            });
+            return Err(NodeError::PortTaken { port, purpose, path: self.paths.dir.clone() });
         }
         launch::write_files(&self.paths, &self.state, &self.options)?;
         let started = self.start_processes();
@@ -185,11 +149,7 @@ impl Node {
     }
 
     fn start_processes(&mut self) -> Result<(), NodeError> {
-        self.children.push(launch::start_epmd(
-            &self.installation,
-            &self.paths,
-            &self.state,
-        )?);
+        self.children.push(launch::start_epmd(&self.installation, &self.paths, &self.state)?);
         let limit = self.options.start_limit;
         let broker = launch::start_broker(&self.installation, &self.paths, &self.state, limit)?;
         self.children.push(broker);
@@ -218,11 +178,7 @@ impl Node {
         while !broker.has_ended() && Instant::now() < deadline {
             thread::sleep(POLL);
         }
-        let stopped = if broker.has_ended() {
-            Stopped::Cleanly
-        } else {
-            Stopped::Killed
-        };
+        let stopped = if broker.has_ended() { Stopped::Cleanly } else { Stopped::Killed };
         self.end_all()?;
         Ok(stopped)
     }
@@ -244,11 +200,9 @@ impl Node {
         self.end_all()?;
         let data = self.paths.data();
         match fs::remove_dir_all(&data) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(NodeError::Io {
-                action: "delete",
-                path: data,
-                source: error,
-            }),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(NodeError::Io { action: "delete", path: data, source: error })
+            }
             _ => Ok(()),
         }
     }
@@ -287,9 +241,7 @@ impl Node {
         }
         let program = self.installation.server.with_file_name("rabbitmqctl");
         let mut ctl = launch::command(&program, &self.installation, &self.paths, &self.state);
-        ctl.env_remove("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS")
-            .arg("--quiet")
-            .args(arguments);
+        ctl.env_remove("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS").arg("--quiet").args(arguments);
         Ok(command::run(&mut ctl, CTL_LIMIT)?)
     }
 
@@ -357,30 +309,17 @@ impl Drop for Node {
 
 fn lock(dir: &Path) -> Result<File, NodeError> {
     let path: PathBuf = dir.join("owner.lock");
-    let io = |source| NodeError::Io {
-        action: "lock",
-        path: path.clone(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(io)?;
+    let io = |source| NodeError::Io { action: "lock", path: path.clone(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(NodeError::InUse {
-            path: dir.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(NodeError::InUse { path: dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(io(error)),
     }
 }
 
 fn running(state: &NodeState) -> Option<u32> {
-    state
-        .pid
-        .filter(|pid| process::is_alive(*pid, &state.token))
+    state.pid.filter(|pid| process::is_alive(*pid, &state.token))
 }
 
 fn info(state: &NodeState) -> NodeInfo {
@@ -391,9 +330,7 @@ fn info(state: &NodeState) -> NodeInfo {
     NodeInfo {
         url: url("amqp", state.ports.amqp),
         tls_url: state.tls.then(|| url("amqps", state.ports.tls)),
-        management_url: state
-            .management
-            .then(|| format!("http://127.0.0.1:{}", state.ports.management)),
+        management_url: state.management.then(|| format!("http://127.0.0.1:{}", state.ports.management)),
         pid: running(state),
     }
 }
@@ -402,12 +339,6 @@ fn info(state: &NodeState) -> NodeInfo {
 fn escape(text: &str) -> String {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
-        .map(|byte| {
-            if unreserved(byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
+        .map(|byte| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
 }

@@ -50,61 +50,33 @@ impl NodeState {
     pub(crate) fn fresh(login: Option<Login>, vhost: &str) -> Result<Self, NodeError> {
         let token = random_hex()?;
         let picked = ports::pick(5)?;
-        let ports = Ports {
-            amqp: picked[0],
-            tls: picked[1],
-            management: picked[2],
-            epmd: picked[3],
-            distribution: picked[4],
-        };
+        let ports =
+            Ports { amqp: picked[0], tls: picked[1], management: picked[2], epmd: picked[3], distribution: picked[4] };
         let login = match login {
             Some(login) => login,
-            None => Login {
-                user: "longshore".to_owned(),
-                password: random_hex()?,
-            },
+            None => Login { user: "longshore".to_owned(), password: random_hex()? },
         };
         let name = format!("longshore-{}@localhost", &token[..12]);
         let vhost = vhost.to_owned();
-        Ok(Self {
-            schema: SCHEMA,
-            token,
-            name,
-            ports,
-            login,
-            vhost,
-            tls: false,
-            management: false,
-            pid: None,
-        })
+        Ok(Self { schema: SCHEMA, token, name, ports, login, vhost, tls: false, management: false, pid: None })
     }
 
     /// `None` when there is no file.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, NodeError> {
         let path = dir.join(STATE_FILE);
-        let io = |source| NodeError::Io {
-            action: "read",
-            path: path.clone(),
-            source,
-        };
+        let io = |source| NodeError::Io { action: "read", path: path.clone(), source };
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
         };
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(io)?;
-        let damaged = |reason: String| NodeError::State {
-            path: path.clone(),
-            reason,
-        };
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        let damaged = |reason: String| NodeError::State { path: path.clone(), reason };
         if bytes.len() as u64 > MAX_BYTES {
             return Err(damaged("it is too large".to_owned()));
         }
-        let state: Self =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let state: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         state.check().map_err(damaged)?;
         Ok(Some(state))
     }
@@ -112,27 +84,17 @@ impl NodeState {
     /// An empty or short token would match processes that are not ours.
     fn check(&self) -> Result<(), String> {
         if self.schema != SCHEMA {
-            return Err(format!(
-                "its schema is {}, this version knows {SCHEMA}",
-                self.schema
-            ));
+            return Err(format!("its schema is {}, this version knows {SCHEMA}", self.schema));
         }
         let is_token = self.token.len() == 32 && self.token.bytes().all(|b| b.is_ascii_hexdigit());
         let is_name = self.name.split_once('@').is_some_and(|(name, host)| {
-            host == "localhost"
-                && name.len() <= 64
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            host == "localhost" && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         });
-        if is_token && is_name {
-            Ok(())
-        } else {
-            Err("its token or name is not valid".to_owned())
-        }
+        if is_token && is_name { Ok(()) } else { Err("its token or name is not valid".to_owned()) }
     }
 
     pub(crate) fn write(&self, dir: &Path) -> Result<(), NodeError> {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain strings and numbers always serialise");
+        let mut text = serde_json::to_string_pretty(self).expect("plain strings and numbers always serialise");
         text.push('\n');
         write_private(&dir.join(STATE_FILE), &text)
     }
@@ -142,21 +104,12 @@ impl NodeState {
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), NodeError> {
     let temporary = path.with_extension("new");
     let write = || {
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_data()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|source| NodeError::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    write().map_err(|source| NodeError::Io { action: "write", path: path.to_owned(), source })
 }
 
 /// 128 bits from the kernel, as 32 hex digits.
@@ -164,11 +117,7 @@ fn random_hex() -> Result<String, NodeError> {
     let mut bytes = [0_u8; 16];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
-        .map_err(|source| NodeError::Io {
-            action: "read",
-            path: "/dev/urandom".into(),
-            source,
-        })?;
+        .map_err(|source| NodeError::Io { action: "read", path: "/dev/urandom".into(), source })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -186,14 +135,8 @@ mod tests {
         let state = NodeState::fresh(None, "v").unwrap();
         state.write(dir.path()).unwrap();
         let again = NodeState::read(dir.path()).unwrap().unwrap();
-        assert_eq!(
-            (again.token, again.ports.amqp),
-            (state.token, state.ports.amqp)
-        );
-        let mode = fs::metadata(dir.path().join(STATE_FILE))
-            .unwrap()
-            .permissions()
-            .mode();
+        assert_eq!((again.token, again.ports.amqp), (state.token, state.ports.amqp));
+        let mode = fs::metadata(dir.path().join(STATE_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

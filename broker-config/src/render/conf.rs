@@ -89,9 +89,7 @@ pub struct RabbitmqConf {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfError {
     /// A listener without TLS that other machines could reach.
-    #[error(
-        "{what} on {address} would be open to other machines without TLS; use a loopback address or TLS"
-    )]
+    #[error("{what} on {address} would be open to other machines without TLS; use a loopback address or TLS")]
     OffLoopback {
         /// Which listener.
         what: &'static str,
@@ -153,9 +151,7 @@ impl RabbitmqConf {
     /// # Errors
     /// When a plain listener is not on loopback, there is no listener, or a value cannot be written safely.
     pub fn render(&self) -> Result<String, ConfError> {
-        let mut out = Lines(String::from(
-            "# Rendered by Longshore; change its settings and render again.\n",
-        ));
+        let mut out = Lines(String::from("# Rendered by Longshore; change its settings and render again.\n"));
         self.listeners(&mut out)?;
         if let Some(address) = self.management {
             require_loopback("the management plugin", address)?;
@@ -170,10 +166,7 @@ impl RabbitmqConf {
             out.put("default_user", &login.user)?;
             out.put("default_pass", &login.password)?;
         }
-        out.put(
-            "disk_free_limit.absolute",
-            &self.disk_free_limit.to_string(),
-        )?;
+        out.put("disk_free_limit.absolute", &self.disk_free_limit.to_string())?;
         if let Some(limit) = self.memory_limit {
             out.put("vm_memory_high_watermark.absolute", &limit.to_string())?;
         }
@@ -213,11 +206,7 @@ impl RabbitmqConf {
 }
 
 fn require_loopback(what: &'static str, address: SocketAddr) -> Result<(), ConfError> {
-    if address.ip().is_loopback() {
-        Ok(())
-    } else {
-        Err(ConfError::OffLoopback { what, address })
-    }
+    if address.ip().is_loopback() { Ok(()) } else { Err(ConfError::OffLoopback { what, address }) }
 }
 
 struct Lines(String);
@@ -226,26 +215,20 @@ impl Lines {
     fn put(&mut self, key: &str, value: &str) -> Result<(), ConfError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if key.is_empty() || key.len() > 255 || !key.chars().all(plain) {
-            return Err(ConfError::Key {
-                key: key.chars().take(64).collect(),
-            });
+            return Err(ConfError::Key { key: key.chars().take(64).collect() });
         }
         let safe = (1..=MAX_VALUE_LEN).contains(&value.len())
             && value.trim() == value
             && !value.contains(|c: char| c.is_control() || matches!(c, '#' | '\'' | '"'));
         if !safe {
-            return Err(ConfError::Value {
-                key: key.to_owned(),
-            });
+            return Err(ConfError::Value { key: key.to_owned() });
         }
         writeln!(self.0, "{key} = {value}").expect("writing to a String cannot fail");
         Ok(())
     }
 
     fn path(&mut self, key: &str, path: &Path) -> Result<(), ConfError> {
-        let text = path.to_str().ok_or_else(|| ConfError::Value {
-            key: key.to_owned(),
-        })?;
+        let text = path.to_str().ok_or_else(|| ConfError::Value { key: key.to_owned() })?;
         self.put(key, text)
     }
 }
@@ -258,13 +241,8 @@ mod tests {
     #[test]
     fn a_plain_listener_that_others_could_reach_is_refused() {
         for address in ["0.0.0.0:5672", "192.0.2.1:5672", "[::]:5672"] {
-            let error = RabbitmqConf::development(address.parse().unwrap())
-                .render()
-                .unwrap_err();
-            assert!(
-                matches!(error, ConfError::OffLoopback { .. }),
-                "{address}: {error}"
-            );
+            let error = RabbitmqConf::development(address.parse().unwrap()).render().unwrap_err();
+            assert!(matches!(error, ConfError::OffLoopback { .. }), "{address}: {error}");
         }
         let mut conf = RabbitmqConf::development("127.0.0.1:5672".parse().unwrap());
         conf.management = Some("0.0.0.0:15672".parse().unwrap());
@@ -273,20 +251,10 @@ mod tests {
 
     #[test]
     fn a_value_cannot_smuggle_in_another_setting() {
-        for value in [
-            "a\nloopback_users = none",
-            "a # b",
-            " a",
-            "",
-            "'a'",
-            "a\u{0}",
-        ] {
+        for value in ["a\nloopback_users = none", "a # b", " a", "", "'a'", "a\u{0}"] {
             let mut conf = RabbitmqConf::development("127.0.0.1:5672".parse().unwrap());
             conf.extra = vec![("cluster_name".to_owned(), value.to_owned())];
-            assert!(
-                matches!(conf.render(), Err(ConfError::Value { .. })),
-                "{value:?}"
-            );
+            assert!(matches!(conf.render(), Err(ConfError::Value { .. })), "{value:?}");
         }
         let mut conf = RabbitmqConf::development("127.0.0.1:5672".parse().unwrap());
         conf.extra = vec![("a = b\nc".to_owned(), "1".to_owned())];

@@ -85,41 +85,26 @@ impl Definitions {
     /// When a name or id is invalid or used twice, or there are more than [`MAX_AGENTS`].
     pub fn to_json(&self) -> Result<String, DefinitionsError> {
         let file = self.file()?;
-        let mut text = serde_json::to_string_pretty(&file)
-            .expect("plain strings, numbers and string-keyed maps always serialise");
+        let mut text =
+            serde_json::to_string_pretty(&file).expect("plain strings, numbers and string-keyed maps always serialise");
         text.push('\n');
         Ok(text)
     }
 
     fn file(&self) -> Result<File<'_>, DefinitionsError> {
         if self.agents.len() > MAX_AGENTS {
-            return Err(DefinitionsError::TooMany {
-                count: self.agents.len(),
-            });
+            return Err(DefinitionsError::TooMany { count: self.agents.len() });
         }
         let vhost = check_name("the virtual host", &self.topology.vhost)?;
         let mut file = File::new(vhost, &self.topology);
         let mut names = BTreeSet::new();
         if let Some(admin) = &self.administrator {
-            take_name(
-                &mut names,
-                check_name("the administrator's user name", &admin.name)?,
-            )?;
+            take_name(&mut names, check_name("the administrator's user name", &admin.name)?)?;
             let all = || ".*".to_owned();
             file.add_user(&admin.name, admin.password.as_ref(), &["administrator"]);
-            file.permit(
-                &admin.name,
-                Permission {
-                    configure: all(),
-                    write: all(),
-                    read: all(),
-                },
-            );
+            file.permit(&admin.name, Permission { configure: all(), write: all(), read: all() });
         }
-        take_name(
-            &mut names,
-            check_name("the server's user name", &self.server.name)?,
-        )?;
+        take_name(&mut names, check_name("the server's user name", &self.server.name)?)?;
         file.add_user(&self.server.name, self.server.password.as_ref(), &[]);
         file.permit(&self.server.name, Permission::server());
 
@@ -136,11 +121,7 @@ impl Definitions {
             }
             file.permit(id, Permission::agent(id)?);
             let rights = TopicPermission::agent(id)?;
-            file.topic_permissions.push(UserTopicPermission {
-                user: id,
-                vhost,
-                rights,
-            });
+            file.topic_permissions.push(UserTopicPermission { user: id, vhost, rights });
         }
         Ok(file)
     }
@@ -148,21 +129,11 @@ impl Definitions {
 
 fn check_name<'a>(what: &'static str, name: &'a str) -> Result<&'a str, DefinitionsError> {
     let fits = (1..=MAX_NAME_LEN).contains(&name.len()) && !name.chars().any(char::is_control);
-    if fits {
-        Ok(name)
-    } else {
-        Err(DefinitionsError::Name { what })
-    }
+    if fits { Ok(name) } else { Err(DefinitionsError::Name { what }) }
 }
 
 fn take_name<'a>(names: &mut BTreeSet<&'a str>, name: &'a str) -> Result<(), DefinitionsError> {
-    if names.insert(name) {
-        Ok(())
-    } else {
-        Err(DefinitionsError::Twice {
-            name: name.to_owned(),
-        })
-    }
+    if names.insert(name) { Ok(()) } else { Err(DefinitionsError::Twice { name: name.to_owned() }) }
 }
 
 /// The file. Field order is the order in the text.
@@ -256,18 +227,15 @@ struct BindingEntry<'a> {
 
 impl<'a> File<'a> {
     fn new(vhost: &'a str, topology: &Topology) -> Self {
-        let exchanges = topology
-            .exchanges()
-            .into_iter()
-            .map(|exchange| ExchangeEntry {
-                name: exchange.name,
-                vhost,
-                r#type: exchange.kind,
-                durable: true,
-                auto_delete: false,
-                internal: false,
-                arguments: Arguments::new(),
-            });
+        let exchanges = topology.exchanges().into_iter().map(|exchange| ExchangeEntry {
+            name: exchange.name,
+            vhost,
+            r#type: exchange.kind,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments: Arguments::new(),
+        });
         // The only thing that is a policy and not an argument: one server declares every queue, and without this all
         // their leaders would sit on the cluster node that it happens to be connected to.
         let policy = Policy {
@@ -276,9 +244,7 @@ impl<'a> File<'a> {
             pattern: r"^longshore\.v1\.",
             apply_to: "queues",
             priority: 0,
-            definition: PolicyDefinition {
-                queue_leader_locator: "balanced",
-            },
+            definition: PolicyDefinition { queue_leader_locator: "balanced" },
         };
         let mut file = Self {
             vhosts: [Vhost { name: vhost }],
@@ -290,14 +256,8 @@ impl<'a> File<'a> {
             queues: Vec::new(),
             bindings: Vec::new(),
         };
-        topology
-            .server_queues()
-            .into_iter()
-            .for_each(|queue| file.add_queue(queue));
-        topology
-            .server_bindings()
-            .into_iter()
-            .for_each(|binding| file.add_binding(binding));
+        topology.server_queues().into_iter().for_each(|queue| file.add_queue(queue));
+        topology.server_bindings().into_iter().for_each(|binding| file.add_binding(binding));
         file
     }
 
@@ -305,28 +265,14 @@ impl<'a> File<'a> {
         self.vhosts[0].name
     }
 
-    fn add_user(
-        &mut self,
-        name: &'a str,
-        hash: Option<&'a PasswordHash>,
-        tags: &'static [&'static str],
-    ) {
+    fn add_user(&mut self, name: &'a str, hash: Option<&'a PasswordHash>, tags: &'static [&'static str]) {
         let password_hash = hash.map_or("", PasswordHash::as_str);
         let hashing_algorithm = "rabbit_password_hashing_sha256";
-        self.users.push(User {
-            name,
-            password_hash,
-            hashing_algorithm,
-            tags,
-        });
+        self.users.push(User { name, password_hash, hashing_algorithm, tags });
     }
 
     fn permit(&mut self, user: &'a str, rights: Permission) {
-        self.permissions.push(UserPermission {
-            user,
-            vhost: self.vhost(),
-            rights,
-        });
+        self.permissions.push(UserPermission { user, vhost: self.vhost(), rights });
     }
 
     fn add_queue(&mut self, queue: crate::topology::Queue) {

@@ -14,10 +14,7 @@ impl PasswordHash {
     /// Hashes `password` with `salt`, which should be random and differ from user to user.
     #[must_use]
     pub fn new(password: &str, salt: [u8; 4]) -> Self {
-        let digest = Sha256::new()
-            .chain_update(salt)
-            .chain_update(password)
-            .finalize();
+        let digest = Sha256::new().chain_update(salt).chain_update(password).finalize();
         let mut bytes = salt.to_vec();
         bytes.extend_from_slice(&digest);
         Self(base64(&bytes))
@@ -41,9 +38,7 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = (0..3).fold(0_u32, |acc, i| {
-            acc << 8 | u32::from(*chunk.get(i).unwrap_or(&0))
-        });
+        let group = (0..3).fold(0_u32, |acc, i| acc << 8 | u32::from(*chunk.get(i).unwrap_or(&0)));
         for position in 0..4 {
             if position > chunk.len() {
                 text.push('=');
@@ -80,17 +75,11 @@ mod tests {
     fn a_hash_agrees_with_the_example_in_rabbitmqs_own_documentation() {
         // "test12" with the salt 90 8D C6 0A, from the guide on passwords.
         let hash = PasswordHash::new("test12", [0x90, 0x8d, 0xc6, 0x0a]);
-        assert_eq!(
-            hash.as_str(),
-            "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
-        );
+        assert_eq!(hash.as_str(), "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR");
     }
 
     #[test]
     fn a_hash_does_not_print_itself() {
-        assert_eq!(
-            format!("{:?}", PasswordHash::new("x", [0; 4])),
-            "PasswordHash(..)"
-        );
+        assert_eq!(format!("{:?}", PasswordHash::new("x", [0; 4])), "PasswordHash(..)");
     }
 }

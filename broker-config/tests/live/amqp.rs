@@ -11,54 +11,37 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Error,
-    ExchangeKind as LapinKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Error, ExchangeKind as LapinKind,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a test's asynchronous part to its end.
 pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.unwrap().block_on(bounded(work))
 }
 
 pub(crate) async fn bounded<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, work)
-        .await
-        .expect("the broker did not answer within 60 s")
+    tokio::time::timeout(LIMIT, work).await.expect("the broker did not answer within 60 s")
 }
 
 pub(crate) async fn connect(url: &str) -> Result<(Connection, Channel), Error> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok((connection, channel))
 }
 
 /// Declares everything of the server and of `agents`, exactly as the data says.
-pub(crate) async fn declare(
-    channel: &Channel,
-    topology: &Topology,
-    agents: &[&str],
-) -> Result<(), Error> {
+pub(crate) async fn declare(channel: &Channel, topology: &Topology, agents: &[&str]) -> Result<(), Error> {
     for exchange in topology.exchanges() {
         let kind = match exchange.kind {
             ExchangeKind::Topic => LapinKind::Topic,
             ExchangeKind::Fanout => LapinKind::Fanout,
         };
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        channel
-            .exchange_declare(exchange.name.into(), kind, options, FieldTable::default())
-            .await?;
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel.exchange_declare(exchange.name.into(), kind, options, FieldTable::default()).await?;
     }
     let mut queues = topology.server_queues();
     let mut bindings = topology.server_bindings();
@@ -76,31 +59,15 @@ pub(crate) async fn declare(
 }
 
 pub(crate) async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .queue_declare(queue.name.as_str().into(), options, table(&queue.arguments))
-        .await?;
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(queue.name.as_str().into(), options, table(&queue.arguments)).await?;
     Ok(())
 }
 
 async fn bind(channel: &Channel, binding: &Binding) -> Result<(), Error> {
-    let (queue, key) = (
-        binding.queue.as_str().into(),
-        binding.routing_key.as_str().into(),
-    );
+    let (queue, key) = (binding.queue.as_str().into(), binding.routing_key.as_str().into());
     let options = QueueBindOptions::default();
-    channel
-        .queue_bind(
-            queue,
-            binding.exchange.into(),
-            key,
-            options,
-            FieldTable::default(),
-        )
-        .await
+    channel.queue_bind(queue, binding.exchange.into(), key, options, FieldTable::default()).await
 }
 
 fn table(arguments: &Arguments) -> FieldTable {
@@ -117,20 +84,10 @@ fn table(arguments: &Arguments) -> FieldTable {
 }
 
 /// Publishes persistent and mandatory; `true` when the broker took it into a queue.
-pub(crate) async fn publish(
-    channel: &Channel,
-    exchange: &str,
-    key: &str,
-    body: &[u8],
-) -> Result<bool, Error> {
-    let options = BasicPublishOptions {
-        mandatory: true,
-        ..Default::default()
-    };
+pub(crate) async fn publish(channel: &Channel, exchange: &str, key: &str, body: &[u8]) -> Result<bool, Error> {
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default().with_delivery_mode(2);
-    let confirm = channel
-        .basic_publish(exchange.into(), key.into(), options, body, properties)
-        .await?;
+    let confirm = channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?;
     Ok(matches!(confirm.await?, Confirmation::Ack(None)))
 }
 
@@ -138,28 +95,15 @@ pub(crate) async fn publish(
 pub(crate) async fn take(channel: &Channel, queue: &str) -> Result<Vec<u8>, Error> {
     let options = BasicConsumeOptions::default();
     channel.basic_qos(1, BasicQosOptions::default()).await?;
-    let mut consumer = channel
-        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-        .await?;
-    let delivery = consumer
-        .next()
-        .await
-        .expect("the broker cancelled the consumer")?;
+    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    let delivery = consumer.next().await.expect("the broker cancelled the consumer")?;
     assert!(delivery.acker.ack(BasicAckOptions::default()).await?);
-    channel
-        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-        .await?;
+    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
     Ok(delivery.data)
 }
 
 /// How many messages a queue holds ready.
 pub(crate) async fn count(channel: &Channel, queue: &str) -> Result<u32, Error> {
-    let options = QueueDeclareOptions {
-        passive: true,
-        ..Default::default()
-    };
-    Ok(channel
-        .queue_declare(queue.into(), options, FieldTable::default())
-        .await?
-        .message_count())
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    Ok(channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count())
 }

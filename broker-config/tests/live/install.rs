@@ -27,26 +27,15 @@ pub(crate) fn tests() -> Vec<Test> {
         return Vec::new();
     }
     vec![
-        (
-            "two_processes_that_install_at_once_leave_one_working_broker",
-            at_once,
-        ),
-        (
-            "a_broker_found_on_the_search_path_is_run_privately",
-            on_the_path,
-        ),
+        ("two_processes_that_install_at_once_leave_one_working_broker", at_once),
+        ("a_broker_found_on_the_search_path_is_run_privately", on_the_path),
     ]
 }
 
 fn at_once() {
     let dir = tempfile::tempdir().unwrap();
     let this = std::env::current_exe().unwrap();
-    let start = || {
-        Command::new(&this)
-            .env(INSTALL_INTO, dir.path())
-            .spawn()
-            .unwrap()
-    };
+    let start = || Command::new(&this).env(INSTALL_INTO, dir.path()).spawn().unwrap();
     let (mut first, mut second) = (start(), start());
     assert!(first.wait().unwrap().success());
     assert!(second.wait().unwrap().success());
@@ -70,15 +59,10 @@ fn at_once() {
 
 fn on_the_path() {
     let unpacked = unpack(&cache(), &mut |_| {}).unwrap();
-    let root = std::fs::canonicalize(cache())
-        .unwrap()
-        .join("rabbitmq/root/usr");
+    let root = std::fs::canonicalize(cache()).unwrap().join("rabbitmq/root/usr");
     let path = std::env::join_paths([root.join("sbin"), root.join("bin")]).unwrap();
     let found = find_installed(&path).expect("the wrapper in sbin leads to the script");
-    assert_eq!(
-        (found.origin, &found.version),
-        (Origin::Installed, &unpacked.version)
-    );
+    assert_eq!((found.origin, &found.version), (Origin::Installed, &unpacked.version));
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::create(dir.path(), found, NodeOptions::default()).unwrap();
     node.start().unwrap_or_else(|e| panic!("{e}"));

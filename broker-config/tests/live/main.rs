@@ -21,23 +21,17 @@ fn main() {
     }
     let arguments = Arguments::from_args();
     let live = broker_config::live::enabled();
-    let tests: Vec<Trial> = [
-        install::tests(),
-        nodes::tests(),
-        topology::tests(),
-        rights::tests(),
-        tls::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|(name, test)| {
-        let run = move || {
-            test();
-            Ok(())
-        };
-        Trial::test(name, run).with_ignored_flag(!live)
-    })
-    .collect();
+    let tests: Vec<Trial> = [install::tests(), nodes::tests(), topology::tests(), rights::tests(), tls::tests()]
+        .into_iter()
+        .flatten()
+        .map(|(name, test)| {
+            let run = move || {
+                test();
+                Ok(())
+            };
+            Trial::test(name, run).with_ignored_flag(!live)
+        })
+        .collect();
     let conclusion: Conclusion = libtest_mimic::run(&arguments, tests);
     if !live && !arguments.list && conclusion.num_ignored > 0 {
         let skipped = usize::try_from(conclusion.num_ignored).unwrap();

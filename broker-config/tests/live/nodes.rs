@@ -13,27 +13,15 @@ use crate::support::{Test, installation, started};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         ("a_broker_listens_on_loopback_only", loopback_only),
-        (
-            "durable_data_survives_a_stop_and_a_kill_at_the_same_port",
-            survives,
-        ),
+        ("durable_data_survives_a_stop_and_a_kill_at_the_same_port", survives),
         ("a_wipe_loses_the_data_and_keeps_the_url", wipe),
         ("a_paused_broker_answers_nothing_until_it_is_resumed", pause),
         ("a_paused_broker_can_be_stopped", stop_paused),
-        (
-            "what_a_crashed_owner_left_running_is_ended_by_the_next_create",
-            stale,
-        ),
+        ("what_a_crashed_owner_left_running_is_ended_by_the_next_create", stale),
         ("a_detached_broker_is_found_and_adopted", detach),
         ("a_directory_that_is_in_use_is_refused", in_use),
-        (
-            "two_brokers_run_side_by_side_and_end_separately",
-            side_by_side,
-        ),
-        (
-            "a_broker_that_cannot_start_says_why_and_leaves_nothing",
-            cannot_start,
-        ),
+        ("two_brokers_run_side_by_side_and_end_separately", side_by_side),
+        ("a_broker_that_cannot_start_says_why_and_leaves_nothing", cannot_start),
         ("a_taken_port_is_named", port_taken),
         ("a_memory_alarm_can_be_set_from_outside", memory_alarm),
         ("the_management_plugin_answers_on_loopback", management),
@@ -41,18 +29,11 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 fn put(node: &Node, body: &[u8]) {
-    let topology = Topology {
-        queue_type: QueueType::Quorum,
-        ..Topology::default()
-    };
+    let topology = Topology { queue_type: QueueType::Quorum, ..Topology::default() };
     amqp::run(async {
         let (_connection, channel) = amqp::connect(&node.url()).await.unwrap();
         amqp::declare(&channel, &topology, &["a1"]).await.unwrap();
-        assert!(
-            amqp::publish(&channel, DOWN_EXCHANGE, &down_key("a1").unwrap(), body)
-                .await
-                .unwrap()
-        );
+        assert!(amqp::publish(&channel, DOWN_EXCHANGE, &down_key("a1").unwrap(), body).await.unwrap());
     });
 }
 
@@ -68,14 +49,7 @@ fn listening(pid: u32) -> Vec<String> {
     let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let sockets: Vec<String> = links
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|to| {
-            Some(
-                to.to_str()?
-                    .strip_prefix("socket:[")?
-                    .strip_suffix(']')?
-                    .to_owned(),
-            )
-        })
+        .filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
         .collect();
     let mut found = Vec::new();
     for table in ["tcp", "tcp6"] {
@@ -93,15 +67,9 @@ fn listening(pid: u32) -> Vec<String> {
 fn loopback_only() {
     let (_dir, node) = started(NodeOptions::default());
     let listeners = listening(node.pid().unwrap());
-    assert!(
-        listeners.len() >= 2,
-        "AMQP and Erlang's distribution: {listeners:?}"
-    );
+    assert!(listeners.len() >= 2, "AMQP and Erlang's distribution: {listeners:?}");
     for listener in &listeners {
-        assert!(
-            listener.starts_with("0100007F:"),
-            "{listener} is not 127.0.0.1 ({listeners:?})"
-        );
+        assert!(listener.starts_with("0100007F:"), "{listener} is not 127.0.0.1 ({listeners:?})");
     }
 }
 
@@ -149,14 +117,10 @@ fn pause() {
     assert!(node.is_running());
     // The kernel still accepts; the broker must stay silent. It cannot answer while it is stopped, however long we wait.
     let mut stream = greet(&node);
-    stream
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(stream.read(&mut [0; 8]).is_err());
     node.resume().unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut reply = [0; 8];
     stream.read_exact(&mut reply).unwrap();
     assert_eq!(reply[0], 1);
@@ -195,10 +159,7 @@ fn detach() {
     assert!(found.pid.is_some());
     let mut node = Node::adopt(&place, installation(), NodeOptions::default()).unwrap();
     assert_eq!(node.pid(), left.pid);
-    assert!(matches!(
-        node.start(),
-        Err(NodeError::AlreadyRunning { .. })
-    ));
+    assert!(matches!(node.start(), Err(NodeError::AlreadyRunning { .. })));
     assert_eq!(get(&node).unwrap(), b"kept".to_vec());
     assert_eq!(node.stop().unwrap(), Stopped::Cleanly);
     assert_eq!(Node::find(&place).unwrap().unwrap().pid, None);
@@ -230,10 +191,7 @@ fn side_by_side() {
 
 fn cannot_start() {
     let dir = tempfile::tempdir().unwrap();
-    let options = NodeOptions {
-        extra: vec![("no.such.setting".to_owned(), "1".to_owned())],
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { extra: vec![("no.such.setting".to_owned(), "1".to_owned())], ..NodeOptions::default() };
     let mut node = Node::create(dir.path(), installation(), options).unwrap();
     let error = node.start().unwrap_err();
     assert!(matches!(error, NodeError::Exited { .. }), "{error}");
@@ -247,16 +205,12 @@ fn port_taken() {
     let mut node = Node::create(dir.path(), installation(), NodeOptions::default()).unwrap();
     let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, node.port())).unwrap();
     let error = node.start().unwrap_err();
-    assert!(
-        matches!(error, NodeError::PortTaken { port, .. } if port == node.port()),
-        "{error}"
-    );
+    assert!(matches!(error, NodeError::PortTaken { port, .. } if port == node.port()), "{error}");
 }
 
 fn memory_alarm() {
     let (_dir, node) = started(NodeOptions::default());
-    node.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"])
-        .unwrap();
+    node.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).unwrap();
     let alarms = node.ctl(&["status"]).unwrap();
     assert!(alarms.contains("Memory alarm"), "{alarms}");
     let error = node.ctl(&["no_such_command"]).unwrap_err();
@@ -264,25 +218,15 @@ fn memory_alarm() {
 }
 
 fn management() {
-    let (_dir, node) = started(NodeOptions {
-        management: true,
-        ..NodeOptions::default()
-    });
+    let (_dir, node) = started(NodeOptions { management: true, ..NodeOptions::default() });
     let url = node.info().management_url.unwrap();
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
-    stream
-        .write_all(b"GET /api/overview HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(b"GET /api/overview HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     assert!(reply.starts_with("HTTP/1.1 401"), "{reply}");
     for listener in listening(node.pid().unwrap()) {
-        assert!(
-            listener.starts_with("0100007F:"),
-            "{listener} is not 127.0.0.1"
-        );
+        assert!(listener.starts_with("0100007F:"), "{listener} is not 127.0.0.1");
     }
 }

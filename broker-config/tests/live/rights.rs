@@ -10,14 +10,8 @@ use crate::topology::with_definitions;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        (
-            "an_agent_reads_its_own_queue_and_writes_its_own_key_and_nothing_else",
-            least_rights,
-        ),
-        (
-            "an_agent_without_a_password_cannot_log_in_by_password",
-            no_password,
-        ),
+        ("an_agent_reads_its_own_queue_and_writes_its_own_key_and_nothing_else", least_rights),
+        ("an_agent_without_a_password_cannot_log_in_by_password", no_password),
     ]
 }
 
@@ -27,33 +21,17 @@ fn least_rights() {
     amqp::run(async {
         let (_connection, channel) = amqp::connect(&url).await.unwrap();
         let own_key = up_key("a1", CLASS_LINK).unwrap();
-        assert!(
-            amqp::publish(&channel, UP_EXCHANGE, &own_key, b"mine")
-                .await
-                .unwrap()
-        );
+        assert!(amqp::publish(&channel, UP_EXCHANGE, &own_key, b"mine").await.unwrap());
         let own = agent_queue_name("a1").unwrap();
         let (_server, server) = amqp::connect(&node.url()).await.unwrap();
         let key = down_key("a1").unwrap();
-        assert!(
-            amqp::publish(&server, DOWN_EXCHANGE, &key, b"for you")
-                .await
-                .unwrap()
-        );
+        assert!(amqp::publish(&server, DOWN_EXCHANGE, &key, b"for you").await.unwrap());
         assert_eq!(amqp::take(&channel, &own).await.unwrap(), b"for you");
 
         let other_key = up_key("a2", CLASS_LINK).unwrap();
-        refused(&url, async |c| {
-            amqp::publish(&c, UP_EXCHANGE, &other_key, b"")
-                .await
-                .map(drop)
-        })
-        .await;
+        refused(&url, async |c| amqp::publish(&c, UP_EXCHANGE, &other_key, b"").await.map(drop)).await;
         let down = down_key("a2").unwrap();
-        refused(&url, async |c| {
-            amqp::publish(&c, DOWN_EXCHANGE, &down, b"").await.map(drop)
-        })
-        .await;
+        refused(&url, async |c| amqp::publish(&c, DOWN_EXCHANGE, &down, b"").await.map(drop)).await;
         let other = agent_queue_name("a2").unwrap();
         refused(&url, async |c| amqp::take(&c, &other).await.map(drop)).await;
         refused(&url, async |c| amqp::take(&c, SERVER_QUEUE).await.map(drop)).await;
@@ -73,11 +51,7 @@ async fn refused(url: &str, attempt: impl AsyncFnOnce(Channel) -> Result<(), lap
 fn no_password() {
     let (_dir, node, topology) = with_definitions(QueueType::Classic);
     for password in ["", "a3"] {
-        let url = format!(
-            "amqp://a3:{password}@127.0.0.1:{}/{}",
-            node.port(),
-            topology.vhost
-        );
+        let url = format!("amqp://a3:{password}@127.0.0.1:{}/{}", node.port(), topology.vhost);
         let result = amqp::run(amqp::connect(&url));
         assert!(result.is_err(), "logged in with {password:?}");
     }

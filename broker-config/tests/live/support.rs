@@ -19,11 +19,7 @@ pub(crate) fn cache() -> PathBuf {
 
 pub(crate) fn installation() -> Installation {
     static FOUND: OnceLock<Installation> = OnceLock::new();
-    FOUND
-        .get_or_init(|| {
-            ensure(&cache(), &mut |step| eprintln!("{step}")).unwrap_or_else(|e| panic!("{e}"))
-        })
-        .clone()
+    FOUND.get_or_init(|| ensure(&cache(), &mut |step| eprintln!("{step}")).unwrap_or_else(|e| panic!("{e}"))).clone()
 }
 
 pub(crate) fn started(options: NodeOptions) -> (TempDir, Node) {

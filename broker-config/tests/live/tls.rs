@@ -16,10 +16,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::support::{Test, started};
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![(
-        "a_tls_listener_takes_only_clients_with_a_certificate_of_its_authority",
-        required,
-    )]
+    vec![("a_tls_listener_takes_only_clients_with_a_certificate_of_its_authority", required)]
 }
 
 struct Pem {
@@ -32,9 +29,7 @@ type Authority = CertifiedIssuer<'static, KeyPair>;
 fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "authority");
+    params.distinguished_name.push(DnType::CommonName, "authority");
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
@@ -44,10 +39,7 @@ fn signed(name: &str, issuer: &Authority) -> Pem {
     // Unlike the authority's: Erlang takes equal names for a self-signed certificate.
     params.distinguished_name.push(DnType::CommonName, name);
     let certificate = params.signed_by(&key, issuer).unwrap().pem();
-    Pem {
-        certificate,
-        key: key.serialize_pem(),
-    }
+    Pem { certificate, key: key.serialize_pem() }
 }
 
 /// Shakes hands and asks for AMQP; the first byte of the answer (1: a method frame).
@@ -63,9 +55,7 @@ fn greet(port: u16, trusted: &Authority, client: Option<Pem>) -> io::Result<u8> 
     let config = match client {
         Some(pem) => {
             let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
-            config
-                .with_client_auth_cert(vec![der(&pem.certificate)], key)
-                .unwrap()
+            config.with_client_auth_cert(vec![der(&pem.certificate)], key).unwrap()
         }
         None => config.with_no_client_auth(),
     };
@@ -101,27 +91,12 @@ fn required() {
         key: write(files.path(), "broker.key", &broker.key),
     };
     let tls = Some((tls, ClientCertificate::Required));
-    let (_dir, node) = started(NodeOptions {
-        tls,
-        ..NodeOptions::default()
-    });
+    let (_dir, node) = started(NodeOptions { tls, ..NodeOptions::default() });
     let port = port_of(&node.info().tls_url.unwrap());
-    assert_eq!(
-        greet(port, &ours, Some(signed("client", &ours))).unwrap(),
-        1
-    );
-    assert!(
-        greet(port, &ours, None).is_err(),
-        "a client without a certificate got in"
-    );
+    assert_eq!(greet(port, &ours, Some(signed("client", &ours))).unwrap(), 1);
+    assert!(greet(port, &ours, None).is_err(), "a client without a certificate got in");
     let stranger = Some(signed("client", &foreign));
-    assert!(
-        greet(port, &ours, stranger).is_err(),
-        "a foreign client got in"
-    );
+    assert!(greet(port, &ours, stranger).is_err(), "a foreign client got in");
     let client = Some(signed("client", &ours));
-    assert!(
-        greet(port, &foreign, client).is_err(),
-        "a foreign broker was trusted"
-    );
+    assert!(greet(port, &foreign, client).is_err(), "a foreign broker was trusted");
 }

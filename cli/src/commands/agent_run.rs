@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 
+use agent::attempt::ShimCommand;
+use agent::{AgentConfig, AgentError};
 use clap::Args;
-use messages::AgentId;
+use link::amqp::Role;
+use link::session::Config;
+use messages::{AgentId, EndpointId};
 
 use crate::args::Global;
-use crate::config::{AgentSettings, BrokerFlags, ConfigFile};
+use crate::config::{AgentSettings, BrokerFlags, ConfigFile, QueueType};
 use crate::exit::Exit;
-use crate::failure::{Failure, NotWired};
+use crate::failure::Failure;
 use crate::home::Home;
-use crate::logging;
+use crate::{logging, serving};
 
 /// Arguments of `longshore agent run`.
 #[derive(Debug, Args)]
@@ -37,7 +41,35 @@ pub(crate) fn run(args: &AgentRunArgs, global: &Global) -> Result<Exit, Failure>
     serve(&home, settings)
 }
 
-/// TO WIRE: runs the agent with these settings in that home folder, and returns when it has stopped.
-fn serve(_home: &Home, _settings: AgentSettings) -> Result<Exit, Failure> {
-    Err(NotWired { command: "agent run" }.into())
+/// Runs the agent with these settings in that home folder, and returns when it has stopped.
+fn serve(home: &Home, settings: AgentSettings) -> Result<Exit, Failure> {
+    // The queue's type is the server's to choose; an agent declares nothing.
+    let broker = settings.broker.transport(Role::Agent(settings.name.clone()), QueueType::Quorum)?;
+    let config = AgentConfig {
+        dir: home.endpoint_dir(&EndpointId::Agent(settings.name.clone())),
+        name: settings.name,
+        slots: settings.slots,
+        shim: ShimCommand::own(),
+        session: Config::default(),
+    };
+    serving::run(|shutdown| async move {
+        let (name, slots) = (config.name.clone(), config.slots);
+        let transport = |end, stop| link::amqp::start(broker, end, stop);
+        let ready = || tracing::info!(%name, slots, "The agent is ready.");
+        agent::run(config, transport, shutdown, ready).await
+    })?
+    .map_err(|error| failure(&error))?;
+    Ok(Exit::Ok)
+}
+
+fn failure(error: &AgentError) -> Failure {
+    let state = "the agent is not running; its journal is whole, and steps that were running go on";
+    let (exit, next) = match error {
+        AgentError::Start(error) => serving::start_failure(error),
+        AgentError::Resume(_) => (Exit::Damaged, "run `longshore journal verify --endpoint NAME`"),
+        AgentError::Folder { .. } => (Exit::Config, "look at the folder's owner and mode, and at the disk"),
+        AgentError::Boot(_) => (Exit::Failed, "an agent needs Linux with /proc mounted"),
+        AgentError::Run(error) => serving::run_failure(error),
+    };
+    Failure::new(exit, error, state, next)
 }

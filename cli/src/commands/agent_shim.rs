@@ -4,11 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::exit::Exit;
-use crate::failure::NotWired;
-
-/// TO WIRE: runs the step that this folder describes.
-pub(crate) fn run(_folder: &Path) -> ExitCode {
-    eprintln!("error: {}", NotWired { command: "agent shim" });
-    Exit::Failed.into()
+/// Runs the step that this folder describes.
+pub(crate) fn run(folder: &Path) -> ExitCode {
+    agent::shim::main(folder)
 }

@@ -1,15 +1,25 @@
 //! `longshore broker`: whether the broker is as it should be, and the files that make it so.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use broker_config::Topology;
+use broker_config::render::{
+    AgentUser, ClientCertificate, Definitions, RabbitmqConf, TlsFiles, TlsListener, UserLogin,
+};
 use clap::{Args, Subcommand};
+use link::amqp::Role;
 use messages::AgentId;
+use serde::Serialize;
+use server::views::Schema;
 
 use crate::args::Global;
 use crate::config::{BrokerFlags, BrokerSettings, ConfigFile, QueueType};
 use crate::exit::Exit;
-use crate::failure::{Failure, NotWired};
+use crate::failure::Failure;
 use crate::home::Home;
+use crate::output::{Cell, Column, Printer, Table};
+use crate::serving;
 
 /// Commands about the broker.
 #[derive(Debug, Subcommand)]
@@ -30,6 +40,9 @@ pub(crate) struct BrokerCheckArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     broker: BrokerFlags,
+    /// The agents whose queues must be there, separated by commas [default: those in the configuration]
+    #[arg(long, env = "LONGSHORE_AGENTS", value_name = "NAMES", value_delimiter = ',')]
+    agents: Option<Vec<AgentId>>,
 }
 
 /// Arguments of `longshore broker definitions`.
@@ -43,31 +56,109 @@ pub(crate) struct BrokerDefinitionsArgs {
     queue_type: QueueType,
 }
 
+/// A broker that was looked at.
+#[derive(Debug, Clone, Serialize)]
+struct CheckView {
+    /// Its address, without the password.
+    url: String,
+    /// Whether everything is as it should be.
+    ok: bool,
+    /// Everything that was asked for.
+    findings: Vec<FindingView>,
+}
+
+/// One thing that must be there.
+#[derive(Debug, Clone, Serialize)]
+struct FindingView {
+    what: String,
+    ok: bool,
+    problem: Option<String>,
+    messages: Option<u32>,
+    consumers: Option<u32>,
+}
+
+impl Schema for CheckView {
+    const SCHEMA: &'static str = "longshore.broker-check/1";
+}
+
 /// Does what was asked for.
-pub(crate) fn run(command: &BrokerCommand, global: &Global) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &BrokerCommand, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
     match command {
         BrokerCommand::Check(args) => {
             let home = Home::find(global.dir.as_deref())?;
             let file = ConfigFile::read(args.config.as_deref(), &home.config_file())?;
-            check(&BrokerSettings::new(file.broker, &args.broker)?)
+            let agents = args.agents.clone().or(file.server.agents).unwrap_or_default();
+            check(&BrokerSettings::new(file.broker, &args.broker)?, agents, printer)
         }
-        BrokerCommand::Definitions(args) => definitions(&args.agents, args.queue_type),
-        BrokerCommand::Conf => conf(),
+        BrokerCommand::Definitions(args) => definitions(&args.agents, args.queue_type, printer),
+        BrokerCommand::Conf => conf(printer),
     }
 }
 
-/// TO WIRE: reaches the broker and prints what was found.
-fn check(settings: &BrokerSettings) -> Result<Exit, Failure> {
-    tracing::debug!(url = %settings.url, "Would check.");
-    Err(NotWired { command: "broker check" }.into())
+/// Reaches the broker and prints what was found.
+fn check(settings: &BrokerSettings, agents: Vec<AgentId>, printer: &Printer) -> Result<Exit, Failure> {
+    let config = settings.transport(Role::Server { agents: agents.clone() }, QueueType::Quorum)?;
+    let found = serving::run(|_| async move { link::amqp::check(&config, &agents).await })?;
+    let url = settings.url.to_string();
+    let findings = found.map_err(|error| {
+        let next = "check the address and the login, and whether RabbitMQ runs: `rabbitmq-diagnostics check_port_connectivity`";
+        let state = "nothing was changed; a server and its agents would go on and keep their messages in their journals";
+        Failure::words(Exit::Unreachable, format!("the broker {url} cannot be used: {error}"), state, next)
+    })?;
+    let findings: Vec<FindingView> = findings
+        .into_iter()
+        .map(|finding| FindingView {
+            what: finding.what,
+            ok: finding.problem.is_none(),
+            problem: finding.problem,
+            messages: finding.messages,
+            consumers: finding.consumers,
+        })
+        .collect();
+    let ok = findings.iter().all(|finding| finding.ok);
+    let columns = [Column::new("WHAT"), Column::new("STATE"), Column::number("MESSAGES"), Column::number("CONSUMERS")];
+    let mut table = Table::new(columns);
+    for finding in &findings {
+        let count = |count: Option<u32>| count.map_or_else(Cell::none, Cell::new);
+        let state = finding.problem.as_ref().map_or_else(|| Cell::new("ok"), Cell::new);
+        table.row([Cell::new(&finding.what), state, count(finding.messages), count(finding.consumers)]);
+    }
+    printer.one(&CheckView { url: url.clone(), ok, findings }, &format!("{url} answers\n"), &table)?;
+    Ok(if ok { Exit::Ok } else { Exit::Failed })
 }
 
-/// TO WIRE: prints definitions.json.
-fn definitions(_agents: &[AgentId], _queue_type: QueueType) -> Result<Exit, Failure> {
-    Err(NotWired { command: "broker definitions" }.into())
+/// Prints definitions.json.
+fn definitions(agents: &[AgentId], queue_type: QueueType, printer: &Printer) -> Result<Exit, Failure> {
+    let definitions = Definitions {
+        topology: Topology { queue_type: queue_type.into(), ..Topology::default() },
+        server: UserLogin { name: "longshore".to_owned(), password: None },
+        administrator: None,
+        agents: agents.iter().map(|agent| (agent.to_string(), AgentUser::Certificate)).collect(),
+    };
+    let text = definitions.to_json().map_err(|error| {
+        Failure::new(Exit::Usage, &error, "nothing was printed", "give other agent names with --agents")
+    })?;
+    printer.text(&text)?;
+    printer.note(
+        "The users have no password: they log in with certificates, or set one with `rabbitmqctl change_password`.",
+    );
+    Ok(Exit::Ok)
 }
 
-/// TO WIRE: prints rabbitmq.conf.
-fn conf() -> Result<Exit, Failure> {
-    Err(NotWired { command: "broker conf" }.into())
+/// Prints rabbitmq.conf.
+fn conf(printer: &Printer) -> Result<Exit, Failure> {
+    let tls = |name: &str| PathBuf::from("/etc/rabbitmq/tls").join(name);
+    let conf = RabbitmqConf {
+        definitions: Some("/etc/rabbitmq/definitions.json".into()),
+        ..RabbitmqConf::tls(TlsListener {
+            address: SocketAddr::from(([0, 0, 0, 0], 5671)),
+            files: TlsFiles { ca: tls("ca.pem"), certificate: tls("server.pem"), key: tls("server.key") },
+            client_certificate: ClientCertificate::Required,
+        })
+    };
+    let text = conf.render().map_err(|error| {
+        Failure::new(Exit::Failed, &error, "nothing was printed", "report this: the built-in settings should be valid")
+    })?;
+    printer.text(&text)?;
+    Ok(Exit::Ok)
 }

@@ -1,15 +1,34 @@
 //! `longshore dev`: a broker, a server and agents in the foreground, everything in the home folder. For trying things out; nothing
-//! here is meant to be reached from other machines.
+//! here is meant to be reached from other machines. What dies is started again, so that anything may be killed.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
+use broker_config::node::{Node, NodeError, NodeOptions, default_cache, ensure};
 use clap::Args;
+use server::api::Access;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::args::Global;
+use crate::config::{BrokerUrl, SettingsError};
 use crate::exit::Exit;
-use crate::failure::{Failure, NotWired};
+use crate::failure::Failure;
 use crate::home::Home;
 use crate::logging;
+use crate::output::Printer;
+use crate::serving::{self, stopped};
+
+/// How long what died stays dead. Long enough to be seen.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// How long a process may take to end when asked to.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How often the broker is looked after, and the server asked whether it is ready.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Arguments of `longshore dev`.
 #[derive(Debug, Args)]
@@ -28,16 +47,243 @@ pub(crate) struct DevArgs {
     listen: SocketAddr,
 }
 
-/// Runs everything.
-pub(crate) fn run(args: &DevArgs, global: &Global) -> Result<Exit, Failure> {
-    let home = Home::find(global.dir.as_deref())?;
-    logging::start(global);
-    serve(&home, args)
+/// One of the processes.
+#[derive(Debug, Clone)]
+struct Part {
+    name: String,
+    arguments: Vec<String>,
 }
 
-/// TO WIRE: runs everything in that home folder, and returns when it has stopped.
-fn serve(home: &Home, args: &DevArgs) -> Result<Exit, Failure> {
-    tracing::debug!(home = %home.path().display(), agents = args.agents, slots = args.slots, listen = %args.listen,
-        own_broker = args.broker_url.is_none(), "Would start.");
-    Err(NotWired { command: "dev" }.into())
+/// Why a part of the development set-up does not work.
+#[derive(Debug, thiserror::Error)]
+enum DevError {
+    /// The private broker does not start.
+    #[error("the private broker does not work")]
+    Node(#[from] NodeError),
+    /// There is no RabbitMQ and none could be fetched.
+    #[error("there is no RabbitMQ")]
+    Install(#[from] broker_config::node::InstallError),
+    /// A process cannot be started.
+    #[error("the {name} cannot be started")]
+    Spawn {
+        /// Which part.
+        name: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The server ended before it was ready.
+    #[error("the server ended before it was ready; its own words are above")]
+    Server,
+}
+
+impl From<DevError> for Failure {
+    fn from(error: DevError) -> Self {
+        let next = match &error {
+            DevError::Node(_) => {
+                "look at the last lines above and at the broker's log in the home folder, under broker/"
+            }
+            DevError::Install(_) => "sudo apt-get install rabbitmq-server, or name a broker with --broker-url",
+            DevError::Spawn { .. } => "look at the limits of this user's processes",
+            DevError::Server => "mend what it says, then start again",
+        };
+        Self::new(Exit::Unreachable, &error, "everything was stopped again; what was journaled is kept", next)
+    }
+}
+
+/// Runs everything.
+pub(crate) fn run(args: &DevArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let home = match &global.dir {
+        Some(dir) => Home::find(Some(dir))?,
+        // A checkout's own folder, never the user's real data.
+        None => Home::find(Some(std::path::Path::new(".longshore")))?,
+    };
+    logging::start(global);
+    let given = args.broker_url.as_deref().map(str::parse::<BrokerUrl>).transpose();
+    given.map_err(SettingsError::from)?;
+    serving::run(|stop| serve(&home, args, printer, stop))?
+}
+
+async fn serve(home: &Home, args: &DevArgs, printer: &Printer, stop: watch::Receiver<bool>) -> Result<Exit, Failure> {
+    let (url, node) = match &args.broker_url {
+        Some(url) => (url.clone(), None),
+        None => {
+            let node = start_broker(home.broker_dir(), printer).await?;
+            (node.url(), Some(node))
+        }
+    };
+    let parts = parts(home, args);
+    let mut tasks = JoinSet::new();
+    let (ended, mut server_ended) = watch::channel(false);
+    for part in parts {
+        let ended = (part.name == "server").then(|| ended.clone());
+        tasks.spawn(look_after(part, url.clone(), stop.clone(), ended));
+    }
+    drop(ended);
+    let outcome = tokio::select! {
+        access = ready(home.access_file(), stop.clone()) => Ok(access),
+        _ = server_ended.wait_for(|ended| *ended) => Err(DevError::Server),
+    };
+    if let Ok(Some(access)) = &outcome {
+        announce(printer, home, args, access);
+    }
+    let broker = tokio::spawn(keep_broker(node, stop.clone()));
+    let mut stopping = stop;
+    if outcome.is_ok() {
+        stopped(&mut stopping).await;
+        while tasks.join_next().await.is_some() {}
+    }
+    tasks.shutdown().await;
+    if outcome.is_err() {
+        broker.abort();
+    }
+    // Dropping the node ends the broker.
+    drop(broker.await);
+    outcome?;
+    printer.note("Stopped. Everything is kept in the home folder; `longshore dev` goes on from there.");
+    Ok(Exit::Ok)
+}
+
+async fn start_broker(dir: PathBuf, printer: &Printer) -> Result<Node, DevError> {
+    printer.note("Starting a private RabbitMQ on loopback …");
+    let (notes, mut progress) = tokio::sync::mpsc::unbounded_channel();
+    let starting = tokio::task::spawn_blocking(move || -> Result<Node, DevError> {
+        let installation = ensure(&default_cache(), &mut |step| drop(notes.send(step.to_string())))?;
+        let mut node = Node::create(&dir, installation, NodeOptions::default())?;
+        node.start()?;
+        Ok(node)
+    });
+    while let Some(note) = progress.recv().await {
+        printer.note(&format!("  {note}"));
+    }
+    starting.await.expect("starting a broker reports its failures instead of panicking")
+}
+
+/// Keeps the broker running until told to stop, then stops it.
+async fn keep_broker(node: Option<Node>, mut stop: watch::Receiver<bool>) {
+    let Some(mut node) = node else { return };
+    loop {
+        let stopping = tokio::time::timeout(LOOK_EVERY, stopped(&mut stop)).await.is_ok();
+        let kept = tokio::task::spawn_blocking(move || {
+            if stopping {
+                report(node.stop().map(|_| ()));
+            } else if !node.is_running() {
+                tracing::warn!("The broker is gone; it is started again.");
+                report(node.start());
+            }
+            node
+        });
+        match kept.await {
+            Ok(kept) if !stopping => node = kept,
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+fn report(outcome: Result<(), NodeError>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "The private broker does not do as it should.");
+    }
+}
+
+fn parts(home: &Home, args: &DevArgs) -> Vec<Part> {
+    let dir = home.path().display().to_string();
+    let names: Vec<String> = (1..=args.agents).map(|number| format!("a{number}")).collect();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let listen = args.listen.to_string();
+    let mut parts = vec![Part {
+        name: "server".to_owned(),
+        arguments: words(&["server", "run", "--dir", &dir, "--listen", &listen, "--agents", &names.join(",")]),
+    }];
+    let slots = args.slots.to_string();
+    for name in names {
+        let arguments = words(&["agent", "run", "--dir", &dir, "--name", &name, "--slots", &slots]);
+        parts.push(Part { name, arguments });
+    }
+    parts
+}
+
+/// Runs one part until told to stop, and again whenever it dies. `ended` is told when it ends by itself.
+async fn look_after(part: Part, url: String, mut stop: watch::Receiver<bool>, ended: Option<watch::Sender<bool>>) {
+    loop {
+        match spawn(&part, &url) {
+            Ok(mut child) => {
+                let lines = child.stderr.take().map(|stderr| tokio::spawn(pass_on(part.name.clone(), stderr)));
+                let status = tokio::select! {
+                    status = child.wait() => status,
+                    () = stopped(&mut stop) => return end(&mut child).await,
+                };
+                if let Some(lines) = lines {
+                    drop(lines.await);
+                }
+                tracing::warn!(name = %part.name, status = ?status.ok(), "A process ended; it is started again.");
+            }
+            Err(error) => tracing::error!(name = %part.name, %error, "A process cannot be started; tried again."),
+        }
+        if let Some(ended) = &ended {
+            ended.send_replace(true);
+        }
+        if tokio::time::timeout(RESTART_AFTER, stopped(&mut stop)).await.is_ok() {
+            return;
+        }
+    }
+}
+
+fn spawn(part: &Part, url: &str) -> Result<Child, DevError> {
+    let spawned = |source| DevError::Spawn { name: part.name.clone(), source };
+    let program = std::env::current_exe().map_err(spawned)?;
+    let mut command = Command::new(program);
+    // The password goes through the environment: others can see a process's arguments.
+    command.args(&part.arguments).env("LONGSHORE_BROKER_URL", url).env_remove("LONGSHORE_CONFIG");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
+    command.spawn().map_err(spawned)
+}
+
+/// Asks a process to end, and ends it if it does not.
+async fn end(child: &mut Child) {
+    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+        // It may have ended meanwhile, which is what is wanted.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if tokio::time::timeout(STOP_LIMIT, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}
+
+/// Passes on what a process says, with its name before each line.
+async fn pass_on(name: String, stderr: tokio::process::ChildStderr) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        eprintln!("{name:>6} │ {line}");
+    }
+}
+
+/// Waits until the server answers.
+async fn ready(path: PathBuf, mut stop: watch::Receiver<bool>) -> Option<Access> {
+    loop {
+        if let Ok(access) = Access::read(&path)
+            && answers(&access.url).await
+        {
+            return Some(access);
+        }
+        if tokio::time::timeout(LOOK_EVERY, stopped(&mut stop)).await.is_ok() {
+            return None;
+        }
+    }
+}
+
+async fn answers(url: &str) -> bool {
+    let health = format!("{url}/healthz");
+    tokio::task::spawn_blocking(move || ureq::get(&health).call().is_ok()).await.unwrap_or(false)
+}
+
+fn announce(printer: &Printer, home: &Home, args: &DevArgs, access: &Access) {
+    let dir = home.path().display();
+    printer.note(&format!(
+        "Ready: server at {}, {} agents, everything in {dir}. Ctrl-C stops it all.\n\
+         In another terminal, from this folder:\n\
+         \x20 longshore --dir {dir} fleet list\n\
+         \x20 longshore --dir {dir} job run FILE.toml --follow\n\
+         \x20 longshore --dir {dir} journal list --endpoint a1",
+        access.url, args.agents
+    ));
 }

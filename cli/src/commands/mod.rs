@@ -14,6 +14,7 @@ mod job_logs;
 mod job_run;
 mod job_show;
 pub(crate) mod journal;
+mod journal_print;
 pub(crate) mod reconcile;
 pub(crate) mod server_run;
 pub(crate) mod version;

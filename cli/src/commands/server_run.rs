@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use link::amqp::Role;
+use link::session::Config;
 use messages::AgentId;
+use server::api::BindError;
+use server::{ServerConfig, ServerError};
 
 use crate::args::Global;
 use crate::config::{BrokerFlags, ConfigFile, QueueType, ServerFlags, ServerSettings};
 use crate::exit::Exit;
-use crate::failure::{Failure, NotWired};
+use crate::failure::Failure;
 use crate::home::Home;
-use crate::logging;
+use crate::{logging, serving};
 
 /// Arguments of `longshore server run`.
 #[derive(Debug, Args)]
@@ -42,7 +46,40 @@ pub(crate) fn run(args: &ServerRunArgs, global: &Global) -> Result<Exit, Failure
     serve(&home, settings)
 }
 
-/// TO WIRE: runs the server with these settings in that home folder, and returns when it has stopped.
-fn serve(_home: &Home, _settings: ServerSettings) -> Result<Exit, Failure> {
-    Err(NotWired { command: "server run" }.into())
+/// Runs the server with these settings in that home folder, and returns when it has stopped.
+fn serve(home: &Home, settings: ServerSettings) -> Result<Exit, Failure> {
+    let role = Role::Server { agents: settings.agents.clone() };
+    let broker = settings.broker.transport(role, settings.queue_type)?;
+    let config = ServerConfig {
+        dir: home.server_dir(),
+        agents: settings.agents.into_iter().collect(),
+        listen: settings.listen.to_string(),
+        broker_url: settings.broker.url.to_string(),
+        session: Config::default(),
+    };
+    let agents = config.agents.len();
+    serving::run(|shutdown| async move {
+        let transport = |end, stop| link::amqp::start(broker, end, stop);
+        let ready = |url: &str| tracing::info!(%url, agents, "The server is ready.");
+        server::run(config, transport, shutdown, ready).await
+    })?
+    .map_err(|error| failure(&error))?;
+    Ok(Exit::Ok)
+}
+
+fn failure(error: &ServerError) -> Failure {
+    let state = "the server is not running; whatever it acknowledged is in its journal";
+    let (exit, next) = match error {
+        ServerError::Start(error) => serving::start_failure(error),
+        ServerError::Bind(BindError::InUse { .. }) => {
+            (Exit::Config, "stop the other process, or give another address with --listen (port 0 takes a free one)")
+        }
+        ServerError::Bind(_) => (Exit::Config, "give --listen 127.0.0.1:7766"),
+        ServerError::Access(_) => (Exit::Config, "remove the file, or correct its owner and mode; it is written anew"),
+        ServerError::Logs { .. } => (Exit::Config, "look at the folder's owner and mode, and at the disk"),
+        ServerError::Books(_) => (Exit::Damaged, "run `longshore journal verify`"),
+        ServerError::Token(_) => (Exit::Failed, "start again"),
+        ServerError::Run(error) => serving::run_failure(error),
+    };
+    Failure::new(exit, error, state, next)
 }

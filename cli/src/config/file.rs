@@ -42,7 +42,7 @@ pub(crate) struct ConfigFile {
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BrokerSection {
-    /// Its address. Default: `amqp://127.0.0.1:5672`.
+    /// Its address. Default: `amqp://guest:guest@127.0.0.1:5672`.
     pub(crate) url: Option<BrokerUrl>,
     /// PEM file of the authority that signed its certificate. Default: none.
     pub(crate) ca: Option<PathBuf>,

@@ -5,5 +5,8 @@ mod broker_url;
 mod file;
 mod settings;
 
+pub(crate) use broker_url::BrokerUrl;
 pub(crate) use file::ConfigFile;
-pub(crate) use settings::{AgentSettings, BrokerFlags, BrokerSettings, QueueType, ServerFlags, ServerSettings};
+pub(crate) use settings::{
+    AgentSettings, BrokerFlags, BrokerSettings, QueueType, ServerFlags, ServerSettings, SettingsError,
+};

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use link::amqp::{AmqpConfig, ConfigError, Role, TlsFiles};
 use messages::AgentId;
 use serde::Deserialize;
 
@@ -16,7 +17,7 @@ use crate::failure::Failure;
 /// Where the API listens when nothing is said.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7766);
 /// The broker when nothing is said: the one on this machine.
-const BROKER_DEFAULT: &str = "amqp://127.0.0.1:5672";
+const BROKER_DEFAULT: &str = "amqp://guest:guest@127.0.0.1:5672";
 /// Runs at once when nothing is said.
 const SLOTS_DEFAULT: u16 = 2;
 /// Runs at once. Each has a process and two files open per step; more belongs on more machines.
@@ -32,11 +33,20 @@ pub(crate) enum QueueType {
     Classic,
 }
 
+impl From<QueueType> for broker_config::QueueType {
+    fn from(queue_type: QueueType) -> Self {
+        match queue_type {
+            QueueType::Quorum => Self::Quorum,
+            QueueType::Classic => Self::Classic,
+        }
+    }
+}
+
 /// How to reach the broker, as flags.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct BrokerFlags {
     /// The broker's address, amqp:// or amqps://. Put a password into the variable or the configuration file: others can
-    /// see a process's flags [default: amqp://127.0.0.1:5672]
+    /// see a process's flags [default: amqp://guest:guest@127.0.0.1:5672]
     #[arg(long, env = "LONGSHORE_BROKER_URL", hide_env_values = true, value_name = "URL")]
     pub(crate) broker_url: Option<String>,
     /// PEM file of the authority that signed the broker's certificate
@@ -65,6 +75,9 @@ pub(crate) enum SettingsError {
         /// The slots that were asked for.
         slots: u16,
     },
+    /// The transport's settings or files are wrong.
+    #[error("the connection to the broker cannot be set up")]
+    Transport(#[from] ConfigError),
     /// The agent has no name.
     #[error("the agent has no name")]
     NoName,
@@ -77,10 +90,13 @@ impl From<SettingsError> for Failure {
                 "use amqps:// and --broker-ca FILE, or a tunnel to loopback"
             }
             SettingsError::BrokerUrl(_) => {
-                "write for example amqps://USER:PASSWORD@mq.example:5671, or amqp://127.0.0.1:5672"
+                "write for example amqps://USER:PASSWORD@mq.example:5671, or amqp://USER:PASSWORD@127.0.0.1:5672"
             }
             SettingsError::HalfIdentity => "give --broker-client-cert FILE and --broker-client-key FILE, or neither",
             SettingsError::Slots { .. } => "give --slots N within that range",
+            SettingsError::Transport(_) => {
+                "look at the broker's address and at the --broker-ca and --broker-client-* files"
+            }
             SettingsError::NoName => "give --name NAME, or name under [agent] in the configuration",
         };
         Self::new(Exit::Config, &error, "nothing was started", next)
@@ -110,6 +126,24 @@ pub(crate) struct BrokerSettings {
 }
 
 impl BrokerSettings {
+    /// What the transport needs, its files read and checked.
+    ///
+    /// # Errors
+    /// [`SettingsError::Transport`]
+    pub(crate) fn transport(&self, role: Role, queue_type: QueueType) -> Result<AmqpConfig, SettingsError> {
+        let identity = self.identity.as_ref();
+        let client = identity.map(|identity| (identity.certificate.clone(), identity.key.clone()));
+        let config = AmqpConfig {
+            url: self.url.transport().clone(),
+            tls: TlsFiles { ca: self.ca.clone(), client },
+            role,
+            queue_type: queue_type.into(),
+            proxy: None,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
     /// Puts the section of the file and the flags together.
     ///
     /// # Errors
@@ -215,18 +249,18 @@ mod tests {
             (settings.listen, settings.queue_type, settings.broker.given),
             (LISTEN_DEFAULT, QueueType::Quorum, false)
         );
-        let text = "[server]\nlisten='127.0.0.1:1'\nagents=['b','a','b']\n[broker]\nurl='amqp://localhost'\nca='f'";
+        let text = "[server]\nlisten='127.0.0.1:1'\nagents=['b','a','b']\n[broker]\nurl='amqp://u:p@localhost'\nca='f'";
         let settings = ServerSettings::new(file(text), &none, ServerFlags::default()).unwrap();
         assert_eq!((settings.listen.port(), settings.agents.len(), settings.broker.given), (1, 2, true));
         let flags = BrokerFlags {
-            broker_url: Some("amqp://127.0.0.1:9".into()),
+            broker_url: Some("amqp://u:p@127.0.0.1:9".into()),
             broker_ca: Some("g".into()),
             ..BrokerFlags::default()
         };
         let listen = Some("127.0.0.1:2".parse().unwrap());
         let settings =
             ServerSettings::new(file(text), &flags, ServerFlags { listen, ..ServerFlags::default() }).unwrap();
-        assert_eq!((settings.listen.port(), settings.broker.url.reveal()), (2, "amqp://127.0.0.1:9"));
+        assert_eq!((settings.listen.port(), settings.broker.url.transport().port()), (2, 9));
         assert_eq!(settings.broker.ca, Some("g".into()));
     }
 
@@ -238,7 +272,7 @@ mod tests {
         let none = BrokerFlags::default();
         assert!(matches!(AgentSettings::new(file(""), &none, None, None), Err(SettingsError::NoName)));
         assert!(matches!(AgentSettings::new(file(""), &none, name(), Some(0)), Err(SettingsError::Slots { slots: 0 })));
-        let remote = BrokerFlags { broker_url: Some("amqp://mq.example".into()), ..none };
+        let remote = BrokerFlags { broker_url: Some("amqp://u:p@mq.example".into()), ..none };
         assert!(matches!(AgentSettings::new(file(""), &remote, name(), None), Err(SettingsError::BrokerUrl(_))));
     }
 }

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod backoff;
+mod check;
 mod config;
 mod consume;
 mod dial;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use check::{CheckError, Finding, check};
 pub use config::{AmqpConfig, ConfigError, Role, TlsFiles};
 pub use proxy::{Proxy, ProxyError};
 pub use url::{BrokerUrl, Scheme, UrlError};

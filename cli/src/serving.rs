@@ -1,0 +1,93 @@
+//! What the long-running commands share: the runtime, the signals that end them, and what to do when they cannot run.
+
+use std::future::Future;
+
+use journal::OpenError;
+use link::{RunError, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Runtime threads. The work is short and asynchronous; what blocks has threads of its own.
+const THREADS: usize = 2;
+
+/// Runs a service until it ends, or until SIGTERM or SIGINT asks it to. A second signal ends the process at once.
+///
+/// # Errors
+/// When the system gives no runtime or no signals.
+pub(crate) fn run<F, Fut, T>(service: F) -> Result<T, Failure>
+where
+    F: FnOnce(watch::Receiver<bool>) -> Fut,
+    Fut: Future<Output = T>,
+{
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Failed, &error, "nothing was started", "look at the limits of this user's processes")
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let runtime = runtime.map_err(failed)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            for asked in ["Stopping.", "Stopping at once."] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("{asked}");
+                if stop.send_replace(true) {
+                    std::process::exit(i32::from(Exit::Interrupted.code()));
+                }
+            }
+        });
+        Ok(service(stopping).await)
+    })
+}
+
+/// Returns when the process is to stop.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// What to do when an endpoint does not start.
+pub(crate) fn start_failure(error: &StartError) -> (Exit, &'static str) {
+    match error {
+        StartError::Journal(error) => open_failure(error),
+        StartError::Run(error) => run_failure(error),
+        StartError::Random(_) => (Exit::Failed, "start again"),
+    }
+}
+
+fn open_failure(error: &OpenError) -> (Exit, &'static str) {
+    match error {
+        OpenError::Io { .. } => (Exit::Config, "look at the folder's owner and mode, and at the disk"),
+        OpenError::Owner { .. } => {
+            (Exit::NotAllowed, "run as the folder's owner, or give another home folder with --dir")
+        }
+        OpenError::Locked { .. } => {
+            (Exit::Config, "it is running already: use that process, stop it, or give another home folder with --dir")
+        }
+        OpenError::Endpoint { .. } => (Exit::Config, "give every endpoint a folder of its own"),
+        OpenError::Store { .. }
+        | OpenError::Row { .. }
+        | OpenError::Illegal { .. }
+        | OpenError::Shorter { .. }
+        | OpenError::HighWater { .. } => {
+            (Exit::Damaged, "change nothing in the folder; run `longshore journal verify --offline` on a copy of it")
+        }
+    }
+}
+
+/// What to do when an endpoint stopped by itself.
+pub(crate) fn run_failure(error: &RunError) -> (Exit, &'static str) {
+    match error {
+        RunError::Journal(_) | RunError::Read(_) => {
+            (Exit::Damaged, "look at the disk, then start again: opening the journal verifies it")
+        }
+        RunError::Transport => (Exit::Failed, "start again; if it happens again, report it with the log"),
+    }
+}
