@@ -12,13 +12,17 @@ const VARIABLE: &str = "LONGSHORE_LOG";
 /// Starts logging for a process that serves. May be called once; a second call changes nothing.
 pub(crate) fn start(global: &Global) {
     let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "info",
-        (false, 1) => "debug,lapin=info",
-        (false, _) => "trace,lapin=debug",
+        (true, _) => "error,lapin=off",
+        (false, 0) => "info,lapin=off",
+        (false, 1) => "debug,lapin=warn",
+        (false, _) => "trace,lapin=info",
     };
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let colours = !global.no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_target(global.verbose > 0)
+        .with_writer(std::io::stderr)
+        .try_init();
 }

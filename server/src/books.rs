@@ -1,5 +1,5 @@
-//! The server's jobs and runs in memory: its journal's rows, decoded, and what is looked up by them. Changed only after the
-//! rows are on stable storage.
+//! The server's jobs and runs in memory: its journal's rows, decoded, and what is looked up by them. What they show is on
+//! stable storage: as rows, or as messages received whose rows are being written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,7 +83,7 @@ impl Books {
         runs.into_iter().for_each(|run| self.add_run(run));
     }
 
-    /// Replaces a run by what is now on stable storage.
+    /// Replaces a run by what it has become.
     pub(crate) fn replace(&mut self, run: RunRow) {
         let (job, was) = (run.job, self.is_over(run.job));
         self.runs.insert(run.id, run);
@@ -96,6 +96,9 @@ impl Books {
     #[must_use]
     pub(crate) fn to_forget(&self) -> Vec<(JobId, Vec<RunId>)> {
         let excess = self.ended.saturating_sub(ENDED_JOBS_MAX);
+        if excess == 0 {
+            return Vec::new();
+        }
         let over = self.order.iter().filter(|(_, id)| self.is_over(*id)).take(excess);
         over.filter_map(|(_, id)| Some((*id, self.jobs.get(id)?.runs.clone()))).collect()
     }

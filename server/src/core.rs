@@ -78,27 +78,15 @@ impl Core {
         self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn run(&self, id: RunId) -> Option<RunRow> {
-        self.books().run(id).cloned()
-    }
-
-    pub(crate) fn run_of_message(&self, message: MessageId) -> Option<RunRow> {
-        self.books().run_of_message(message).cloned()
-    }
-
     /// Says that there is something new to see.
     pub(crate) fn notice(&self) {
         self.0.revision.send_modify(|revision| *revision += 1);
     }
 
-    /// Takes in runs that have changed on stable storage, and forgets the oldest jobs beyond the limit.
-    pub(crate) async fn changed(&self, runs: impl Iterator<Item = RunRow>) {
-        let excess = {
-            let mut books = self.books();
-            runs.for_each(|run| books.replace(run));
-            books.to_forget()
-        };
+    /// Says that reports were taken in, and forgets the oldest jobs beyond the limit.
+    pub(crate) async fn taken_in(&self) {
         self.notice();
+        let excess = self.books().to_forget();
         for (job, runs) in excess {
             let mut rows = vec![Change::DeleteApp(JobRow::key(job))];
             rows.extend(runs.iter().map(|run| Change::DeleteApp(RunRow::key(*run))));

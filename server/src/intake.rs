@@ -1,5 +1,4 @@
-//! Taking in what agents report. A batch of messages, the runs they change and the answers to them are one transaction; the
-//! books change after it.
+//! Taking in what agents report. A batch of messages, the runs they change and the answers to them are one transaction.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +8,7 @@ use link::{SubmitError, Work, WorkItem, wall_ms};
 use messages::{AgentId, Body, EndpointId, MessageId, RunId};
 use uuid::Uuid;
 
+use crate::books::Books;
 use crate::core::Core;
 use crate::records::{ReportError, RunRow};
 
@@ -29,29 +29,36 @@ pub(crate) async fn run(core: Core) {
 }
 
 async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
-    let mut changed: BTreeMap<RunId, RunRow> = BTreeMap::new();
     let mut transaction = Transaction::default();
-    for item in &work.items {
-        match understand(core, &work.peer, item, &mut changed) {
-            Ok(()) => transaction.apply.push(item.settle()),
-            Err(reason) => {
-                tracing::warn!(peer = %work.peer, seq = %item.message.header.seq, %reason, "A message was refused.");
-                let (applied, refusal) = item.refuse(MessageId::new(Uuid::now_v7()), &reason);
-                transaction.apply.push(applied);
-                transaction.send.extend(refusal);
+    {
+        // What the messages say is on stable storage already, so the books may show it before this transaction is. And the
+        // next batch of the same agent, which comes as soon as this one is handed over, must find it there.
+        let mut books = core.books();
+        let mut changed: BTreeMap<RunId, RunRow> = BTreeMap::new();
+        for item in &work.items {
+            match understand(&books, &work.peer, item, &mut changed) {
+                Ok(()) => transaction.apply.push(item.settle()),
+                Err(reason) => {
+                    tracing::warn!(peer = %work.peer, seq = %item.message.header.seq, %reason, "A message was refused.");
+                    let (applied, refusal) = item.refuse(MessageId::new(Uuid::now_v7()), &reason);
+                    transaction.apply.push(applied);
+                    transaction.send.extend(refusal);
+                }
             }
         }
+        for run in changed.into_values() {
+            transaction.rows.push(put_app(RunRow::key(run.id), run.encode()));
+            books.replace(run);
+        }
     }
-    let rows = changed.values().map(|run| put_app(RunRow::key(run.id), run.encode()));
-    transaction.rows.extend(rows);
     core.endpoint().transact(transaction).await?;
-    core.changed(changed.into_values()).await;
+    core.taken_in().await;
     Ok(())
 }
 
 /// Works out what a message means, on copies of the runs. The error is the reason to refuse it.
 fn understand(
-    core: &Core,
+    books: &Books,
     peer: &EndpointId,
     item: &WorkItem,
     changed: &mut BTreeMap<RunId, RunRow>,
@@ -60,18 +67,18 @@ fn understand(
     let agent = peer.agent().ok_or("only agents report")?;
     match body {
         Body::StepChanged(report) => {
-            let run = editable(core, agent, report.run, changed).map_err(|error| error.to_string())?;
+            let run = editable(books, agent, report.run, changed).map_err(|error| error.to_string())?;
             run.step_changed(report).map_err(|error| error.to_string())
         }
         Body::RunFinished(report) => {
-            let run = editable(core, agent, report.run, changed).map_err(|error| error.to_string())?;
+            let run = editable(books, agent, report.run, changed).map_err(|error| error.to_string())?;
             run.finished(&report.end, wall_ms()).map_err(|error| error.to_string())
         }
         Body::Refusal(refusal) => {
-            let known = core.run_of_message(refusal.message).filter(|run| run.agent == *agent);
+            let known = books.run_of_message(refusal.message).filter(|run| run.agent == *agent);
             match known {
                 Some(run) => {
-                    changed.entry(run.id).or_insert(run).refused(&refusal.reason, wall_ms());
+                    changed.entry(run.id).or_insert_with(|| run.clone()).refused(&refusal.reason, wall_ms());
                     Ok(())
                 }
                 None => Err("the refused message started no run of this agent".to_owned()),
@@ -82,7 +89,7 @@ fn understand(
 }
 
 fn editable<'a>(
-    core: &Core,
+    books: &Books,
     agent: &AgentId,
     run: RunId,
     changed: &'a mut BTreeMap<RunId, RunRow>,
@@ -91,8 +98,8 @@ fn editable<'a>(
     match changed.entry(run) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => {
-            let known = core.run(run).filter(|row| row.agent == *agent);
-            known.map(|row| entry.insert(row)).ok_or(ReportError::UnknownRun { run })
+            let known = books.run(run).filter(|row| row.agent == *agent);
+            known.map(|row| entry.insert(row.clone())).ok_or(ReportError::UnknownRun { run })
         }
     }
 }

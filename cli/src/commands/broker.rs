@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use broker_config::Topology;
+use broker_config::node::Node;
 use broker_config::render::{
     AgentUser, ClientCertificate, Definitions, RabbitmqConf, TlsFiles, TlsListener, UserLogin,
 };
@@ -14,7 +15,7 @@ use serde::Serialize;
 use server::views::Schema;
 
 use crate::args::Global;
-use crate::config::{BrokerFlags, BrokerSettings, ConfigFile, QueueType};
+use crate::config::{BrokerFlags, BrokerSettings, ConfigFile, QueueType, SettingsError};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::home::Home;
@@ -88,7 +89,14 @@ pub(crate) fn run(command: &BrokerCommand, global: &Global, printer: &Printer) -
             let home = Home::find(global.dir.as_deref())?;
             let file = ConfigFile::read(args.config.as_deref(), &home.config_file())?;
             let agents = args.agents.clone().or(file.server.agents).unwrap_or_default();
-            check(&BrokerSettings::new(file.broker, &args.broker)?, agents, printer)
+            let mut settings = BrokerSettings::new(file.broker, &args.broker)?;
+            // Nobody named a broker, but this home folder has its own.
+            if !settings.given
+                && let Ok(Some(node)) = Node::find(&home.broker_dir())
+            {
+                settings.url = node.url.parse().map_err(SettingsError::from)?;
+            }
+            check(&settings, agents, printer)
         }
         BrokerCommand::Definitions(args) => definitions(&args.agents, args.queue_type, printer),
         BrokerCommand::Conf => conf(printer),

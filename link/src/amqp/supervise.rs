@@ -71,7 +71,7 @@ impl Supervisor {
             };
             let wait = self.backoff.next(failure.trouble());
             let reason = format!("{failure}; the next attempt is in {:.1} s", wait.as_secs_f64());
-            tracing::warn!(broker = %self.config.url, %reason, "not connected to the broker");
+            tracing::debug!(broker = %self.config.url, %reason, "not connected to the broker");
             let events = self.events.clone();
             let told = self.while_down(events.send(WireEvent::Down { reason })).await;
             if !matches!(told, Ok(Ok(()))) || self.while_down(sleep(wait)).await.is_err() {
@@ -89,7 +89,7 @@ impl Supervisor {
         };
         self.connection += 1;
         let since = Instant::now();
-        tracing::info!(broker = %config.url, connection = self.connection, "connected to the broker");
+        tracing::debug!(broker = %config.url, connection = self.connection, "connected to the broker");
         let events = self.events.clone();
         let up = WireEvent::Up { connection: self.connection };
         self.while_down(events.send(up)).await?.map_err(|_| Stop)?;
