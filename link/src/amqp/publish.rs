@@ -32,6 +32,10 @@ const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// How long a broker that does not block may owe a confirm. A leader change takes up to 16 s; beyond this it is dead.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 
+/// Publishes that were given up while the library still waits for their confirm. A queue without a leader never answers;
+/// beyond this many only a new connection frees the memory.
+const GIVEN_UP_MAX: usize = 8_192;
+
 /// How often the oldest confirm and the state of the channel are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -66,8 +70,10 @@ pub(super) struct Publisher<'a> {
     answering: FuturesUnordered<Answering>,
     next: Number,
     blocked: bool,
-    /// No confirm is overdue before this: a blocked broker owes none.
-    patience_from: Instant,
+    /// When the broker last answered, or stopped blocking: a blocked broker owes no confirm.
+    heard: Instant,
+    /// Why the channel is dead, once that is known. What was answered before is reported first.
+    failure: Option<Failure>,
 }
 
 /// Opens the channel for publishing.
@@ -96,7 +102,8 @@ impl<'a> Publisher<'a> {
             answering: FuturesUnordered::new(),
             next: 1,
             blocked: false,
-            patience_from: Instant::now(),
+            heard: Instant::now(),
+            failure: None,
         }
     }
 
@@ -108,19 +115,19 @@ impl<'a> Publisher<'a> {
         loop {
             let room = !self.blocked && self.outstanding.len() < WINDOW && self.bytes < WINDOW_BYTES;
             let reports = tokio::select! {
-                Some(answer) = self.answering.next() => self.take_in(answer)?,
+                Some(answer) = self.answering.next() => self.take_in(answer),
                 publish = self.backlog.next(), if room => self.publish(channel, publish)?,
                 (to, what) = self.backlog.refused() => vec![refused(to, what, Refusal::Nacked)],
                 event = connection.next() => self.on_event(event)?,
-                _ = look.tick() => {
-                    self.look(channel)?;
-                    Vec::new()
-                }
+                _ = look.tick() => self.look(channel)?,
             };
             for report in reports {
                 if self.events.send(report).await.is_err() {
                     return Ok(());
                 }
+            }
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
             }
         }
     }
@@ -158,7 +165,7 @@ impl<'a> Publisher<'a> {
         });
         // The first poll hands the frames to the library, so publishes leave in this order.
         match (&mut answering).now_or_never() {
-            Some(answer) => self.take_in(answer),
+            Some(answer) => Ok(self.take_in(answer)),
             None => {
                 self.answering.push(answering);
                 Ok(Vec::new())
@@ -168,8 +175,8 @@ impl<'a> Publisher<'a> {
 
     /// Takes in this answer and all others that are there. An answer to several publishes at once may attach what was
     /// returned to the wrong one of them, so all are looked through before any is reported.
-    fn take_in(&mut self, first: Answer) -> Result<Vec<WireEvent>, Failure> {
-        let mut failure = None;
+    fn take_in(&mut self, first: Answer) -> Vec<WireEvent> {
+        self.heard = Instant::now();
         let mut answered = Vec::new();
         let mut returned = BTreeSet::new();
         let mut answer = Some(first);
@@ -184,10 +191,10 @@ impl<'a> Publisher<'a> {
                     answered.push((number, false));
                 }
                 Ok(Confirmation::NotRequested) => {
-                    failure.get_or_insert(Failure::Broken("the channel gives no confirms".to_owned()));
+                    self.failure.get_or_insert(Failure::Broken("the channel gives no confirms".to_owned()));
                 }
                 Err(error) => {
-                    failure.get_or_insert(Failure::of_life(&error));
+                    self.failure.get_or_insert(Failure::of_life(&error));
                 }
             }
             answer = self.answering.next().now_or_never().flatten();
@@ -204,11 +211,7 @@ impl<'a> Publisher<'a> {
             self.bytes -= done.bytes;
             reports.push(self.report(done, taken));
         }
-        match failure {
-            Some(failure) if reports.is_empty() => Err(failure),
-            // The channel is dead; the next look finds it so, after these were reported.
-            Some(_) | None => Ok(reports),
-        }
+        reports
     }
 
     fn report(&self, done: Outstanding, taken: bool) -> WireEvent {
@@ -234,7 +237,7 @@ impl<'a> Publisher<'a> {
             Some(Event::ConnectionUnblocked) => {
                 tracing::info!("the broker no longer blocks publishing");
                 self.blocked = false;
-                self.patience_from = Instant::now();
+                self.heard = Instant::now();
                 Ok(vec![WireEvent::Blocked(None)])
             }
             Some(Event::Error(error)) => Err(Failure::of_life(&error)),
@@ -243,15 +246,31 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn look(&self, channel: &Channel) -> Result<(), Failure> {
+    /// A broker that answers nothing is dead. One that answers others but not this publish has a queue that is stuck,
+    /// as a queue without a leader is; that must not cost the others their connection.
+    fn look(&mut self, channel: &Channel) -> Result<Vec<WireEvent>, Failure> {
         if !channel.status().connected() {
             return Err(Failure::Broken("the channel for publishing is closed".to_owned()));
         }
-        let Some((_, oldest)) = self.outstanding.first_key_value() else { return Ok(()) };
-        if !self.blocked && oldest.since.max(self.patience_from).elapsed() > CONFIRM_LIMIT {
+        let overdue = |since: Instant| since.elapsed() > CONFIRM_LIMIT;
+        let late = !self.blocked && self.outstanding.first_key_value().is_some_and(|(_, oldest)| overdue(oldest.since));
+        if !late {
+            return Ok(Vec::new());
+        }
+        if overdue(self.heard) || self.answering.len().saturating_sub(self.outstanding.len()) > GIVEN_UP_MAX {
             return Err(Failure::TimedOut { what: "the confirm of a publish", after: CONFIRM_LIMIT });
         }
-        Ok(())
+        let mut reports = Vec::new();
+        while let Some(oldest) = self.outstanding.first_entry() {
+            if !overdue(oldest.get().since) {
+                break;
+            }
+            let done = oldest.remove();
+            tracing::warn!(to = %done.to, what = ?done.what, "the broker confirms others but not this; its queue is stuck");
+            self.bytes -= done.bytes;
+            reports.push(refused(done.to, done.what, Refusal::Nacked));
+        }
+        Ok(reports)
     }
 }
 

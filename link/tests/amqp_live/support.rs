@@ -8,8 +8,10 @@ use broker_config::node::{CACHE_ENV, Node, NodeOptions, ensure};
 use broker_config::render::ClientCertificate;
 use broker_config::{DEAD_QUEUE, QueueType, SERVER_QUEUE};
 use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::options::QueuePurgeOptions;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use link::amqp::{AmqpConfig, Role, TlsFiles};
@@ -188,7 +190,8 @@ impl Endpoint {
     pub(crate) async fn until<T>(&mut self, what: &str, mut pick: impl FnMut(WireEvent) -> Option<T>) -> T {
         soon(what, async {
             loop {
-                let event = self.wire.events.recv().await.unwrap_or_else(|| panic!("the transport ended before {what}"));
+                let event =
+                    self.wire.events.recv().await.unwrap_or_else(|| panic!("the transport ended before {what}"));
                 if let Some(found) = pick(event) {
                     return found;
                 }

@@ -7,7 +7,7 @@ use broker_config::render;
 use futures_util::FutureExt as _;
 use link::amqp::{AmqpConfig, ConfigError, TlsFiles};
 use link::wire::WireEvent;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -40,7 +40,7 @@ pub(crate) struct Pki {
 
 impl Pki {
     pub(crate) fn new(dir: &Path) -> Self {
-        let (authority, foreign) = (authority(), authority());
+        let (authority, foreign) = (authority("ours"), authority("foreign"));
         let ca = write(dir, "ca.pem", &authority.pem());
         let (certificate, key) = signed(dir, "broker", "127.0.0.1", &authority, |_| {});
         let broker = render::TlsFiles { ca, certificate, key };
@@ -54,8 +54,9 @@ impl Pki {
     }
 }
 
-fn authority() -> Authority {
+fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
@@ -69,6 +70,7 @@ fn signed(
 ) -> (PathBuf, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, file);
     change(&mut params);
     let certificate = params.signed_by(&key, issuer).unwrap().pem();
     (write(dir, &format!("{file}.pem"), &certificate), write(dir, &format!("{file}.key"), &key.serialize_pem()))
@@ -105,12 +107,13 @@ fn anonymous() {
     let config = config(&broker, TlsFiles { client: None, ..broker.pki.files() });
     runtime().block_on(async {
         let mut server = Endpoint::start(config);
-        server.until("Down", |event| match event {
-            WireEvent::Down { reason } => Some(eprintln!("{reason}")),
-            WireEvent::Up { .. } => panic!("let in without a certificate"),
-            _ => None,
-        })
-        .await;
+        server
+            .until("Down", |event| match event {
+                WireEvent::Down { reason } => Some(eprintln!("{reason}")),
+                WireEvent::Up { .. } => panic!("let in without a certificate"),
+                _ => None,
+            })
+            .await;
         server.stop().await;
     });
 }
