@@ -70,8 +70,10 @@ pub(super) struct Publisher<'a> {
     answering: FuturesUnordered<Answering>,
     next: Number,
     blocked: bool,
-    /// When the broker last answered, or stopped blocking: a blocked broker owes no confirm.
+    /// When the broker last answered, or stopped blocking.
     heard: Instant,
+    /// When the broker last stopped blocking: until then it owed no confirm.
+    unblocked: Instant,
     /// Why the channel is dead, once that is known. What was answered before is reported first.
     failure: Option<Failure>,
 }
@@ -103,6 +105,7 @@ impl<'a> Publisher<'a> {
             next: 1,
             blocked: false,
             heard: Instant::now(),
+            unblocked: Instant::now(),
             failure: None,
         }
     }
@@ -238,6 +241,7 @@ impl<'a> Publisher<'a> {
                 tracing::info!("the broker no longer blocks publishing");
                 self.blocked = false;
                 self.heard = Instant::now();
+                self.unblocked = self.heard;
                 Ok(vec![WireEvent::Blocked(None)])
             }
             Some(Event::Error(error)) => Err(Failure::of_life(&error)),
@@ -246,13 +250,18 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// A broker that answers nothing is dead. One that answers others but not this publish has a queue that is stuck,
-    /// as a queue without a leader is; that must not cost the others their connection.
     fn look(&mut self, channel: &Channel) -> Result<Vec<WireEvent>, Failure> {
         if !channel.status().connected() {
             return Err(Failure::Broken("the channel for publishing is closed".to_owned()));
         }
-        let overdue = |since: Instant| since.elapsed() > CONFIRM_LIMIT;
+        self.give_up_overdue()
+    }
+
+    /// A broker that answers nothing is dead. One that answers others but not this publish has a queue that is stuck,
+    /// as a queue without a leader is; that must not cost the others their connection.
+    fn give_up_overdue(&mut self) -> Result<Vec<WireEvent>, Failure> {
+        let unblocked = self.unblocked;
+        let overdue = |since: Instant| since.max(unblocked).elapsed() > CONFIRM_LIMIT;
         let late = !self.blocked && self.outstanding.first_key_value().is_some_and(|(_, oldest)| overdue(oldest.since));
         if !late {
             return Ok(Vec::new());
@@ -281,4 +290,56 @@ fn refused(to: EndpointId, what: Published, refusal: Refusal) -> WireEvent {
 /// Which publish came back.
 fn number_of(message: &lapin::message::Delivery) -> Option<Number> {
     message.properties.message_id().as_ref()?.as_str().parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use messages::Seq;
+
+    fn with_publisher(ages: &[u64], heard: u64, check: impl FnOnce(Publisher<'_>)) {
+        let (role, backlog, repairs) = (Role::Server { agents: Vec::new() }, Backlog::default(), Repairs::default());
+        let (events, _kept) = mpsc::channel(1);
+        let mut publisher = Publisher::new(&role, &backlog, &repairs, &events);
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        publisher.heard = ago(heard);
+        publisher.unblocked = ago(1_000);
+        for (number, age) in (1..).zip(ages) {
+            let what = Published::Message(Seq::new(number).unwrap());
+            let done = Outstanding { to: EndpointId::Server, what, bytes: 5, since: ago(*age), returned: false };
+            publisher.outstanding.insert(number, done);
+            publisher.bytes += 5;
+        }
+        check(publisher);
+    }
+
+    #[test]
+    fn a_publish_that_is_overdue_while_others_are_answered_is_refused_alone() {
+        with_publisher(&[40, 35, 20], 5, |mut publisher| {
+            let reports = publisher.give_up_overdue().unwrap();
+            let nacked = |report: &WireEvent| matches!(report, WireEvent::Refused { refusal: Refusal::Nacked, .. });
+            assert!(reports.len() == 2 && reports.iter().all(nacked), "{reports:?}");
+            assert_eq!((publisher.outstanding.len(), publisher.bytes), (1, 5));
+            // Its answer may still come, and is no news then.
+            assert!(publisher.take_in((1, Ok(Confirmation::Ack(None)))).is_empty());
+        });
+    }
+
+    #[test]
+    fn a_broker_that_answers_nothing_is_given_up() {
+        with_publisher(&[35, 20], 31, |mut publisher| {
+            assert!(matches!(publisher.give_up_overdue(), Err(Failure::TimedOut { .. })));
+        });
+    }
+
+    #[test]
+    fn a_broker_that_blocks_owes_nothing_until_it_unblocks() {
+        with_publisher(&[400], 400, |mut publisher| {
+            publisher.on_event(Some(Event::ConnectionBlocked("memory".to_owned()))).unwrap();
+            assert!(publisher.give_up_overdue().unwrap().is_empty());
+            publisher.on_event(Some(Event::ConnectionUnblocked)).unwrap();
+            assert!(publisher.give_up_overdue().unwrap().is_empty());
+        });
+    }
 }
