@@ -135,7 +135,7 @@ fn bad_jobs() -> Result<(), Failed> {
     let path = file.display().to_string();
     let refused = world.cli(&["job", "run", &path])?;
     let said = text(&refused);
-    ensure(refused.status.code() == Some(2) && said.contains("nobody") && said.contains("a1"), said)?;
+    ensure(refused.status.code() == Some(2) && said.contains("nobody") && said.contains("fleet list"), said)?;
     std::fs::write(&file, job("\"a1\""))?;
     let big = format!("big={}", "x".repeat(120_000));
     let refused = world.cli(&["job", "run", &path, "--param", &big])?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 const BASE: Duration = Duration::from_millis(100);
 
 /// The longest wait while the broker is away: an agent is back within this time of the broker.
-const CAP: Duration = Duration::from_secs(15);
+const CAP: Duration = Duration::from_secs(5);
 
 /// The longest wait while the broker refuses us: only a person or the server can mend that, and asking fills its log.
 const REFUSED_CAP: Duration = Duration::from_secs(60);

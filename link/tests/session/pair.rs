@@ -328,7 +328,7 @@ impl Pair {
 
     /// Delivers all that waits, lets the applications work and time pass, until nothing happens any more.
     pub(crate) fn settle(&mut self, hold: bool) {
-        for _ in 0..200_000 {
+        for _ in 0..20_000 {
             let mut idle = true;
             for side in Side::BOTH {
                 while let Some(frame) = self.queues[side.inbox()].pop_front() {
