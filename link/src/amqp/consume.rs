@@ -35,7 +35,8 @@ impl Inbox {
         within(CALL_LIMIT, "setting the prefetch", qos).await?.map_err(|e| Failure::of(&e))?;
         let name = queue.as_str().into();
         let consume = channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = within(CALL_LIMIT, "beginning to consume", consume).await?;
+        let stuck = |_| Failure::Stuck { queue: queue.clone(), after: CALL_LIMIT };
+        let consumer = within(CALL_LIMIT, "beginning to consume", consume).await.map_err(stuck)?;
         let consumer = consumer.map_err(|e| Failure::of_consume(&e, &queue))?;
         Ok(Self { channel, consumer, queue })
     }
