@@ -206,7 +206,11 @@ slots = 4
         for (text, place, what) in [
             ("[brokr]\n", "brokr", "unknown key `brokr`"),
             ("[broker]\nurll = 'x'", "urll", "unknown key `urll`"),
-            ("[broker]\nurl = 'http://u:secret@x'", "'http://u:secret@x'", "a broker URL begins with amqp:// or amqps://"),
+            (
+                "[broker]\nurl = 'http://u:secret@x'",
+                "'http://u:secret@x'",
+                "a broker URL begins with amqp:// or amqps://",
+            ),
             ("[server]\nlisten = 'x'", "'x'", "invalid socket address syntax"),
             ("[server]\nagents = ['A']", "['A']", "agent name `A` may hold only"),
             ("[server]\nqueue_type = 'stream'", "'stream'", "unknown variant `stream`"),
