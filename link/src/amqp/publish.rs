@@ -29,8 +29,9 @@ const WINDOW: usize = 1_024;
 /// Bytes of publishes without a confirm, which wait in the library's memory while a broker is slow.
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a broker that does not block may owe a confirm. A leader change takes up to 16 s; beyond this it is dead.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
+/// How long a broker that does not block may owe a confirm. A leader change takes up to 16 s; beyond this it, or the queue,
+/// is dead.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
 
 /// Publishes that were given up while the library still waits for their confirm. A queue without a leader never answers;
 /// beyond this many only a new connection frees the memory.
@@ -277,6 +278,9 @@ impl<'a> Publisher<'a> {
             let done = oldest.remove();
             tracing::warn!(to = %done.to, what = ?done.what, "the broker confirms others but not this; its queue is stuck");
             self.bytes -= done.bytes;
+            if let (Role::Server { .. }, EndpointId::Agent(agent)) = (self.role, &done.to) {
+                self.repairs.request_anew(agent.clone());
+            }
             reports.push(refused(done.to, done.what, Refusal::Nacked));
         }
         Ok(reports)

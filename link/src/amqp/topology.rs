@@ -1,14 +1,19 @@
 //! What a server declares: on connecting everything, later what turns out to be missing. An agent declares nothing.
-//! Nothing is ever deleted or changed here.
+//!
+//! One thing is deleted: a queue that is there but answers nothing, as a quorum queue may be whose only member came back from
+//! a crash without ever electing itself (seen on RabbitMQ 3.10.8 after SIGKILL within seconds of the declaration). It is made
+//! anew. What was in it is lost, which the journals make good like any other loss.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use broker_config::{ArgValue, Arguments, Binding, Exchange, ExchangeKind, Queue, QueueType, Topology};
+use broker_config::{
+    ArgValue, Arguments, Binding, Exchange, ExchangeKind, Queue, QueueType, Topology, agent_queue_name,
+};
 use futures_util::future::try_join_all;
 use lapin::Channel;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use messages::AgentId;
 use tokio::sync::Notify;
@@ -33,19 +38,39 @@ const REASSURE: Duration = Duration::from_secs(30);
 /// Agents whose queue or binding seems to be missing.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    wanted: Mutex<BTreeSet<AgentId>>,
+    wanted: Mutex<BTreeMap<AgentId, Repair>>,
     requested: Notify,
+}
+
+/// What is to be done about an agent's queue. The later is the stronger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Repair {
+    /// It or its binding seems to be missing.
+    Declare,
+    /// It answers nothing.
+    MakeAnew,
 }
 
 impl Repairs {
     /// Asks for that agent's queue and binding to be declared. Never waits.
     pub(super) fn request(&self, agent: AgentId) {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(agent);
+        self.want(agent, Repair::Declare);
+    }
+
+    /// Asks for that agent's queue to be deleted and declared again. Never waits.
+    pub(super) fn request_anew(&self, agent: AgentId) {
+        self.want(agent, Repair::MakeAnew);
+    }
+
+    fn want(&self, agent: AgentId, repair: Repair) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = wanted.entry(agent).or_insert(repair);
+        *entry = (*entry).max(repair);
         self.requested.notify_one();
     }
 
-    fn take(&self) -> Vec<AgentId> {
-        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    fn take(&self) -> BTreeMap<AgentId, Repair> {
+        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Declares what is asked for, and now and then what is the server's own, until that fails.
@@ -55,17 +80,41 @@ impl Repairs {
         loop {
             // Out of time means that nothing was asked for, and it is time to reassure.
             let asked = timeout(REASSURE, self.requested.notified()).await.is_ok();
-            let agents = self.take();
-            if asked && !agents.is_empty() {
-                tracing::warn!(agents = agents.len(), "queues or bindings are missing on the broker; declaring them");
+            let wanted = self.take();
+            if asked && !wanted.is_empty() {
+                tracing::warn!(
+                    agents = wanted.len(),
+                    "Queues or bindings are missing on the broker or stuck; declaring them."
+                );
                 pause = if last.elapsed() > PAUSE.1 * 2 { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
                 last = Instant::now();
             }
+            for (agent, _) in wanted.iter().filter(|(_, repair)| **repair == Repair::MakeAnew) {
+                match agent_queue_name(agent.as_str()) {
+                    Ok(queue) => delete(link, &queue).await,
+                    Err(error) => return error.into(),
+                }
+            }
+            let agents: Vec<AgentId> = wanted.into_keys().collect();
             if let Err(failure) = declare(link, queue_type, &agents).await {
                 return failure;
             }
             sleep(pause).await;
         }
+    }
+}
+
+/// Deletes a queue that answers nothing. The broker may take its time, or fail; the declaration after it tells.
+pub(super) async fn delete(link: &Link, queue: &str) {
+    tracing::warn!(%queue, "A queue is there but answers nothing; it is made anew. What was in it is sent again.");
+    let deleted = async {
+        let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
+        let channel = channel.map_err(|e| Failure::of(&e))?;
+        let delete = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        within(DECLARE_LIMIT, "deleting a queue that is stuck", delete).await?.map_err(|e| Failure::of(&e))
+    };
+    if let Err(failure) = deleted.await {
+        tracing::warn!(%queue, %failure, "The queue could not be deleted.");
     }
 }
 
