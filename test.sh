@@ -77,7 +77,7 @@ missing() { # tool, the line that installs it
 
 toolchain() {
     begin toolchain './test.sh'
-    command -v cargo >/dev/null || missing 'Rust' "sudo apt-get install rustup && rustup default stable   (or see rust-lang.org/tools/install)"
+    command -v cargo >/dev/null || missing 'Rust' 'see https://rustup.rs, or on Debian 13 and newer: sudo apt-get install rustup && rustup default stable'
     command -v cc >/dev/null || missing 'a C compiler' 'sudo apt-get install build-essential'
     local wanted have
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -128,7 +128,7 @@ broker() {
 # Runs the tests and adds up their result lines.
 tests() { # name, live
     begin "$1" "LONGSHORE_LIVE=$2 cargo test --workspace --locked"
-    LONGSHORE_LIVE=$2 cargo test --workspace --locked 2>&1 | tee "$output"
+    LONGSHORE_LIVE=$2 cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$output"
     local counts
     counts=$(awk '/^test result: / { p += $4; f += $6; i += $8 } END { printf "%d passed, %d failed, %d skipped", p, f, i }' "$output")
     case "$counts" in
