@@ -65,7 +65,7 @@ impl fmt::Display for Outage {
 
 /// The outages of the demonstration, one after the other.
 pub const OUTAGES: [Outage; 5] =
-    [Outage::BrokerKilled, Outage::AgentKilled, Outage::ServerKilled, Outage::BrokerWiped, Outage::BrokerKilled];
+    [Outage::AgentKilled, Outage::BrokerKilled, Outage::ServerKilled, Outage::BrokerKilled, Outage::BrokerWiped];
 
 /// What came of one outage.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::CALL_LIMIT;
 use super::dial::Link;
 use super::failure::{Failure, within};
+use super::ping;
 use super::settle::{Decision, Settlements, Step};
 use crate::session::DeliveryTag;
 use crate::wire::WireEvent;
@@ -90,6 +91,10 @@ fn take_in(connection: u64, settlements: &Settlements, delivery: Delivery) -> Re
     let (expected, found) = (settlements.expected(), delivery.delivery_tag);
     if expected != found {
         return Err(Failure::TagOrder { expected, found });
+    }
+    if ping::is_ping(&delivery) {
+        settlements.delivered(Some(Decision::Acknowledge));
+        return Ok(None);
     }
     let bytes = delivery.data;
     if bytes.len() > ENVELOPE_BYTES_MAX {

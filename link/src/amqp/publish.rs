@@ -29,9 +29,12 @@ const WINDOW: usize = 1_024;
 /// Bytes of publishes without a confirm, which wait in the library's memory while a broker is slow.
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a broker that does not block may owe a confirm. A leader change takes up to 16 s; beyond this it, or the queue,
-/// is dead.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
+/// How long a broker that does not block may owe a confirm. A leader change takes up to 16 s; beyond this it is dead.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
+
+/// After how long without a confirm a queue is suspected to be stuck, and tried on its own. RabbitMQ 3.10 stops a whole
+/// channel at a publish to a quorum queue without a leader, so everything that waits then is a suspect.
+const STUCK_LIMIT: Duration = Duration::from_secs(8);
 
 /// Publishes that were given up while the library still waits for their confirm. A queue without a leader never answers;
 /// beyond this many only a new connection frees the memory.
@@ -58,6 +61,8 @@ struct Outstanding {
     bytes: usize,
     since: Instant,
     returned: bool,
+    /// Its queue is being tried.
+    suspect: bool,
 }
 
 /// Publishes for as long as one connection lasts.
@@ -151,7 +156,7 @@ impl<'a> Publisher<'a> {
         let bytes = frame.bytes().len();
         self.bytes += bytes;
         let since = Instant::now();
-        self.outstanding.insert(number, Outstanding { to, what, bytes, since, returned: false });
+        self.outstanding.insert(number, Outstanding { to, what, bytes, since, returned: false, suspect: false });
         let delivery_mode = match what {
             Published::Message(_) | Published::Resent(_) => PERSISTENT,
             Published::Status | Published::Log => TRANSIENT,
@@ -258,9 +263,25 @@ impl<'a> Publisher<'a> {
         self.give_up_overdue()
     }
 
+    fn suspect(&mut self) {
+        if self.blocked {
+            return;
+        }
+        for waiting in self.outstanding.values_mut().filter(|waiting| !waiting.suspect) {
+            if waiting.since.max(self.unblocked).elapsed() <= STUCK_LIMIT {
+                break;
+            }
+            waiting.suspect = true;
+            if let (Role::Server { .. }, EndpointId::Agent(agent)) = (self.role, &waiting.to) {
+                self.repairs.suspect(agent.clone());
+            }
+        }
+    }
+
     /// A broker that answers nothing is dead. One that answers others but not this publish has a queue that is stuck,
     /// as a queue without a leader is; that must not cost the others their connection.
     fn give_up_overdue(&mut self) -> Result<Vec<WireEvent>, Failure> {
+        self.suspect();
         let unblocked = self.unblocked;
         let overdue = |since: Instant| since.max(unblocked).elapsed() > CONFIRM_LIMIT;
         let late = !self.blocked && self.outstanding.first_key_value().is_some_and(|(_, oldest)| overdue(oldest.since));
@@ -278,9 +299,6 @@ impl<'a> Publisher<'a> {
             let done = oldest.remove();
             tracing::warn!(to = %done.to, what = ?done.what, "the broker confirms others but not this; its queue is stuck");
             self.bytes -= done.bytes;
-            if let (Role::Server { .. }, EndpointId::Agent(agent)) = (self.role, &done.to) {
-                self.repairs.request_anew(agent.clone());
-            }
             reports.push(refused(done.to, done.what, Refusal::Nacked));
         }
         Ok(reports)
@@ -311,7 +329,14 @@ mod tests {
         publisher.unblocked = ago(1_000);
         for (number, age) in (1..).zip(ages) {
             let what = Published::Message(Seq::new(number).unwrap());
-            let done = Outstanding { to: EndpointId::Server, what, bytes: 5, since: ago(*age), returned: false };
+            let done = Outstanding {
+                to: EndpointId::Server,
+                what,
+                bytes: 5,
+                since: ago(*age),
+                returned: false,
+                suspect: false,
+            };
             publisher.outstanding.insert(number, done);
             publisher.bytes += 5;
         }

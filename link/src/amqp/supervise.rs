@@ -16,6 +16,7 @@ use super::config::{AmqpConfig, Role};
 use super::consume::Inbox;
 use super::dial::{Link, Purpose, dial};
 use super::failure::Failure;
+use super::ping;
 use super::publish::{self, Publisher};
 use super::settle::{Decision, Settlements};
 use super::topology::{self, Repairs};
@@ -179,7 +180,7 @@ async fn connect(config: &AmqpConfig) -> Result<Ready, Failure> {
     };
     let inbox = match (Inbox::open(&consuming, queue.clone()).await, &config.role) {
         (Err(Failure::Stuck { .. }), Role::Server { agents }) => {
-            topology::delete(&consuming, &queue).await;
+            ping::delete(&consuming, &queue).await;
             topology::declare(&consuming, config.queue_type, agents).await?;
             Inbox::open(&consuming, queue).await?
         }

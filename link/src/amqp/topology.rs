@@ -1,19 +1,15 @@
 //! What a server declares: on connecting everything, later what turns out to be missing. An agent declares nothing.
 //!
-//! One thing is deleted: a queue that is there but answers nothing, as a quorum queue may be whose only member came back from
-//! a crash without ever electing itself (seen on RabbitMQ 3.10.8 after SIGKILL within seconds of the declaration). It is made
-//! anew. What was in it is lost, which the journals make good like any other loss.
+//! Nothing is deleted here, but for queues that are stuck: see `ping.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use broker_config::{
-    ArgValue, Arguments, Binding, Exchange, ExchangeKind, Queue, QueueType, Topology, agent_queue_name,
-};
-use futures_util::future::try_join_all;
+use broker_config::{ArgValue, Arguments, Binding, Exchange, ExchangeKind, Queue, QueueType, Topology};
+use futures_util::future::{join_all, try_join_all};
 use lapin::Channel;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use messages::AgentId;
 use tokio::sync::Notify;
@@ -22,12 +18,16 @@ use tokio::time::{Instant, sleep, timeout};
 use super::CALL_LIMIT;
 use super::dial::Link;
 use super::failure::{Failure, within};
+use super::ping;
 
 /// Agents whose queues are declared at once. A quorum queue takes 10 ms to make, most of it waiting for the disk.
 const CHUNK: usize = 64;
 
 /// For declaring one chunk. A broker without a majority needs 22 s to say no.
 const DECLARE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Queues that are tried at once. Each takes a channel.
+const TRIED_AT_ONCE: usize = 4;
 
 /// The shortest and the longest pause between repairs: a queue that somebody keeps deleting must not keep us busy.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -47,8 +47,8 @@ pub(super) struct Repairs {
 enum Repair {
     /// It or its binding seems to be missing.
     Declare,
-    /// It answers nothing.
-    MakeAnew,
+    /// It may be stuck: it is to be tried, and made anew if it is.
+    Try,
 }
 
 impl Repairs {
@@ -57,9 +57,9 @@ impl Repairs {
         self.want(agent, Repair::Declare);
     }
 
-    /// Asks for that agent's queue to be deleted and declared again. Never waits.
-    pub(super) fn request_anew(&self, agent: AgentId) {
-        self.want(agent, Repair::MakeAnew);
+    /// Asks for that agent's queue to be tried, and made anew if it is stuck. Never waits.
+    pub(super) fn suspect(&self, agent: AgentId) {
+        self.want(agent, Repair::Try);
     }
 
     fn want(&self, agent: AgentId, repair: Repair) {
@@ -89,11 +89,10 @@ impl Repairs {
                 pause = if last.elapsed() > PAUSE.1 * 2 { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
                 last = Instant::now();
             }
-            for (agent, _) in wanted.iter().filter(|(_, repair)| **repair == Repair::MakeAnew) {
-                match agent_queue_name(agent.as_str()) {
-                    Ok(queue) => delete(link, &queue).await,
-                    Err(error) => return error.into(),
-                }
+            let suspects: Vec<&AgentId> =
+                wanted.iter().filter(|(_, repair)| **repair == Repair::Try).map(|(agent, _)| agent).collect();
+            for suspects in suspects.chunks(TRIED_AT_ONCE) {
+                join_all(suspects.iter().map(|agent| ping::delete_if_stuck(link, agent))).await;
             }
             let agents: Vec<AgentId> = wanted.into_keys().collect();
             if let Err(failure) = declare(link, queue_type, &agents).await {
@@ -101,20 +100,6 @@ impl Repairs {
             }
             sleep(pause).await;
         }
-    }
-}
-
-/// Deletes a queue that answers nothing. The broker may take its time, or fail; the declaration after it tells.
-pub(super) async fn delete(link: &Link, queue: &str) {
-    tracing::warn!(%queue, "A queue is there but answers nothing; it is made anew. What was in it is sent again.");
-    let deleted = async {
-        let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-        let channel = channel.map_err(|e| Failure::of(&e))?;
-        let delete = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-        within(DECLARE_LIMIT, "deleting a queue that is stuck", delete).await?.map_err(|e| Failure::of(&e))
-    };
-    if let Err(failure) = deleted.await {
-        tracing::warn!(%queue, %failure, "The queue could not be deleted.");
     }
 }
 
