@@ -39,6 +39,7 @@ where
                 }
                 tracing::info!("{asked}");
                 if stop.send_replace(true) {
+                    #[allow(clippy::disallowed_methods, reason = "asked twice: whoever asks wants no more clean-up")]
                     std::process::exit(i32::from(Exit::Interrupted.code()));
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use broker_config::node::{Node, NodeOptions, Origin, find_installed, find_unpacked, unpack};
 
@@ -11,12 +11,12 @@ use crate::support::{Test, cache};
 /// Makes this program install into the directory that it names, instead of running tests.
 pub(crate) const INSTALL_INTO: &str = "LONGSHORE_TEST_INSTALL_INTO";
 
-pub(crate) fn install_into(cache: &OsStr) -> i32 {
+pub(crate) fn install_into(cache: &OsStr) -> ExitCode {
     match unpack(Path::new(cache), &mut |step| println!("{step}")) {
-        Ok(_) => 0,
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             println!("{error}");
-            1
+            ExitCode::FAILURE
         }
     }
 }

@@ -12,12 +12,14 @@ mod support;
 mod tls;
 mod topology;
 
+use std::process::ExitCode;
+
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
-fn main() {
+fn main() -> ExitCode {
     // Started again by a test of ours, as a second process that installs.
     if let Some(cache) = std::env::var_os(install::INSTALL_INTO) {
-        std::process::exit(install::install_into(cache.as_ref()));
+        return install::install_into(cache.as_ref());
     }
     let arguments = Arguments::from_args();
     let live = broker_config::live::enabled();
@@ -37,5 +39,5 @@ fn main() {
         let skipped = usize::try_from(conclusion.num_ignored).unwrap();
         eprintln!("{}", broker_config::live::skip_notice(skipped));
     }
-    conclusion.exit();
+    conclusion.exit_code()
 }

@@ -179,7 +179,7 @@ mod tests {
 
     const WHOLE: &str = r#"
 [broker]
-url = "amqps://mq.example"
+url = "amqps://u:hush@mq.example"
 ca = "ca.pem"
 client_cert = "c.pem"
 client_key = "k.pem"
@@ -195,7 +195,7 @@ slots = 4
     #[test]
     fn every_documented_key_is_taken() {
         let file = ConfigFile::parse(WHOLE).unwrap();
-        assert_eq!(file.broker.url.unwrap().reveal(), "amqps://mq.example");
+        assert_eq!(file.broker.url.unwrap().to_string(), "amqps://u@mq.example:5671/%2f");
         assert_eq!((file.server.agents.unwrap().len(), file.server.queue_type), (2, Some(QueueType::Classic)));
         assert_eq!((file.agent.name.unwrap().as_str(), file.agent.slots), ("a1", Some(4)));
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
@@ -206,7 +206,11 @@ slots = 4
         for (text, place, what) in [
             ("[brokr]\n", "brokr", "unknown key `brokr`"),
             ("[broker]\nurll = 'x'", "urll", "unknown key `urll`"),
-            ("[broker]\nurl = 'http://u:secret@x'", "'http://u:secret@x'", "the broker's address does not begin with"),
+            (
+                "[broker]\nurl = 'http://u:secret@x'",
+                "'http://u:secret@x'",
+                "a broker URL begins with amqp:// or amqps://",
+            ),
             ("[server]\nlisten = 'x'", "'x'", "invalid socket address syntax"),
             ("[server]\nagents = ['A']", "['A']", "agent name `A` may hold only"),
             ("[server]\nqueue_type = 'stream'", "'stream'", "unknown variant `stream`"),

@@ -237,7 +237,7 @@ fn a_wrong_configuration_is_drawn_at_its_place() {
     assert_eq!(ran.code, 78, "{ran:?}");
     assert!(ran.err.contains("config.toml:3:1]") && ran.err.contains("did you mean `agents`?"), "{ran:?}");
     for (arguments, what) in [
-        (&["--broker-url", "http://localhost"][..], "does not begin with amqp://"),
+        (&["--broker-url", "http://localhost"][..], "begins with amqp:// or amqps://"),
         (&["--broker-url", "amqp://user:hush@mq.example"], "no TLS"),
         (&["--broker-client-cert", "c.pem"], "come together"),
         (&["--config", "none.toml"], "cannot read the configuration"),

@@ -1,7 +1,8 @@
 //! Chance: random losses, repetitions, reorderings, disconnections, wipes and crashes at every point of a commit; then the
 //! faults stop and everything must converge, with every message taken exactly once and in order.
 
-use link::session::{Config, Fault, Input};
+use journal::WriteAhead;
+use link::session::{Config, Effects, Fault, Input};
 use proptest::prelude::*;
 
 use crate::pair::{Pair, Side};
@@ -72,7 +73,6 @@ impl World {
     }
 
     fn act(&mut self, act: Act) {
-        let hold = |side| side == Side::Agent;
         match act {
             Act::Submit(side, count) => {
                 for _ in 0..count {
@@ -80,42 +80,8 @@ impl World {
                     self.submitted[side.inbox()] += 1;
                 }
             }
-            Act::Deliver(side) if self.connected => {
-                if let Some(frame) = self.pair.queues[side.inbox()].pop_front() {
-                    self.pair.deliver(side, &frame);
-                }
-            }
-            Act::DeliverAgain(side, at) if self.connected => {
-                let queue = &self.pair.queues[side.inbox()];
-                if let Some(frame) = queue.get(usize::from(at) % queue.len().max(1)).cloned() {
-                    self.disturbed = true;
-                    self.pair.deliver(side, &frame);
-                }
-            }
-            Act::Swap(side, at) => {
-                let queue = &mut self.pair.queues[side.inbox()];
-                if queue.len() > 1 {
-                    self.disturbed = true;
-                    let at = usize::from(at) % (queue.len() - 1);
-                    queue.swap(at, at + 1);
-                }
-            }
-            Act::Lose(side, at) => {
-                let queue = &mut self.pair.queues[side.inbox()];
-                let length = queue.len().max(1);
-                if let Some(frame) = queue.remove(usize::from(at) % length) {
-                    self.lost += u64::from(frame.bytes()[1] == 1);
-                }
-            }
-            Act::Wipe => {
-                for queue in &mut self.pair.queues {
-                    self.lost += queue.iter().filter(|frame| frame.bytes()[1] == 1).count() as u64;
-                    queue.clear();
-                }
-            }
             Act::Application(side) => {
-                let now = self.pair.now();
-                if let Some(write) = self.pair.end(side).application(now, hold(side)) {
+                if let Some(write) = self.application(side) {
                     self.pair.commit(side, write);
                 }
             }
@@ -133,22 +99,61 @@ impl World {
                 self.connected = true;
                 self.pair.connect();
             }
+            Act::Deliver(side) if self.connected => {
+                if let Some(frame) = self.pair.queues[side.inbox()].pop_front() {
+                    self.pair.deliver(side, &frame);
+                }
+            }
+            Act::DeliverAgain(side, at) if self.connected => self.deliver_again(side, usize::from(at)),
+            Act::Swap(side, at) => self.swap(side, usize::from(at)),
+            Act::Lose(side, at) => {
+                let queue = &mut self.pair.queues[side.inbox()];
+                let length = queue.len().max(1);
+                if let Some(frame) = queue.remove(usize::from(at) % length) {
+                    self.lost += u64::from(frame.bytes()[1] == 1);
+                }
+            }
+            Act::Wipe => {
+                for queue in &mut self.pair.queues {
+                    self.lost += queue.iter().filter(|frame| frame.bytes()[1] == 1).count() as u64;
+                    queue.clear();
+                }
+            }
             Act::Crash(side) => self.crash(side),
-            Act::CrashAfterCommit(side) => {
-                let now = self.pair.now();
-                if self.connected
-                    && let Some(write) = self.pair.end(side).application(now, hold(side))
-                {
+            Act::CrashAfterCommit(side) if self.connected => {
+                if let Some(write) = self.application(side) {
                     self.disturbed = true;
                     self.pair.commit_and_die(side, write);
                 }
             }
             Act::CrashBeforeCommit(side) => {
-                let now = self.pair.now();
-                let _never_written = self.pair.end(side).application(now, hold(side));
+                let _never_written = self.application(side);
                 self.crash(side);
             }
-            Act::Deliver(_) | Act::DeliverAgain(..) | Act::Connect => {}
+            Act::Deliver(_) | Act::DeliverAgain(..) | Act::Connect | Act::CrashAfterCommit(_) => {}
+        }
+    }
+
+    /// What the application of this side wants written next. The agent's holds its work back, as work takes time.
+    fn application(&mut self, side: Side) -> Option<WriteAhead<Effects>> {
+        let now = self.pair.now();
+        self.pair.end(side).application(now, side == Side::Agent)
+    }
+
+    fn deliver_again(&mut self, side: Side, at: usize) {
+        let queue = &self.pair.queues[side.inbox()];
+        if let Some(frame) = queue.get(at % queue.len().max(1)).cloned() {
+            self.disturbed = true;
+            self.pair.deliver(side, &frame);
+        }
+    }
+
+    fn swap(&mut self, side: Side, at: usize) {
+        let queue = &mut self.pair.queues[side.inbox()];
+        if queue.len() > 1 {
+            self.disturbed = true;
+            let at = at % (queue.len() - 1);
+            queue.swap(at, at + 1);
         }
     }
 
