@@ -2,7 +2,8 @@
 //!
 //! - its `flush` is `sync_file_range`, not a sync (upstream issues 1351 and 1452), so [`Store::sync`] also calls
 //!   `fdatasync` on the engine's file;
-//! - values over about 128 KiB go to files that it never syncs, so longer values are stored in pieces;
+//! - what takes over about 128 KiB in its log goes to files that it never syncs. That holds for whole pages of its tree, so
+//!   longer values are stored in pieces so small that no page grows that large;
 //! - `flush_async` hangs with eight callers, so only the one committer calls `flush`, and its own timer is off;
 //! - opening damaged files may panic, so a panic while opening is caught and reported as damage.
 
@@ -13,8 +14,10 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{Batch, Store, StoreError, Visit};
 
-/// Bytes of a piece. Far below the size from which sled keeps values in files of their own.
-const PIECE_BYTES: usize = 32 * 1024;
+/// Bytes of a piece. Sled keeps in a file of its own, never synced, whatever is over about 128 KiB in its log, and it writes
+/// whole leaves of its tree there. A leaf is split at more than 16 entries and takes in a neighbour of at most 3, so with keys
+/// of [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX) bytes the largest leaf has 20 x (4 KiB + 0.5 KiB) = 90 KiB.
+const PIECE_BYTES: usize = 4 * 1024;
 
 /// Bytes of sled's page cache. The default of 1 GiB is not an agent's size.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
