@@ -5,12 +5,14 @@
 //! - what takes over about 128 KiB in its log goes to files that it never syncs. That holds for whole pages of its tree, so
 //!   longer values are stored in pieces so small that no page grows that large;
 //! - `flush_async` hangs with eight callers, so only the one committer calls `flush`, and its own timer is off;
-//! - damaged files may make it panic, so a panic is caught wherever it is called, and reported as damage.
+//! - damaged files may make it panic, so a panic is caught wherever it is called, and reported as damage;
+//! - its helper threads may hold its files for a moment after it was closed, so closing waits until they let go.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::store::{Batch, Store, StoreError, Visit};
 
@@ -21,6 +23,12 @@ const PIECE_BYTES: usize = 4 * 1024;
 
 /// Bytes of sled's page cache. The default of 1 GiB is not an agent's size.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How often and how long apart closing looks whether the engine's helper threads have let go of its files: 5 seconds in all,
+/// where they take milliseconds. Whoever opens the store earlier would be told that it is in use.
+const RELEASE_ATTEMPTS: u32 = 2_500;
+/// See [`RELEASE_ATTEMPTS`].
+const RELEASE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Values are under this prefix of the one tree, so that a batch over values and pieces is atomic.
 const VALUES: u8 = b'v';
@@ -144,6 +152,14 @@ impl Drop for SledStore {
         if let Err(error) = closed {
             tracing::error!(dir = %self.dir.display(), %error, "The store was not closed cleanly.");
         }
+        for _ in 0..RELEASE_ATTEMPTS {
+            // The engine holds a lock on the same file for as long as anything of it has the file open.
+            match self.file.try_lock() {
+                Err(TryLockError::WouldBlock) => std::thread::sleep(RELEASE_PAUSE),
+                Ok(()) | Err(TryLockError::Error(_)) => return,
+            }
+        }
+        tracing::warn!(dir = %self.dir.display(), "The engine still holds its files after it was closed.");
     }
 }
 
