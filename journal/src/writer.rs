@@ -1,6 +1,7 @@
 //! The writer thread: the one place where the journal is written. Commits that arrive while one sync runs are written
 //! together and share the next. Effects are handed out in the order of the commits, each after the sync that covers it.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -141,8 +142,13 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
-        self.store.apply(batch)?;
-        self.store.sync()
+        // A panic here would take the thread down and have every commit answered with "nothing was written".
+        let written = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.store.apply(batch)?;
+            self.store.sync()
+        }));
+        let gave_up = "the engine panicked".to_owned();
+        written.unwrap_or(Err(StoreError::Damaged { operation: "writing", detail: gave_up }))
     }
 
     /// Brings the high-water file up to date. What it says is on stable storage already, so a failure loses nothing but
