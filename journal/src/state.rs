@@ -15,6 +15,8 @@ pub struct State {
     pub meta: Option<Meta>,
     /// The streams shared with each peer.
     pub peers: BTreeMap<EndpointId, PeerState>,
+    /// Batches written since the journal was created, as far as this fold knows: the writer's own counts on.
+    pub batches: u64,
 }
 
 /// The two streams shared with one peer.
@@ -70,6 +72,14 @@ pub enum IllegalChange {
         at: u64,
         /// How far it may be.
         limit: u64,
+    },
+    /// The count of batches went backwards.
+    #[error("the count of batches went back from {from} to {to}")]
+    Batches {
+        /// Where it stood.
+        from: u64,
+        /// Where it was put.
+        to: u64,
     },
     /// A header's bytes cannot be decoded.
     #[error("the header {seq} of the {direction} stream with {peer} cannot be decoded")]
@@ -147,6 +157,13 @@ impl State {
                     return Err(IllegalChange::WorkNotApplied { peer: peer.clone(), seq: *seq });
                 }
                 state.work.insert(*seq, *work);
+                Ok(())
+            }
+            Row::Batches(count) if *count < self.batches => {
+                Err(IllegalChange::Batches { from: self.batches, to: *count })
+            }
+            Row::Batches(count) => {
+                self.batches = *count;
                 Ok(())
             }
             Row::Header(Direction::Out, ..) | Row::Body(..) | Row::App(..) => Ok(()),

@@ -92,6 +92,11 @@ impl Writer {
                 next = jobs.try_recv().ok();
             }
         }
+        if !batch.is_empty() {
+            self.state.batches += 1;
+            let (key, value) = Row::Batches(self.state.batches).encode();
+            batch.put(key, value);
+        }
         let written = self.write(&batch).map_err(|error| CommitError::Store(Arc::new(error)));
         self.unmarked += waiting.len() as u64;
         for done in waiting {
