@@ -20,8 +20,9 @@ pub(crate) const QUEUE_MAX: usize = 1_024;
 /// Bytes of changes that one sync covers at most, so that a burst does not make the first commit wait for the last.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Commits after which the high-water file is written even under constant load.
-const MARK_EVERY_COMMITS: u64 = 4_096;
+/// Syncs after which the high-water file is written even when commits never cease. Writing it costs about three syncs, so this
+/// is 2 % under full load; and a journal that commits twice a second has a mark no older than a minute.
+const MARK_EVERY_SYNCS: u64 = 128;
 
 /// How long after the last commit the high-water file is brought up to date.
 const MARK_WHEN_IDLE: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ pub(crate) struct Writer {
     pub(crate) state: State,
     /// Where the high-water file is; nothing for a store in memory.
     pub(crate) mark_dir: Option<PathBuf>,
-    /// Commits since the mark was written.
+    /// Syncs since the mark was written.
     pub(crate) unmarked: u64,
 }
 
@@ -61,7 +62,7 @@ impl Writer {
                 continue;
             }
             failed = self.turn(first, jobs).err();
-            if failed.is_none() && self.unmarked >= MARK_EVERY_COMMITS {
+            if failed.is_none() && self.unmarked >= MARK_EVERY_SYNCS {
                 self.mark();
             }
         }
@@ -98,7 +99,7 @@ impl Writer {
             batch.put(key, value);
         }
         let written = self.write(&batch).map_err(|error| CommitError::Store(Arc::new(error)));
-        self.unmarked += waiting.len() as u64;
+        self.unmarked += 1;
         for done in waiting {
             done(written.clone());
         }
