@@ -175,6 +175,8 @@ impl Journal {
         let lock = claim(dir)?;
         let store = SledStore::open(&dir.join(STORE_DIR))
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
+        // The name of the store's directory, too, before anything in it is called durable.
+        sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
         let (store, state): (Arc<dyn Store>, State) = (Arc::new(store), State::default());
         let state = replay(store.as_ref(), state, dir)?;
         let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
@@ -378,8 +380,14 @@ fn claim(dir: &Path) -> Result<File, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Io { path, operation, source }
     };
+    let missing = dir.ancestors().take_while(|folder| !folder.exists()).count();
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(dir).map_err(io(dir, "creating it"))?;
+    // The names of folders that were just made must survive a loss of power, or what is in them does not.
+    for folder in dir.ancestors().skip(1).take(missing) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        sync_folder(folder).map_err(io(folder, "syncing it"))?;
+    }
     let owner = fs::metadata(dir).map_err(io(dir, "looking at it"))?.uid();
     let user = rustix::process::geteuid().as_raw();
     if owner != user {
@@ -401,6 +409,10 @@ fn claim(dir: &Path) -> Result<File, OpenError> {
     lock.set_len(0).map_err(io(&path, "writing the lock file"))?;
     writeln!(lock, "{}", std::process::id()).map_err(io(&path, "writing the lock file"))?;
     Ok(lock)
+}
+
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn noted_pid(lock: &mut File) -> Option<u32> {
