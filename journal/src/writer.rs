@@ -95,11 +95,11 @@ impl Writer {
         }
         if !batch.is_empty() {
             self.state.batches += 1;
+            self.unmarked += 1;
             let (key, value) = Row::Batches(self.state.batches).encode();
             batch.put(key, value);
         }
         let written = self.write(&batch).map_err(|error| CommitError::Store(Arc::new(error)));
-        self.unmarked += 1;
         for done in waiting {
             done(written.clone());
         }
