@@ -121,6 +121,31 @@ fn without_a_mark_a_journal_opens_and_has_one_again_when_it_is_closed() {
 }
 
 #[test]
+fn a_journal_that_never_rests_writes_its_mark_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
+    let mut history = History::new(5);
+    for _ in 0..300 {
+        journal.commit(WriteAhead::new(history.send(b"x"), ())).wait().unwrap();
+    }
+    let mark = HighWater::read(dir.path()).unwrap().expect("it has been written");
+    assert!(mark.batches >= 128, "{mark:?}");
+    assert_eq!(mark.peers[&history.peer].next.value(), mark.batches + 1, "each batch sent one message");
+}
+
+#[test]
+fn a_mark_that_cannot_be_written_stands_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
+    fs::create_dir_all(dir.path().join("high-water.new")).unwrap();
+    journal.commit(WriteAhead::new(History::new(5).send(b"x"), ())).wait().unwrap();
+    drop(journal);
+    fs::remove_dir(dir.path().join("high-water.new")).unwrap();
+    let (_journal, state) = Journal::open(dir.path(), &opening()).unwrap();
+    assert_eq!(state.batches, 1);
+}
+
+#[test]
 fn a_mark_with_any_bit_flipped_or_cut_anywhere_is_not_trusted() {
     let (dir, _) = closed(10);
     let path = dir.path().join("high-water");

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use journal::{
     Change, Direction, HeaderRow, Incoming, Key, MessageTable, Opening, Outgoing, Row, Store, StoreError, Work, put_app,
 };
-use messages::{ChainHash, EndpointId, Epoch, Header, Incarnation, Kind, Message, MessageId, Seq};
+use messages::{EndpointId, Epoch, Header, Incarnation, Kind, Message, MessageId, Seq};
 
 /// Every row that must be there, as bytes.
 pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -226,11 +226,4 @@ pub(crate) fn rows_of(store: &dyn Store) -> Result<Rows, StoreError> {
 pub(crate) fn count_of(rows: &Rows) -> u64 {
     let row = rows.get(&Key::App(COUNT.to_vec()).bytes());
     row.map_or(0, |value| u64::from_be_bytes(value[5..].try_into().unwrap()))
-}
-
-/// The hash that the header row at that place has.
-pub(crate) fn hash_at(rows: &Rows, table: MessageTable, seq: u64) -> ChainHash {
-    let key = Key::Message(table, EndpointId::Server, Seq::new(seq).unwrap()).bytes();
-    let Ok(Row::Header(_, _, _, header)) = Row::decode(&key, &rows[&key]) else { panic!("no header at {seq}") };
-    header.hash()
 }
