@@ -135,7 +135,7 @@ impl HighWater {
             (peer.clone(), mark)
         });
         let (incarnation, epoch) = (meta.incarnation, meta.epoch);
-        Some(Self { incarnation, epoch, batches: state.batches, peers: peers.collect() })
+        Some(Self { incarnation, epoch, batches: state.totals.batches, peers: peers.collect() })
     }
 
     /// How the state falls short of this mark, if it does.
@@ -149,8 +149,9 @@ impl HighWater {
         if meta.epoch < self.epoch {
             shortfalls.push(Shortfall::Epoch { marked: self.epoch, found: meta.epoch });
         }
-        if state.batches < self.batches {
-            shortfalls.push(Shortfall::Batches { marked: self.batches, found: state.batches });
+        let found = state.totals.batches;
+        if found < self.batches {
+            shortfalls.push(Shortfall::Batches { marked: self.batches, found });
         }
         let nothing = crate::state::PeerState::default();
         for (peer, mark) in &self.peers {

@@ -17,6 +17,7 @@ use crate::row::{Direction, Key, MessageTable, Meta, Row, RowError, Table};
 use crate::sled_store::SledStore;
 use crate::state::{IllegalChange, State};
 use crate::store::{Store, StoreError};
+use crate::totals::Totals;
 use crate::write_ahead::{Change, WriteAhead};
 use crate::writer::{Job, QUEUE_MAX, Writer};
 
@@ -222,6 +223,7 @@ impl Journal {
         let mut batch = crate::store::Batch::default();
         let (key, value) = row.encode();
         batch.put(key, value);
+        state.totals.seal(store.as_ref(), &mut batch).map_err(store_error)?;
         store.apply(&batch).map_err(store_error)?;
         store.sync().map_err(store_error)?;
         state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
@@ -351,10 +353,12 @@ impl Journal {
 /// Folds every row of the store. Checks each checksum on the way.
 fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<State, OpenError> {
     let mut failure = None;
+    let mut found = Totals::default();
     // Bodies and application rows mean nothing to the fold, but their checksums are read here all the same: damage is found
     // when a journal is opened, not when the message is needed.
     store
         .scan(&[0], &[0xff], &mut |key, value| {
+            found.add(key, value);
             let row = match Row::decode(key, value) {
                 Ok(row) => row,
                 Err(source) => {
@@ -371,7 +375,14 @@ fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<State, Open
             }
         })
         .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
-    failure.map_or(Ok(state), Err)
+    match failure {
+        Some(failure) => Err(failure),
+        None if found.same_rows(&state.totals) => Ok(state),
+        None => {
+            let source = IllegalChange::Rows { written: state.totals.rows, found: found.rows };
+            Err(OpenError::Illegal { path: dir.to_owned(), source })
+        }
+    }
 }
 
 /// Makes the directory if need be, checks whose it is, and takes its lock.

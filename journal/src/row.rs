@@ -12,6 +12,8 @@ use messages::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::totals::Totals;
+
 /// The first byte of a row's value.
 const FORMAT: u8 = 1;
 /// Bytes before a row's content.
@@ -37,8 +39,8 @@ pub enum Table {
     InboxBody,
     /// Messages received and applied whose outcome is not yet settled.
     Work,
-    /// How many batches were written.
-    Batches,
+    /// What all other rows add up to.
+    Totals,
     /// Rows of the application.
     App,
 }
@@ -54,7 +56,7 @@ impl Table {
         Self::InboxHeader,
         Self::InboxBody,
         Self::Work,
-        Self::Batches,
+        Self::Totals,
         Self::App,
     ];
 
@@ -68,7 +70,7 @@ impl Table {
             Self::InboxHeader => 0x06,
             Self::InboxBody => 0x07,
             Self::Work => 0x08,
-            Self::Batches => 0x09,
+            Self::Totals => 0x09,
             Self::App => 0x10,
         }
     }
@@ -87,8 +89,8 @@ pub enum Key {
     Stream(Direction, EndpointId),
     /// A row of a message.
     Message(MessageTable, EndpointId, Seq),
-    /// The one row that counts the batches written.
-    Batches,
+    /// The one row that says what all others add up to.
+    Totals,
     /// A row of the application, under a name of its choice.
     App(Vec<u8>),
 }
@@ -148,7 +150,7 @@ impl Key {
             Self::Stream(Direction::Out, peer) => peer_prefix(Table::Outgoing, peer),
             Self::Stream(Direction::In, peer) => peer_prefix(Table::Incoming, peer),
             Self::Message(table, peer, seq) => message_key(table.table(), peer, *seq),
-            Self::Batches => vec![Table::Batches.byte()],
+            Self::Totals => vec![Table::Totals.byte()],
             Self::App(name) => {
                 let mut bytes = vec![Table::App.byte()];
                 bytes.extend_from_slice(name);
@@ -175,7 +177,7 @@ impl Key {
             Table::InboxHeader => message(MessageTable::InboxHeader),
             Table::InboxBody => message(MessageTable::InboxBody),
             Table::Work => message(MessageTable::Work),
-            Table::Batches => rest.is_empty().then_some(Self::Batches),
+            Table::Totals => rest.is_empty().then_some(Self::Totals),
             Table::App => Some(Self::App(rest.to_vec())),
         }
     }
@@ -211,9 +213,8 @@ pub enum Row {
     Body(Direction, EndpointId, Seq, Vec<u8>),
     /// An applied message whose outcome is not settled.
     Work(EndpointId, Seq, Work),
-    /// How many batches were written since the journal was created, this one included. Only the writer sets it: whatever else
-    /// a store lost at its end, it then lost this too.
-    Batches(u64),
+    /// What all other rows add up to. Only the journal itself sets it.
+    Totals(Totals),
     /// A row of the application.
     App(Vec<u8>, Vec<u8>),
 }
@@ -398,7 +399,7 @@ impl Row {
                 Key::Message(table, peer.clone(), *seq)
             }
             Self::Work(peer, seq, _) => Key::Message(MessageTable::Work, peer.clone(), *seq),
-            Self::Batches(_) => Key::Batches,
+            Self::Totals(_) => Key::Totals,
             Self::App(name, _) => Key::App(name.clone()),
         }
     }
@@ -414,7 +415,7 @@ impl Row {
             Self::Incoming(_, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
             Self::Header(_, _, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
             Self::Work(_, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
-            Self::Batches(count) => seal(&key, &to_msgpack(count).expect(PLAIN)),
+            Self::Totals(row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
             Self::Body(_, _, _, bytes) | Self::App(_, bytes) => seal(&key, bytes),
         };
         (key, value)
@@ -449,7 +450,7 @@ impl Row {
                     MessageTable::Work => from_msgpack(content).map(|row| Self::Work(peer, seq, row)),
                 }
             }
-            Key::Batches => from_msgpack(content).map(Self::Batches),
+            Key::Totals => from_msgpack(content).map(Self::Totals),
             Key::App(name) => Ok(Self::App(name.clone(), content.to_vec())),
         };
         row.map_err(|source| RowError::Content { key, source })

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use messages::{ChainHash, EndpointId, Seq};
 
 use crate::row::{Direction, Incoming, Meta, Outgoing, Row, Work};
+use crate::totals::Totals;
 use crate::write_ahead::Change;
 
 /// Everything that an endpoint durably knows, short of messages and application rows.
@@ -15,8 +16,8 @@ pub struct State {
     pub meta: Option<Meta>,
     /// The streams shared with each peer.
     pub peers: BTreeMap<EndpointId, PeerState>,
-    /// Batches written since the journal was created, as far as this fold knows: the writer's own counts on.
-    pub batches: u64,
+    /// What the rows add up to, as far as this fold was told: only the writer's own keeps up.
+    pub totals: Totals,
 }
 
 /// The two streams shared with one peer.
@@ -80,6 +81,14 @@ pub enum IllegalChange {
         from: u64,
         /// Where it was put.
         to: u64,
+    },
+    /// The rows are not those that were written: some are missing, or old ones are back.
+    #[error("the rows do not add up: {written} were written, {found} are there, and not all of them are the same")]
+    Rows {
+        /// Rows by the journal's own count.
+        written: u64,
+        /// Rows found.
+        found: u64,
     },
     /// A header's bytes cannot be decoded.
     #[error("the header {seq} of the {direction} stream with {peer} cannot be decoded")]
@@ -159,11 +168,11 @@ impl State {
                 state.work.insert(*seq, *work);
                 Ok(())
             }
-            Row::Batches(count) if *count < self.batches => {
-                Err(IllegalChange::Batches { from: self.batches, to: *count })
+            Row::Totals(row) if row.batches < self.totals.batches => {
+                Err(IllegalChange::Batches { from: self.totals.batches, to: row.batches })
             }
-            Row::Batches(count) => {
-                self.batches = *count;
+            Row::Totals(row) => {
+                self.totals = *row;
                 Ok(())
             }
             Row::Header(Direction::Out, ..) | Row::Body(..) | Row::App(..) => Ok(()),

@@ -93,13 +93,7 @@ impl Writer {
                 next = jobs.try_recv().ok();
             }
         }
-        if !batch.is_empty() {
-            self.state.batches += 1;
-            self.unmarked += 1;
-            let (key, value) = Row::Batches(self.state.batches).encode();
-            batch.put(key, value);
-        }
-        let written = self.write(&batch).map_err(|error| CommitError::Store(Arc::new(error)));
+        let written = self.write(batch).map_err(|error| CommitError::Store(Arc::new(error)));
         for done in waiting {
             done(written.clone());
         }
@@ -144,13 +138,15 @@ impl Writer {
         Ok(bytes)
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+    fn write(&mut self, mut batch: Batch) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
+        self.unmarked += 1;
         // A panic here would take the thread down and have every commit answered with "nothing was written".
         let written = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.store.apply(batch)?;
+            self.state.totals.seal(self.store.as_ref(), &mut batch)?;
+            self.store.apply(&batch)?;
             self.store.sync()
         }));
         let gave_up = "the engine panicked".to_owned();
