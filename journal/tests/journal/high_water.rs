@@ -59,7 +59,7 @@ fn a_store_replaced_by_an_older_copy_is_refused_and_what_is_missing_is_named() {
     let peer = history.peer.clone();
     let expected = vec![
         Shortfall::Epoch { marked: Epoch::new(3), found: Epoch::new(1) },
-        Shortfall::Batches { marked: 42, found: 40 },
+        Shortfall::Batches { marked: 45, found: 41 },
         Shortfall::Sent { peer: peer.clone(), marked: next.next().next(), found: next },
         Shortfall::Received { peer, marked: Seq::count(through) + 1, found: Seq::count(through) },
     ];
@@ -130,7 +130,7 @@ fn a_journal_that_never_rests_writes_its_mark_all_the_same() {
     }
     let mark = HighWater::read(dir.path()).unwrap().expect("it has been written");
     assert!(mark.batches >= 128, "{mark:?}");
-    assert_eq!(mark.peers[&history.peer].next.value(), mark.batches + 1, "each batch sent one message");
+    assert_eq!(mark.peers[&history.peer].next.value(), mark.batches, "each batch but the opening's sent one message");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_mark_that_cannot_be_written_stands_in_nobodys_way() {
     drop(journal);
     fs::remove_dir(dir.path().join("high-water.new")).unwrap();
     let (_journal, state) = Journal::open(dir.path(), &opening()).unwrap();
-    assert_eq!(state.batches, 1);
+    assert_eq!(state.totals.batches, 3, "two openings and one commit");
 }
 
 #[test]

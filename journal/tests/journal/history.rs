@@ -218,7 +218,7 @@ pub(crate) fn rows_of(store: &dyn Store) -> Result<Rows, StoreError> {
         ControlFlow::Continue(())
     })?;
     rows.remove(&Key::Meta.bytes());
-    rows.remove(&Key::Batches.bytes());
+    rows.remove(&Key::Totals.bytes());
     Ok(rows)
 }
 

@@ -102,6 +102,15 @@ fn verify(store: &dyn Store) -> Verification {
     journal::verify(store).unwrap()
 }
 
+/// The problems of a store that was changed behind the journal's back, but for the one that every such change makes.
+fn problems(store: &dyn Store) -> Vec<String> {
+    let mut problems = verify(store).problems;
+    let all = problems.len();
+    problems.retain(|problem| !problem.starts_with("the rows do not add up"));
+    assert_eq!(problems.len() + 1, all, "the totals hide the change: {problems:?}");
+    problems
+}
+
 /// What is found after that change behind the journal's back, which must be one thing.
 fn found(tamper: impl FnOnce(&mut Batch, &MemoryStore)) -> String {
     let (store, _) = sample();
@@ -109,9 +118,9 @@ fn found(tamper: impl FnOnce(&mut Batch, &MemoryStore)) -> String {
     let mut batch = Batch::default();
     tamper(&mut batch, &store);
     store.apply(&batch).unwrap();
-    let report = verify(&*store);
-    assert_eq!((report.problem_count, report.problems.len()), (1, 1), "{:#?}", report.problems);
-    report.problems[0].clone()
+    let problems = problems(&*store);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems[0].clone()
 }
 
 fn key(table: MessageTable, place: u64) -> Vec<u8> {
@@ -178,7 +187,7 @@ fn a_broken_chain_is_found_on_both_sides_of_the_break() {
     batch.put(key, value);
     store.apply(&batch).unwrap();
     let expected = [4, 5].map(|place| format!("out:{place} of server does not follow the message before it"));
-    assert_eq!(verify(&*store).problems, expected);
+    assert_eq!(problems(&*store), expected);
 }
 
 #[test]
@@ -188,7 +197,7 @@ fn a_last_message_that_is_not_the_head_of_its_stream_is_found() {
     let (key, value) = rechained(&store, 6);
     batch.put(key, value);
     store.apply(&batch).unwrap();
-    let problems = verify(&*store).problems;
+    let problems = problems(&*store);
     assert!(problems.contains(&"out:6 of server is not the head that the stream speaks of".to_owned()), "{problems:?}");
 }
 
@@ -225,9 +234,9 @@ fn a_gap_that_the_stream_knows_of_is_no_problem_and_its_loss_is_one() {
     let (stream, value) = Row::Incoming(SERVER, row).encode();
     batch.put(stream, value);
     store.apply(&batch).unwrap();
-    assert_eq!(verify(&*store).problems, Vec::<String>::new());
+    assert_eq!(problems(&*store), Vec::<String>::new());
     let mut batch = Batch::default();
     batch.delete(key(MessageTable::InboxHeader, 7));
     store.apply(&batch).unwrap();
-    assert_eq!(verify(&*store).problems, ["in:7 of server is missing"]);
+    assert_eq!(problems(&*store), ["in:7 of server is missing"]);
 }

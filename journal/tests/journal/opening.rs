@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use journal::{
-    Batch, Direction, IllegalChange, Journal, MemoryStore, OpenError, Opening, Outgoing, Row, RowError, Store,
+    Batch, Direction, IllegalChange, Journal, Key, MemoryStore, OpenError, Opening, Outgoing, Row, RowError, Store,
     StoreError, Work, WriteAhead, is_running, put_app,
 };
 use messages::{EndpointId, Epoch, Incarnation, Seq};
@@ -194,6 +194,39 @@ fn rows_that_contradict_each_other_are_refused() {
         };
         assert_eq!(direction, Direction::Out);
     }
+}
+
+/// What opening finds after that change behind the journal's back, every single row being as it was written.
+fn tampered(tamper: impl FnOnce(&mut Batch)) -> IllegalChange {
+    let store = std::sync::Arc::new(MemoryStore::default());
+    let (journal, _) = Journal::over(std::sync::Arc::clone(&store) as std::sync::Arc<dyn Store>, &opening()).unwrap();
+    for content in [b"older", b"newer"] {
+        let changes = ["a", "b"].map(|name| put_app(name.into(), content.to_vec())).to_vec();
+        journal.commit(WriteAhead::new(changes, ())).wait().unwrap();
+    }
+    drop(journal);
+    Journal::over(std::sync::Arc::new(copy(&store)), &opening()).expect("untouched it opens");
+    let mut batch = Batch::default();
+    tamper(&mut batch);
+    store.apply(&batch).unwrap();
+    match Journal::over(store, &opening()).err() {
+        Some(OpenError::Illegal { source, .. }) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_row_that_is_missing_or_back_in_an_older_form_is_found() {
+    let missing = tampered(|batch| batch.delete(Key::App(b"a".to_vec()).bytes()));
+    // Written: the row that says whose journal it is, and the two of the application.
+    assert_eq!(missing, IllegalChange::Rows { written: 3, found: 2 });
+    let old = tampered(|batch| {
+        let (key, value) = Row::App(b"b".to_vec(), b"older".to_vec()).encode();
+        batch.put(key, value);
+    });
+    assert_eq!(old, IllegalChange::Rows { written: 3, found: 3 });
+    let totals = tampered(|batch| batch.delete(Key::Totals.bytes()));
+    assert_eq!(totals, IllegalChange::Rows { written: 0, found: 3 });
 }
 
 #[test]
