@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 
 use journal::{Commit, Journal, Key, OpenError, Store, WriteAhead, put_app};
 
@@ -23,10 +23,7 @@ pub(crate) fn has(store: &dyn Store, name: &str) -> bool {
 }
 
 pub(crate) fn poll<T>(commit: &mut Commit<T>, waker: &Waker) -> bool {
-    match Pin::new(commit).poll(&mut Context::from_waker(waker)) {
-        Poll::Ready(_) => true,
-        Poll::Pending => false,
-    }
+    Pin::new(commit).poll(&mut Context::from_waker(waker)).is_ready()
 }
 
 #[test]

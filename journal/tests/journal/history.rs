@@ -221,9 +221,3 @@ pub(crate) fn rows_of(store: &dyn Store) -> Result<Rows, StoreError> {
     rows.remove(&Key::Totals.bytes());
     Ok(rows)
 }
-
-/// The steps that a store holds.
-pub(crate) fn count_of(rows: &Rows) -> u64 {
-    let row = rows.get(&Key::App(COUNT.to_vec()).bytes());
-    row.map_or(0, |value| u64::from_be_bytes(value[5..].try_into().unwrap()))
-}

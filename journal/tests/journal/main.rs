@@ -10,4 +10,5 @@ mod high_water;
 mod history;
 mod inspect;
 mod opening;
+mod reading;
 mod store_model;

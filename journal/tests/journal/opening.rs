@@ -228,21 +228,3 @@ fn a_row_that_is_missing_or_back_in_an_older_form_is_found() {
     let totals = tampered(|batch| batch.delete(Key::Totals.bytes()));
     assert_eq!(totals, IllegalChange::Rows { written: 0, found: 3 });
 }
-
-#[test]
-fn the_application_reads_its_own_rows_by_prefix() {
-    let (journal, _) = Journal::over(std::sync::Arc::new(MemoryStore::default()), &opening()).unwrap();
-    let names: [&[u8]; 5] = [b"run", b"run/1", b"run/2", b"runs", b"\xff\xff"];
-    let changes = names.map(|name| put_app(name.to_vec(), name.to_vec())).to_vec();
-    journal.commit(WriteAhead::new(changes, ())).wait().unwrap();
-    let read = |prefix: &[u8]| {
-        let mut found = Vec::new();
-        journal.app_rows(prefix, &mut |name, content| found.push((name.to_vec(), content.to_vec()))).unwrap();
-        assert!(found.iter().all(|(name, content)| name == content));
-        found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-    };
-    assert_eq!(read(b""), names);
-    assert_eq!(read(b"run/"), names[1..3]);
-    assert_eq!(read(b"\xff"), names[4..]);
-    assert!(read(b"s").is_empty());
-}

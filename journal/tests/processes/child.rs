@@ -20,6 +20,8 @@ pub(crate) enum Task {
     Commit { dir: PathBuf, seed: u64 },
     /// Opens a journal that may be damaged and compares it with that many steps of the history.
     Open { dir: PathBuf, seed: u64, steps: u64 },
+    /// Opens a journal after a loss of power and says how many steps it holds, if it holds exactly these.
+    Recover { dir: PathBuf, seed: u64, steps: u64 },
 }
 
 /// What this process is to do, if it is a child.
@@ -29,6 +31,7 @@ pub(crate) fn task() -> Option<Task> {
     match std::env::var(TASK).ok()?.as_str() {
         "commit" => Some(Task::Commit { dir, seed }),
         "open" => Some(Task::Open { dir, seed, steps: number(STEPS)? }),
+        "recover" => Some(Task::Recover { dir, seed, steps: number(STEPS)? }),
         _ => None,
     }
 }

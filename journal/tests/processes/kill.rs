@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use journal::{Journal, State, WriteAhead, verify};
+use journal::{Journal, Key, State, WriteAhead, verify};
 
 use crate::child::start;
-use crate::history::{History, Random, count_of, opening, rows_of};
+use crate::history::{COUNT, History, Random, Rows, opening, rows_of};
 
 const ROUNDS: u64 = 20;
 
@@ -80,4 +80,10 @@ fn check_state(state: &State, known: &History) {
     if let Some(incoming) = streams.and_then(|streams| streams.incoming.as_ref()) {
         assert_eq!(incoming, &known.incoming);
     }
+}
+
+/// The steps that a store holds.
+pub(crate) fn count_of(rows: &Rows) -> u64 {
+    let row = rows.get(&Key::App(COUNT.to_vec()).bytes());
+    row.map_or(0, |value| u64::from_be_bytes(value[5..].try_into().unwrap()))
 }

@@ -9,6 +9,7 @@ mod damage;
 #[allow(dead_code, reason = "shared with the other tests of the journal, which use all of it")]
 mod history;
 mod kill;
+mod power;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     if let Some(task) = child::task() {
         return match task {
             child::Task::Commit { dir, seed } => kill::commit_until_killed(&dir, seed),
+            child::Task::Recover { dir, seed, steps } => power::open_and_compare(&dir, seed, steps),
             child::Task::Open { dir, seed, steps } => damage::open_and_compare(&dir, seed, steps),
         };
     }
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
         }),
         Trial::test("damaged_files_give_an_error_or_the_whole_journal_and_never_wrong_data", move || {
             damage::trials(seed);
+            Ok(())
+        }),
+        Trial::test("a_commit_cut_off_by_a_loss_of_power_is_there_whole_or_not_at_all", move || {
+            power::trials(seed);
             Ok(())
         }),
     ];
