@@ -37,7 +37,8 @@ pub struct Opening {
     pub now_ms: u64,
 }
 
-/// Why a journal cannot be opened. Nothing was changed.
+/// Why a journal cannot be opened. Nothing was committed and its epoch was not raised. But an engine that finds its files
+/// damaged may cut off what it cannot read while it opens them, so copy the directory before trying anything with it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be used.
@@ -171,7 +172,7 @@ impl Journal {
     /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing was changed then.
+    /// [`OpenError`]; nothing was committed then.
     pub fn open(dir: &Path, opening: &Opening) -> Result<(Self, State), OpenError> {
         let lock = claim(dir)?;
         let store = SledStore::open(&dir.join(STORE_DIR))
