@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Why we believe it: live faults against real RabbitMQ and real processes, watched from outside. Nothing depends on this
+//! package, and it never links the server or the agent: it starts the binary.
+
+pub mod demo;
+pub mod live;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::CALL_LIMIT;
 use super::dial::Link;
 use super::failure::{Failure, within};
+use super::ping;
 use super::settle::{Decision, Settlements, Step};
 use crate::session::DeliveryTag;
 use crate::wire::WireEvent;
@@ -35,7 +36,8 @@ impl Inbox {
         within(CALL_LIMIT, "setting the prefetch", qos).await?.map_err(|e| Failure::of(&e))?;
         let name = queue.as_str().into();
         let consume = channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = within(CALL_LIMIT, "beginning to consume", consume).await?;
+        let stuck = |_| Failure::Stuck { queue: queue.clone(), after: CALL_LIMIT };
+        let consumer = within(CALL_LIMIT, "beginning to consume", consume).await.map_err(stuck)?;
         let consumer = consumer.map_err(|e| Failure::of_consume(&e, &queue))?;
         Ok(Self { channel, consumer, queue })
     }
@@ -89,6 +91,10 @@ fn take_in(connection: u64, settlements: &Settlements, delivery: Delivery) -> Re
     let (expected, found) = (settlements.expected(), delivery.delivery_tag);
     if expected != found {
         return Err(Failure::TagOrder { expected, found });
+    }
+    if ping::is_ping(&delivery) {
+        settlements.delivered(Some(Decision::Acknowledge));
+        return Ok(None);
     }
     let bytes = delivery.data;
     if bytes.len() > ENVELOPE_BYTES_MAX {

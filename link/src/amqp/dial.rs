@@ -84,6 +84,11 @@ impl Drop for Socket {
 
 /// Makes one connection.
 pub(super) async fn dial(config: &AmqpConfig, purpose: Purpose) -> Result<Link, Failure> {
+    dial_within(config, purpose, LOGIN_LIMIT).await
+}
+
+/// Makes one connection, with that limit for the login.
+pub(super) async fn dial_within(config: &AmqpConfig, purpose: Purpose, login_limit: Duration) -> Result<Link, Failure> {
     config.check_scheme()?;
     let tls = load_tls(config).await?;
     let (host, port) = (config.url.host.as_str(), config.url.port);
@@ -108,7 +113,7 @@ pub(super) async fn dial(config: &AmqpConfig, purpose: Purpose) -> Result<Link, 
     };
     let runtime = Runtime::new(Host::current());
     let login = Connection::connector(uri(config), runtime, hand_over, properties(config, purpose));
-    let connection = within(LOGIN_LIMIT, "logging in to the broker", login).await?;
+    let connection = within(login_limit, "logging in to the broker", login).await?;
     let connection = connection.map_err(|e| Failure::of_login(&e, config.url.user()))?;
     Ok(Link { connection, _socket: socket })
 }

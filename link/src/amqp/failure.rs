@@ -36,6 +36,12 @@ pub(super) enum Failure {
     Tls { host: String, source: io::Error },
     #[error("{what} took longer than {} s", after.as_secs())]
     TimedOut { what: &'static str, after: Duration },
+    #[error(
+        "{queue} did not answer within {} s: it has no leader, perhaps since its node crashed; if this lasts, delete the \
+         queue on the broker, nothing is lost with it",
+        after.as_secs()
+    )]
+    Stuck { queue: String, after: Duration },
     #[error("the broker refused {user}: wrong password, or no such user ({text})")]
     Login { user: String, text: String },
     #[error("the broker does not let {user} into this virtual host: {text}")]
@@ -119,6 +125,7 @@ impl Failure {
             | Self::Tls { .. }
             | Self::TimedOut { .. }
             | Self::QueueMissing { .. }
+            | Self::Stuck { .. }
             | Self::Closed { .. }
             | Self::Protocol { .. }
             | Self::Cancelled { .. }

@@ -32,6 +32,14 @@ const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// How long a broker that does not block may owe a confirm. A leader change takes up to 16 s; beyond this it is dead.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 
+/// After how long without a confirm a queue is suspected to be stuck, and tried on its own. RabbitMQ 3.10 stops a whole
+/// channel at a publish to a quorum queue without a leader, so everything that waits then is a suspect.
+const STUCK_LIMIT: Duration = Duration::from_secs(8);
+
+/// Publishes that were given up while the library still waits for their confirm. A queue without a leader never answers;
+/// beyond this many only a new connection frees the memory.
+const GIVEN_UP_MAX: usize = 8_192;
+
 /// How often the oldest confirm and the state of the channel are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -53,6 +61,8 @@ struct Outstanding {
     bytes: usize,
     since: Instant,
     returned: bool,
+    /// Its queue is being tried.
+    suspect: bool,
 }
 
 /// Publishes for as long as one connection lasts.
@@ -66,8 +76,12 @@ pub(super) struct Publisher<'a> {
     answering: FuturesUnordered<Answering>,
     next: Number,
     blocked: bool,
-    /// No confirm is overdue before this: a blocked broker owes none.
-    patience_from: Instant,
+    /// When the broker last answered, or stopped blocking.
+    heard: Instant,
+    /// When the broker last stopped blocking: until then it owed no confirm.
+    unblocked: Instant,
+    /// Why the channel is dead, once that is known. What was answered before is reported first.
+    failure: Option<Failure>,
 }
 
 /// Opens the channel for publishing.
@@ -96,7 +110,9 @@ impl<'a> Publisher<'a> {
             answering: FuturesUnordered::new(),
             next: 1,
             blocked: false,
-            patience_from: Instant::now(),
+            heard: Instant::now(),
+            unblocked: Instant::now(),
+            failure: None,
         }
     }
 
@@ -108,19 +124,19 @@ impl<'a> Publisher<'a> {
         loop {
             let room = !self.blocked && self.outstanding.len() < WINDOW && self.bytes < WINDOW_BYTES;
             let reports = tokio::select! {
-                Some(answer) = self.answering.next() => self.take_in(answer)?,
+                Some(answer) = self.answering.next() => self.take_in(answer),
                 publish = self.backlog.next(), if room => self.publish(channel, publish)?,
                 (to, what) = self.backlog.refused() => vec![refused(to, what, Refusal::Nacked)],
                 event = connection.next() => self.on_event(event)?,
-                _ = look.tick() => {
-                    self.look(channel)?;
-                    Vec::new()
-                }
+                _ = look.tick() => self.look(channel)?,
             };
             for report in reports {
                 if self.events.send(report).await.is_err() {
                     return Ok(());
                 }
+            }
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
             }
         }
     }
@@ -140,7 +156,7 @@ impl<'a> Publisher<'a> {
         let bytes = frame.bytes().len();
         self.bytes += bytes;
         let since = Instant::now();
-        self.outstanding.insert(number, Outstanding { to, what, bytes, since, returned: false });
+        self.outstanding.insert(number, Outstanding { to, what, bytes, since, returned: false, suspect: false });
         let delivery_mode = match what {
             Published::Message(_) | Published::Resent(_) => PERSISTENT,
             Published::Status | Published::Log => TRANSIENT,
@@ -158,7 +174,7 @@ impl<'a> Publisher<'a> {
         });
         // The first poll hands the frames to the library, so publishes leave in this order.
         match (&mut answering).now_or_never() {
-            Some(answer) => self.take_in(answer),
+            Some(answer) => Ok(self.take_in(answer)),
             None => {
                 self.answering.push(answering);
                 Ok(Vec::new())
@@ -168,8 +184,8 @@ impl<'a> Publisher<'a> {
 
     /// Takes in this answer and all others that are there. An answer to several publishes at once may attach what was
     /// returned to the wrong one of them, so all are looked through before any is reported.
-    fn take_in(&mut self, first: Answer) -> Result<Vec<WireEvent>, Failure> {
-        let mut failure = None;
+    fn take_in(&mut self, first: Answer) -> Vec<WireEvent> {
+        self.heard = Instant::now();
         let mut answered = Vec::new();
         let mut returned = BTreeSet::new();
         let mut answer = Some(first);
@@ -184,10 +200,10 @@ impl<'a> Publisher<'a> {
                     answered.push((number, false));
                 }
                 Ok(Confirmation::NotRequested) => {
-                    failure.get_or_insert(Failure::Broken("the channel gives no confirms".to_owned()));
+                    self.failure.get_or_insert(Failure::Broken("the channel gives no confirms".to_owned()));
                 }
                 Err(error) => {
-                    failure.get_or_insert(Failure::of_life(&error));
+                    self.failure.get_or_insert(Failure::of_life(&error));
                 }
             }
             answer = self.answering.next().now_or_never().flatten();
@@ -204,11 +220,7 @@ impl<'a> Publisher<'a> {
             self.bytes -= done.bytes;
             reports.push(self.report(done, taken));
         }
-        match failure {
-            Some(failure) if reports.is_empty() => Err(failure),
-            // The channel is dead; the next look finds it so, after these were reported.
-            Some(_) | None => Ok(reports),
-        }
+        reports
     }
 
     fn report(&self, done: Outstanding, taken: bool) -> WireEvent {
@@ -234,7 +246,8 @@ impl<'a> Publisher<'a> {
             Some(Event::ConnectionUnblocked) => {
                 tracing::info!("the broker no longer blocks publishing");
                 self.blocked = false;
-                self.patience_from = Instant::now();
+                self.heard = Instant::now();
+                self.unblocked = self.heard;
                 Ok(vec![WireEvent::Blocked(None)])
             }
             Some(Event::Error(error)) => Err(Failure::of_life(&error)),
@@ -243,15 +256,52 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn look(&self, channel: &Channel) -> Result<(), Failure> {
+    fn look(&mut self, channel: &Channel) -> Result<Vec<WireEvent>, Failure> {
         if !channel.status().connected() {
             return Err(Failure::Broken("the channel for publishing is closed".to_owned()));
         }
-        let Some((_, oldest)) = self.outstanding.first_key_value() else { return Ok(()) };
-        if !self.blocked && oldest.since.max(self.patience_from).elapsed() > CONFIRM_LIMIT {
+        self.give_up_overdue()
+    }
+
+    fn suspect(&mut self) {
+        if self.blocked {
+            return;
+        }
+        for waiting in self.outstanding.values_mut().filter(|waiting| !waiting.suspect) {
+            if waiting.since.max(self.unblocked).elapsed() <= STUCK_LIMIT {
+                break;
+            }
+            waiting.suspect = true;
+            if let (Role::Server { .. }, EndpointId::Agent(agent)) = (self.role, &waiting.to) {
+                self.repairs.suspect(agent.clone());
+            }
+        }
+    }
+
+    /// A broker that answers nothing is dead. One that answers others but not this publish has a queue that is stuck,
+    /// as a queue without a leader is; that must not cost the others their connection.
+    fn give_up_overdue(&mut self) -> Result<Vec<WireEvent>, Failure> {
+        self.suspect();
+        let unblocked = self.unblocked;
+        let overdue = |since: Instant| since.max(unblocked).elapsed() > CONFIRM_LIMIT;
+        let late = !self.blocked && self.outstanding.first_key_value().is_some_and(|(_, oldest)| overdue(oldest.since));
+        if !late {
+            return Ok(Vec::new());
+        }
+        if overdue(self.heard) || self.answering.len().saturating_sub(self.outstanding.len()) > GIVEN_UP_MAX {
             return Err(Failure::TimedOut { what: "the confirm of a publish", after: CONFIRM_LIMIT });
         }
-        Ok(())
+        let mut reports = Vec::new();
+        while let Some(oldest) = self.outstanding.first_entry() {
+            if !overdue(oldest.get().since) {
+                break;
+            }
+            let done = oldest.remove();
+            tracing::warn!(to = %done.to, what = ?done.what, "the broker confirms others but not this; its queue is stuck");
+            self.bytes -= done.bytes;
+            reports.push(refused(done.to, done.what, Refusal::Nacked));
+        }
+        Ok(reports)
     }
 }
 
@@ -262,4 +312,63 @@ fn refused(to: EndpointId, what: Published, refusal: Refusal) -> WireEvent {
 /// Which publish came back.
 fn number_of(message: &lapin::message::Delivery) -> Option<Number> {
     message.properties.message_id().as_ref()?.as_str().parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use messages::Seq;
+
+    fn with_publisher(ages: &[u64], heard: u64, check: impl FnOnce(Publisher<'_>)) {
+        let (role, backlog, repairs) = (Role::Server { agents: Vec::new() }, Backlog::default(), Repairs::default());
+        let (events, _kept) = mpsc::channel(1);
+        let mut publisher = Publisher::new(&role, &backlog, &repairs, &events);
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        publisher.heard = ago(heard);
+        publisher.unblocked = ago(1_000);
+        for (number, age) in (1..).zip(ages) {
+            let what = Published::Message(Seq::new(number).unwrap());
+            let done = Outstanding {
+                to: EndpointId::Server,
+                what,
+                bytes: 5,
+                since: ago(*age),
+                returned: false,
+                suspect: false,
+            };
+            publisher.outstanding.insert(number, done);
+            publisher.bytes += 5;
+        }
+        check(publisher);
+    }
+
+    #[test]
+    fn a_publish_that_is_overdue_while_others_are_answered_is_refused_alone() {
+        with_publisher(&[40, 35, 20], 5, |mut publisher| {
+            let reports = publisher.give_up_overdue().unwrap();
+            let nacked = |report: &WireEvent| matches!(report, WireEvent::Refused { refusal: Refusal::Nacked, .. });
+            assert!(reports.len() == 2 && reports.iter().all(nacked), "{reports:?}");
+            assert_eq!((publisher.outstanding.len(), publisher.bytes), (1, 5));
+            // Its answer may still come, and is no news then.
+            assert!(publisher.take_in((1, Ok(Confirmation::Ack(None)))).is_empty());
+        });
+    }
+
+    #[test]
+    fn a_broker_that_answers_nothing_is_given_up() {
+        with_publisher(&[35, 20], 31, |mut publisher| {
+            assert!(matches!(publisher.give_up_overdue(), Err(Failure::TimedOut { .. })));
+        });
+    }
+
+    #[test]
+    fn a_broker_that_blocks_owes_nothing_until_it_unblocks() {
+        with_publisher(&[400], 400, |mut publisher| {
+            publisher.on_event(Some(Event::ConnectionBlocked("memory".to_owned()))).unwrap();
+            assert!(publisher.give_up_overdue().unwrap().is_empty());
+            publisher.on_event(Some(Event::ConnectionUnblocked)).unwrap();
+            assert!(publisher.give_up_overdue().unwrap().is_empty());
+        });
+    }
 }

@@ -16,6 +16,7 @@ use super::config::{AmqpConfig, Role};
 use super::consume::Inbox;
 use super::dial::{Link, Purpose, dial};
 use super::failure::Failure;
+use super::ping;
 use super::publish::{self, Publisher};
 use super::settle::{Decision, Settlements};
 use super::topology::{self, Repairs};
@@ -177,7 +178,14 @@ async fn connect(config: &AmqpConfig) -> Result<Ready, Failure> {
         }
         Role::Agent(agent) => agent_queue_name(agent.as_str())?,
     };
-    let inbox = Inbox::open(&consuming, queue).await?;
+    let inbox = match (Inbox::open(&consuming, queue.clone()).await, &config.role) {
+        (Err(Failure::Stuck { .. }), Role::Server { agents }) => {
+            ping::delete(&consuming, &queue).await;
+            topology::declare(&consuming, config.queue_type, agents).await?;
+            Inbox::open(&consuming, queue).await?
+        }
+        (opened, Role::Server { .. } | Role::Agent(_)) => opened?,
+    };
     let publishing = dial(config, Purpose::Publish).await?;
     let outbox = publish::open(&publishing).await?;
     Ok(Ready { inbox, outbox, consuming, publishing })

@@ -1,12 +1,13 @@
 //! What a server declares: on connecting everything, later what turns out to be missing. An agent declares nothing.
-//! Nothing is ever deleted or changed here.
+//!
+//! Nothing is deleted here, but for queues that are stuck: see `ping.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use broker_config::{ArgValue, Arguments, Binding, Exchange, ExchangeKind, Queue, QueueType, Topology};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use lapin::Channel;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -17,12 +18,16 @@ use tokio::time::{Instant, sleep, timeout};
 use super::CALL_LIMIT;
 use super::dial::Link;
 use super::failure::{Failure, within};
+use super::ping;
 
 /// Agents whose queues are declared at once. A quorum queue takes 10 ms to make, most of it waiting for the disk.
 const CHUNK: usize = 64;
 
 /// For declaring one chunk. A broker without a majority needs 22 s to say no.
 const DECLARE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Queues that are tried at once. Each takes a channel.
+const TRIED_AT_ONCE: usize = 4;
 
 /// The shortest and the longest pause between repairs: a queue that somebody keeps deleting must not keep us busy.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -33,19 +38,39 @@ const REASSURE: Duration = Duration::from_secs(30);
 /// Agents whose queue or binding seems to be missing.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    wanted: Mutex<BTreeSet<AgentId>>,
+    wanted: Mutex<BTreeMap<AgentId, Repair>>,
     requested: Notify,
+}
+
+/// What is to be done about an agent's queue. The later is the stronger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Repair {
+    /// It or its binding seems to be missing.
+    Declare,
+    /// It may be stuck: it is to be tried, and made anew if it is.
+    Try,
 }
 
 impl Repairs {
     /// Asks for that agent's queue and binding to be declared. Never waits.
     pub(super) fn request(&self, agent: AgentId) {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(agent);
+        self.want(agent, Repair::Declare);
+    }
+
+    /// Asks for that agent's queue to be tried, and made anew if it is stuck. Never waits.
+    pub(super) fn suspect(&self, agent: AgentId) {
+        self.want(agent, Repair::Try);
+    }
+
+    fn want(&self, agent: AgentId, repair: Repair) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = wanted.entry(agent).or_insert(repair);
+        *entry = (*entry).max(repair);
         self.requested.notify_one();
     }
 
-    fn take(&self) -> Vec<AgentId> {
-        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    fn take(&self) -> BTreeMap<AgentId, Repair> {
+        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Declares what is asked for, and now and then what is the server's own, until that fails.
@@ -55,12 +80,21 @@ impl Repairs {
         loop {
             // Out of time means that nothing was asked for, and it is time to reassure.
             let asked = timeout(REASSURE, self.requested.notified()).await.is_ok();
-            let agents = self.take();
-            if asked && !agents.is_empty() {
-                tracing::warn!(agents = agents.len(), "queues or bindings are missing on the broker; declaring them");
+            let wanted = self.take();
+            if asked && !wanted.is_empty() {
+                tracing::warn!(
+                    agents = wanted.len(),
+                    "Queues or bindings are missing on the broker or stuck; declaring them."
+                );
                 pause = if last.elapsed() > PAUSE.1 * 2 { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
                 last = Instant::now();
             }
+            let suspects: Vec<&AgentId> =
+                wanted.iter().filter(|(_, repair)| **repair == Repair::Try).map(|(agent, _)| agent).collect();
+            for suspects in suspects.chunks(TRIED_AT_ONCE) {
+                join_all(suspects.iter().map(|agent| ping::delete_if_stuck(link, agent))).await;
+            }
+            let agents: Vec<AgentId> = wanted.into_keys().collect();
             if let Err(failure) = declare(link, queue_type, &agents).await {
                 return failure;
             }

@@ -108,8 +108,8 @@ struct SendingSide {
     missing: VecDeque<(Seq, Seq)>,
     /// What is being read from the journal.
     loading: Option<(Seq, Seq)>,
-    /// Probes without an answer, oldest first, each with what had been published before it.
-    probes: VecDeque<(ProbeId, Option<Seq>)>,
+    /// Probes without an answer, oldest first.
+    probes: VecDeque<Asked>,
     /// Probes since there was last any progress.
     attempts: u32,
     /// When the next probe is due.
@@ -118,6 +118,16 @@ struct SendingSide {
     recent: BTreeMap<Seq, ChainHash>,
     /// How many messages the peer is willing to take beyond its mark.
     peer_window: Option<u32>,
+}
+
+/// A probe, and what was known when it was published. Only against that its answer can be held: answers may be overtaken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Asked {
+    id: ProbeId,
+    /// What had been published before it: if the answer does not have it, it is lost.
+    published: Option<Seq>,
+    /// What the peer had already said it had: if the answer does not have it, the peer lost it.
+    received: Option<Seq>,
 }
 
 /// The volatile part of the stream received from a peer.
@@ -255,11 +265,11 @@ impl Session {
         self.connected = true;
         for peer in self.peers.keys().cloned().collect::<Vec<_>>() {
             self.pump(now, turn, &peer);
-            // An agent says that it is there; the server speaks first only where something is open.
+            // An agent says that it is there; the server asks only where something is open. It speaks to all of them, which
+            // also shows whether their queues still take anything.
             let is_agent = self.identity.local.agent().is_some();
-            if is_agent || self.anything_unreceived(&peer) {
-                self.publish_status(now, turn, &peer, Probe::Yes);
-            }
+            let asks = is_agent || self.anything_unreceived(&peer);
+            self.publish_status(now, turn, &peer, if asks { Probe::Yes } else { Probe::No });
         }
     }
 

@@ -9,7 +9,7 @@ use journal::{Change, Incoming, Row};
 use messages::{EndpointId, Frame, PROTOCOL_VERSION, ProbeId, Receiving, Sending, Seq, Status};
 
 use super::effects::{Fault, Publish, Published};
-use super::{Freeze, Now, Probe, Session, Turn};
+use super::{Asked, Freeze, Now, Probe, Session, Turn};
 
 /// Probes without an answer that are remembered. An answer to any of them is good evidence; more would only grow while the
 /// peer is away.
@@ -42,6 +42,7 @@ impl Session {
         let id = self.next_probe;
         self.next_probe = id.next();
         let unreceived = self.anything_unreceived(peer);
+        let received = self.streams(peer).and_then(|streams| streams.outgoing.received);
         if let Some(entry) = self.peers.get_mut(peer) {
             let side = &mut entry.sending;
             if side.probes.len() == PROBES_MAX {
@@ -51,7 +52,7 @@ impl Session {
             let resending = side.loading.filter(|(from, _)| Some(*from) <= side.published);
             let waiting = side.missing.front().copied().into_iter().chain(resending).map(|(from, _)| from).min();
             let evident = waiting.map_or(side.published, Seq::previous);
-            side.probes.push_back((id, evident));
+            side.probes.push_back(Asked { id, published: evident, received });
             let delay = self.config.probe_delay(side.attempts);
             side.attempts = side.attempts.saturating_add(1);
             side.probe_due = unreceived.then(|| now.at.after(delay));
@@ -189,12 +190,11 @@ impl Session {
     fn contradiction(&self, peer: &EndpointId, status: &Status) -> Option<Freeze> {
         let streams = self.streams(peer)?;
         let outgoing = &streams.outgoing;
-        let is_evidence = status.answers.is_some_and(|id| {
-            self.peers.get(peer).is_some_and(|entry| entry.sending.probes.iter().any(|(probe, _)| *probe == id))
-        });
+        let probes = self.peers.get(peer).map(|entry| &entry.sending.probes)?;
+        let asked = status.answers.and_then(|id| probes.iter().find(|asked| asked.id == id));
+        let had = asked.and_then(|asked| asked.received);
         let Some(report) = &status.receiving else {
-            let received = outgoing.received.filter(|_| is_evidence)?;
-            return Some(Freeze::PeerForgot { received });
+            return had.map(|received| Freeze::PeerForgot { received });
         };
         if report.incarnation != self.identity.incarnation {
             return Some(Freeze::Replaced { known: report.incarnation });
@@ -216,8 +216,8 @@ impl Session {
                 return Some(Freeze::Diverged { at });
             }
         }
-        if is_evidence && report.through < outgoing.received {
-            return Some(Freeze::PeerLostPart { received: outgoing.received, found: report.through });
+        if report.through < had {
+            return Some(Freeze::PeerLostPart { received: had, found: report.through });
         }
         None
     }
@@ -227,8 +227,8 @@ impl Session {
         let outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
         let Some(entry) = self.peers.get_mut(peer) else { return };
         let side = &mut entry.sending;
-        let Some(at) = side.probes.iter().position(|(probe, _)| *probe == answered) else { return };
-        let published = side.probes[at].1;
+        let Some(at) = side.probes.iter().position(|asked| asked.id == answered) else { return };
+        let published = side.probes[at].published;
         side.probes.drain(..=at);
         side.attempts = 0;
         // Everything still to be resent is found missing again, so the list is made anew.

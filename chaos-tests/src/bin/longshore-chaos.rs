@@ -1,0 +1,112 @@
+//! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use chaos_tests::demo::{self, Report};
+use clap::{Parser, Subcommand};
+
+/// Breaks things around Longshore and counts what is lost.
+#[derive(Debug, Parser)]
+#[command(name = "longshore-chaos", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One job over two agents while the broker, an agent and the server die; exit code 1 if anything is lost or runs twice
+    Demo {
+        /// Where to keep everything; emptied first
+        #[arg(long, default_value = ".demo")]
+        dir: PathBuf,
+        /// Leave it running at the end, until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Demo { dir, keep } => run_demo(&dir, keep),
+    }
+}
+
+fn run_demo(dir: &Path, keep: bool) -> ExitCode {
+    if let Err(error) = clear(dir) {
+        eprintln!("{} cannot be emptied: {error}", dir.display());
+        return ExitCode::FAILURE;
+    }
+    match demo::run(dir, &mut |line| println!("  {line}")) {
+        Ok((report, fleet)) => {
+            let clean = print(&report);
+            if keep {
+                println!("Left running. In another terminal, from this folder:");
+                println!("  target/debug/longshore --dir {} job list", fleet.home().display());
+                println!("  target/debug/longshore --dir {} reconcile show a1", fleet.home().display());
+                println!("  target/debug/longshore --dir {} journal list --endpoint a1", fleet.home().display());
+                println!("Ctrl-C ends it.");
+                wait_for_interrupt();
+            }
+            drop(fleet);
+            if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("The demonstration could not be carried out: {}", chain(&error));
+            eprintln!("The logs of all processes are in {}.", dir.join("logs").display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(report: &Report) -> bool {
+    println!(
+        "  {} of {} steps marked once; the server's books say {} with {} succeeded; {} logs whole",
+        report.tally.once, report.steps, report.job, report.booked, report.logs_whole
+    );
+    for (what, names) in [
+        ("lost", &report.tally.lost),
+        ("ran twice", &report.tally.twice),
+        ("nobody asked for", &report.tally.unexpected),
+    ] {
+        if !names.is_empty() {
+            println!("  {what}: {}", names.join(" "));
+        }
+    }
+    println!("lost {} · ran twice {}", report.tally.lost.len(), report.tally.twice.len());
+    println!("{}", if report.is_clean() { "PASS" } else { "FAIL" });
+    report.is_clean()
+}
+
+/// Empties the folder, if it is one of ours.
+fn clear(dir: &Path) -> std::io::Result<()> {
+    let marker = dir.join("longshore-demo");
+    if dir.is_dir() && !marker.is_file() && std::fs::read_dir(dir)?.next().is_some() {
+        let why = "it is not empty and no demonstration made it; give another with --dir";
+        return Err(std::io::Error::other(why));
+    }
+    if dir.is_dir() {
+        std::fs::remove_dir_all(dir)?;
+    }
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(marker, "made by longshore-chaos demo; emptied at its next run\n")
+}
+
+fn wait_for_interrupt() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    if let Ok(runtime) = runtime {
+        // Without signals there is nothing to wait for.
+        let _ = runtime.block_on(tokio::signal::ctrl_c());
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

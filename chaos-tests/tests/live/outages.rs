@@ -1,0 +1,64 @@
+//! Outages: whatever dies, nothing is lost and nothing runs twice.
+
+use chaos_tests::demo;
+use chaos_tests::live::{Marks, wait_for};
+use libtest_mimic::Failed;
+
+use crate::Test;
+use crate::support::{LIMIT, World, ensure};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("the_demonstration_loses_nothing_and_runs_nothing_twice", demonstration),
+    ("a_broker_killed_right_after_its_queues_were_declared_costs_only_time", killed_early),
+    ("a_purged_queue_is_noticed_without_a_disconnect", purged),
+    ("an_agent_that_is_away_gets_its_run_when_it_is_back", away),
+];
+
+fn demonstration() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let (report, fleet) = demo::run(dir.path(), &mut |line| eprintln!("{line}"))?;
+    drop(fleet);
+    ensure(report.is_clean(), format!("{report:?}"))
+}
+
+/// RabbitMQ 3.10 may leave a quorum queue without a leader for good when it is killed this early.
+fn killed_early() -> Result<(), Failed> {
+    let mut world = World::start(&["a1", "a2"])?;
+    let marks = Marks::new(&world.path("marks"))?;
+    let names: Vec<String> = (1..=6).map(|number| format!("s{number}")).collect();
+    let line = marks.line();
+    let steps: String = names.iter().map(|id| format!("[[step]]\nid = \"{id}\"\nrun = '''\n{line}\n'''\n")).collect();
+    let job = world.submit(&steps)?;
+    world.fleet.node.kill()?;
+    world.fleet.node.start()?;
+    let ended = world.ended(&job)?;
+    ensure(ended["state"] == "succeeded", format!("{ended:#}"))?;
+    let tally = marks.tally(&["a1".to_owned(), "a2".to_owned()], &names)?;
+    ensure(tally.once == 12 && tally.twice.is_empty(), format!("{tally:?}"))
+}
+
+fn purged() -> Result<(), Failed> {
+    let mut world = World::start(&["a1"])?;
+    // With the server down, what the agent reports waits in the queue; and then the queue is emptied behind everybody's back.
+    let job = world.submit("[[step]]\nid = \"one\"\nrun = 'sleep 0.2'\n[[step]]\nid = \"two\"\nrun = 'true'\n")?;
+    world.fleet.server.kill()?;
+    wait_for("the agent's reports to be in the broker", LIMIT, || {
+        let (_, views) = world.fleet.link("a1").ok()?;
+        let view = views.first()?;
+        (view.streams.open_work == 1 && view.confirmed.map(|seq| seq.value()) == Some(5)).then_some(())
+    })?;
+    world.fleet.node.ctl(&["purge_queue", "longshore.v1.server", "--vhost", "longshore"])?;
+    world.fleet.server.start()?;
+    let ended = world.ended(&job)?;
+    ensure(ended["state"] == "succeeded", format!("{ended:#}"))
+}
+
+fn away() -> Result<(), Failed> {
+    let mut world = World::start(&["a1"])?;
+    world.fleet.agents.get_mut("a1").unwrap().kill()?;
+    let job = world.submit("[[step]]\nid = \"one\"\nrun = 'true'\n")?;
+    ensure(world.fleet.api().job_state(&job).as_deref() == Some("running"), "a job waits for its agent")?;
+    world.fleet.agents.get_mut("a1").unwrap().start()?;
+    let ended = world.ended(&job)?;
+    ensure(ended["state"] == "succeeded", format!("{ended:#}"))
+}

@@ -1,0 +1,76 @@
+//! Trying a queue that is suspected to be stuck, and deleting it if it is, so that it is declared anew.
+//!
+//! A quorum queue whose only member comes back from a crash may never elect itself (seen on RabbitMQ 3.10.8 when the broker
+//! is killed within seconds of the queue's declaration). It is there, it can be asked for, but it takes and gives nothing
+//! for ever. What was in it is lost with it, which the journals make good like any other loss. Only the server does this, and
+//! only to queues that do not answer a ping: an empty message that the transport at the other end drops.
+
+use std::time::Duration;
+
+use broker_config::{DOWN_EXCHANGE, agent_queue_name, down_key};
+use lapin::message::Delivery;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
+use lapin::{BasicProperties, Confirmation};
+use messages::AgentId;
+
+use super::CALL_LIMIT;
+use super::dial::Link;
+use super::failure::{Failure, within};
+
+/// The AMQP message type of a ping.
+const TYPE: &str = "longshore.ping";
+
+/// For a queue to confirm a ping. A healthy one needs milliseconds; a leader change that takes longer ends in a needless
+/// deletion, which costs that what was in the queue is sent again.
+const PING_LIMIT: Duration = Duration::from_secs(4);
+
+/// For the broker to delete a queue without a leader: it waits for the leader first, then does it by force.
+const DELETE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Whether a delivery is a ping, and not for the driver.
+pub(super) fn is_ping(delivery: &Delivery) -> bool {
+    delivery.data.is_empty() && delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == TYPE)
+}
+
+/// Tries an agent's queue, and deletes it if it does not answer.
+pub(super) async fn delete_if_stuck(link: &Link, agent: &AgentId) {
+    let (Ok(queue), Ok(key)) = (agent_queue_name(agent.as_str()), down_key(agent.as_str())) else { return };
+    match ping(link, &key).await {
+        Ok(()) => tracing::debug!(%queue, "A queue was suspected to be stuck, but it answers."),
+        Err(failure) => {
+            tracing::warn!(%queue, %failure, "A queue takes nothing; it is made anew, and what was in it is sent again.");
+            delete(link, &queue).await;
+        }
+    }
+}
+
+/// Publishes an empty message to one queue, on a channel of its own, and waits for the confirm.
+async fn ping(link: &Link, key: &str) -> Result<(), Failure> {
+    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
+    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let select = channel.confirm_select(ConfirmSelectOptions::default());
+    within(CALL_LIMIT, "switching confirms on", select).await?.map_err(|e| Failure::of(&e))?;
+    let properties = BasicProperties::default().with_delivery_mode(1).with_type(TYPE.into());
+    let answer = async {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        channel.basic_publish(DOWN_EXCHANGE.into(), key.into(), options, &[], properties).await?.await
+    };
+    match within(PING_LIMIT, "the confirm of a ping", answer).await?.map_err(|e| Failure::of(&e))? {
+        // Returned or refused is an answer too: what is missing is declared, what is full has a consumer to come.
+        Confirmation::Ack(_) | Confirmation::Nack(_) | Confirmation::NotRequested => Ok(()),
+    }
+}
+
+/// Deletes a queue that is stuck. The broker may take its time, or fail; the declaration that follows tells.
+pub(super) async fn delete(link: &Link, queue: &str) {
+    let deleted = async {
+        let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
+        let channel = channel.map_err(|e| Failure::of(&e))?;
+        let delete = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        within(DELETE_LIMIT, "deleting a queue that is stuck", delete).await?.map_err(|e| Failure::of(&e))
+    };
+    match deleted.await {
+        Ok(_) => tracing::info!(%queue, "A stuck queue was deleted."),
+        Err(failure) => tracing::warn!(%queue, %failure, "A stuck queue could not be deleted."),
+    }
+}
