@@ -101,3 +101,36 @@ impl<T> Future for Commit<T> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_dropped_says_closed_to_whoever_waits() {
+        let (answer, commit) = pair::<()>();
+        let waiting = std::thread::spawn(move || commit.wait());
+        drop(answer);
+        assert!(matches!(waiting.join().unwrap(), Err(CommitError::Closed)));
+    }
+
+    #[test]
+    fn a_commit_polled_by_two_tasks_in_turn_wakes_the_last() {
+        struct Count(std::sync::atomic::AtomicU32);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let [first, second] = [(); 2].map(|()| Arc::new(Count(0.into())));
+        let (answer, mut commit) = pair();
+        for task in [&first, &second] {
+            let waker = Waker::from(Arc::clone(task));
+            assert!(Pin::new(&mut commit).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        answer.give(Ok(7));
+        assert_eq!([first, second].map(|task| task.0.load(std::sync::atomic::Ordering::SeqCst)), [0, 1]);
+        assert_eq!(commit.wait().unwrap(), 7);
+    }
+}

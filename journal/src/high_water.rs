@@ -30,6 +30,9 @@ pub struct HighWater {
     pub incarnation: Incarnation,
     /// Its opening.
     pub epoch: Epoch,
+    /// Batches written, so that a loss is seen that no stream shows: of work, of marks, of the application's rows.
+    #[serde(default)]
+    pub batches: u64,
     /// The streams shared with each peer.
     pub peers: BTreeMap<EndpointId, PeerMark>,
 }
@@ -67,6 +70,14 @@ pub enum Shortfall {
         marked: Epoch,
         /// Openings by the journal.
         found: Epoch,
+    },
+    /// Something that was committed at its end is missing.
+    #[error("of {marked} batches written the last {} are missing", marked - found)]
+    Batches {
+        /// Batches by the mark.
+        marked: u64,
+        /// Batches by the journal.
+        found: u64,
     },
     /// Messages sent are missing at its end.
     #[error("messages {found} to {marked} sent to {peer} (the last not included) are missing")]
@@ -123,7 +134,8 @@ impl HighWater {
             };
             (peer.clone(), mark)
         });
-        Some(Self { incarnation: meta.incarnation, epoch: meta.epoch, peers: peers.collect() })
+        let (incarnation, epoch) = (meta.incarnation, meta.epoch);
+        Some(Self { incarnation, epoch, batches: state.totals.batches, peers: peers.collect() })
     }
 
     /// How the state falls short of this mark, if it does.
@@ -136,6 +148,10 @@ impl HighWater {
         let mut shortfalls = Vec::new();
         if meta.epoch < self.epoch {
             shortfalls.push(Shortfall::Epoch { marked: self.epoch, found: meta.epoch });
+        }
+        let found = state.totals.batches;
+        if found < self.batches {
+            shortfalls.push(Shortfall::Batches { marked: self.batches, found });
         }
         let nothing = crate::state::PeerState::default();
         for (peer, mark) in &self.peers {

@@ -17,6 +17,7 @@ use crate::row::{Direction, Key, MessageTable, Meta, Row, RowError, Table};
 use crate::sled_store::SledStore;
 use crate::state::{IllegalChange, State};
 use crate::store::{Store, StoreError};
+use crate::totals::Totals;
 use crate::write_ahead::{Change, WriteAhead};
 use crate::writer::{Job, QUEUE_MAX, Writer};
 
@@ -36,7 +37,8 @@ pub struct Opening {
     pub now_ms: u64,
 }
 
-/// Why a journal cannot be opened. Nothing was changed.
+/// Why a journal cannot be opened. Nothing was committed and its epoch was not raised. But an engine that finds its files
+/// damaged may cut off what it cannot read while it opens them, so copy the directory before trying anything with it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be used.
@@ -170,11 +172,13 @@ impl Journal {
     /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing was changed then.
+    /// [`OpenError`]; nothing was committed then.
     pub fn open(dir: &Path, opening: &Opening) -> Result<(Self, State), OpenError> {
         let lock = claim(dir)?;
         let store = SledStore::open(&dir.join(STORE_DIR))
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
+        // The name of the store's directory, too, before anything in it is called durable.
+        sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
         let (store, state): (Arc<dyn Store>, State) = (Arc::new(store), State::default());
         let state = replay(store.as_ref(), state, dir)?;
         let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
@@ -220,6 +224,7 @@ impl Journal {
         let mut batch = crate::store::Batch::default();
         let (key, value) = row.encode();
         batch.put(key, value);
+        state.totals.seal(store.as_ref(), &mut batch).map_err(store_error)?;
         store.apply(&batch).map_err(store_error)?;
         store.sync().map_err(store_error)?;
         state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
@@ -349,10 +354,12 @@ impl Journal {
 /// Folds every row of the store. Checks each checksum on the way.
 fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<State, OpenError> {
     let mut failure = None;
+    let mut found = Totals::default();
     // Bodies and application rows mean nothing to the fold, but their checksums are read here all the same: damage is found
     // when a journal is opened, not when the message is needed.
     store
         .scan(&[0], &[0xff], &mut |key, value| {
+            found.add(key, value);
             let row = match Row::decode(key, value) {
                 Ok(row) => row,
                 Err(source) => {
@@ -369,7 +376,14 @@ fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<State, Open
             }
         })
         .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
-    failure.map_or(Ok(state), Err)
+    match failure {
+        Some(failure) => Err(failure),
+        None if found.same_rows(&state.totals) => Ok(state),
+        None => {
+            let source = IllegalChange::Rows { written: state.totals.rows, found: found.rows };
+            Err(OpenError::Illegal { path: dir.to_owned(), source })
+        }
+    }
 }
 
 /// Makes the directory if need be, checks whose it is, and takes its lock.
@@ -378,8 +392,14 @@ fn claim(dir: &Path) -> Result<File, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Io { path, operation, source }
     };
+    let missing = dir.ancestors().take_while(|folder| !folder.exists()).count();
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(dir).map_err(io(dir, "creating it"))?;
+    // The names of folders that were just made must survive a loss of power, or what is in them does not.
+    for folder in dir.ancestors().skip(1).take(missing) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        sync_folder(folder).map_err(io(folder, "syncing it"))?;
+    }
     let owner = fs::metadata(dir).map_err(io(dir, "looking at it"))?.uid();
     let user = rustix::process::geteuid().as_raw();
     if owner != user {
@@ -401,6 +421,10 @@ fn claim(dir: &Path) -> Result<File, OpenError> {
     lock.set_len(0).map_err(io(&path, "writing the lock file"))?;
     writeln!(lock, "{}", std::process::id()).map_err(io(&path, "writing the lock file"))?;
     Ok(lock)
+}
+
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn noted_pid(lock: &mut File) -> Option<u32> {

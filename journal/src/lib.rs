@@ -27,6 +27,7 @@ mod row;
 mod sled_store;
 mod state;
 mod store;
+mod totals;
 mod verify;
 mod write_ahead;
 mod writer;
@@ -39,5 +40,6 @@ pub use row::{Direction, HeaderRow, Incoming, Key, MessageTable, Meta, Outgoing,
 pub use sled_store::SledStore;
 pub use state::{IllegalChange, Link, PeerState, State};
 pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};
+pub use totals::Totals;
 pub use verify::{Verification, VerifiedStream, verify};
 pub use write_ahead::{Change, WriteAhead};

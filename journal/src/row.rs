@@ -12,6 +12,8 @@ use messages::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::totals::Totals;
+
 /// The first byte of a row's value.
 const FORMAT: u8 = 1;
 /// Bytes before a row's content.
@@ -37,13 +39,15 @@ pub enum Table {
     InboxBody,
     /// Messages received and applied whose outcome is not yet settled.
     Work,
+    /// What all other rows add up to.
+    Totals,
     /// Rows of the application.
     App,
 }
 
 impl Table {
     /// Every table, in key order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
         Self::Outgoing,
         Self::Incoming,
@@ -52,6 +56,7 @@ impl Table {
         Self::InboxHeader,
         Self::InboxBody,
         Self::Work,
+        Self::Totals,
         Self::App,
     ];
 
@@ -65,6 +70,7 @@ impl Table {
             Self::InboxHeader => 0x06,
             Self::InboxBody => 0x07,
             Self::Work => 0x08,
+            Self::Totals => 0x09,
             Self::App => 0x10,
         }
     }
@@ -83,6 +89,8 @@ pub enum Key {
     Stream(Direction, EndpointId),
     /// A row of a message.
     Message(MessageTable, EndpointId, Seq),
+    /// The one row that says what all others add up to.
+    Totals,
     /// A row of the application, under a name of its choice.
     App(Vec<u8>),
 }
@@ -142,6 +150,7 @@ impl Key {
             Self::Stream(Direction::Out, peer) => peer_prefix(Table::Outgoing, peer),
             Self::Stream(Direction::In, peer) => peer_prefix(Table::Incoming, peer),
             Self::Message(table, peer, seq) => message_key(table.table(), peer, *seq),
+            Self::Totals => vec![Table::Totals.byte()],
             Self::App(name) => {
                 let mut bytes = vec![Table::App.byte()];
                 bytes.extend_from_slice(name);
@@ -168,6 +177,7 @@ impl Key {
             Table::InboxHeader => message(MessageTable::InboxHeader),
             Table::InboxBody => message(MessageTable::InboxBody),
             Table::Work => message(MessageTable::Work),
+            Table::Totals => rest.is_empty().then_some(Self::Totals),
             Table::App => Some(Self::App(rest.to_vec())),
         }
     }
@@ -203,6 +213,8 @@ pub enum Row {
     Body(Direction, EndpointId, Seq, Vec<u8>),
     /// An applied message whose outcome is not settled.
     Work(EndpointId, Seq, Work),
+    /// What all other rows add up to. Only the journal itself sets it.
+    Totals(Totals),
     /// A row of the application.
     App(Vec<u8>, Vec<u8>),
 }
@@ -387,6 +399,7 @@ impl Row {
                 Key::Message(table, peer.clone(), *seq)
             }
             Self::Work(peer, seq, _) => Key::Message(MessageTable::Work, peer.clone(), *seq),
+            Self::Totals(_) => Key::Totals,
             Self::App(name, _) => Key::App(name.clone()),
         }
     }
@@ -402,6 +415,7 @@ impl Row {
             Self::Incoming(_, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
             Self::Header(_, _, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
             Self::Work(_, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
+            Self::Totals(row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
             Self::Body(_, _, _, bytes) | Self::App(_, bytes) => seal(&key, bytes),
         };
         (key, value)
@@ -436,6 +450,7 @@ impl Row {
                     MessageTable::Work => from_msgpack(content).map(|row| Self::Work(peer, seq, row)),
                 }
             }
+            Key::Totals => from_msgpack(content).map(Self::Totals),
             Key::App(name) => Ok(Self::App(name.clone(), content.to_vec())),
         };
         row.map_err(|source| RowError::Content { key, source })

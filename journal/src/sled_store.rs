@@ -2,22 +2,33 @@
 //!
 //! - its `flush` is `sync_file_range`, not a sync (upstream issues 1351 and 1452), so [`Store::sync`] also calls
 //!   `fdatasync` on the engine's file;
-//! - values over about 128 KiB go to files that it never syncs, so longer values are stored in pieces;
+//! - what takes over about 128 KiB in its log goes to files that it never syncs. That holds for whole pages of its tree, so
+//!   longer values are stored in pieces so small that no page grows that large;
 //! - `flush_async` hangs with eight callers, so only the one committer calls `flush`, and its own timer is off;
-//! - opening damaged files may panic, so a panic while opening is caught and reported as damage.
+//! - damaged files may make it panic, so a panic is caught wherever it is called, and reported as damage;
+//! - its helper threads may hold its files for a moment after it was closed, so closing waits until they let go.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::store::{Batch, Store, StoreError, Visit};
 
-/// Bytes of a piece. Far below the size from which sled keeps values in files of their own.
-const PIECE_BYTES: usize = 32 * 1024;
+/// Bytes of a piece. Sled keeps in a file of its own, never synced, whatever is over about 128 KiB in its log, and it writes
+/// whole leaves of its tree there. A leaf is split at more than 16 entries and takes in a neighbour of at most 3, so with keys
+/// of [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX) bytes the largest leaf has 20 x (4 KiB + 0.5 KiB) = 90 KiB.
+const PIECE_BYTES: usize = 4 * 1024;
 
 /// Bytes of sled's page cache. The default of 1 GiB is not an agent's size.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How often and how long apart closing looks whether the engine's helper threads have let go of its files: 5 seconds in all,
+/// where they take milliseconds. Whoever opens the store earlier would be told that it is in use.
+const RELEASE_ATTEMPTS: u32 = 2_500;
+/// See [`RELEASE_ATTEMPTS`].
+const RELEASE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Values are under this prefix of the one tree, so that a batch over values and pieces is atomic.
 const VALUES: u8 = b'v';
@@ -32,7 +43,8 @@ const IN_PIECES: u8 = 1;
 /// A store in a directory of its own.
 #[derive(Debug)]
 pub struct SledStore {
-    db: sled::Db,
+    /// Taken out only when the store is dropped.
+    db: Option<sled::Db>,
     /// The engine's one data file, opened once more for `fdatasync`.
     file: File,
     dir: PathBuf,
@@ -45,30 +57,26 @@ impl SledStore {
     /// [`StoreError::Locked`] while another process has it open, [`StoreError::Damaged`] when sled says so or panics.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
-        let db = match opened {
-            Ok(Ok(db)) => db,
-            Ok(Err(error)) => return Err(explain("opening", error)),
-            Err(panic) => {
-                let detail = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("the engine panicked");
-                return Err(StoreError::Damaged { operation: "opening", detail: detail.to_owned() });
-            }
-        };
+        let db = guarded("opening", || config.open())?;
         let io = |operation| move |source| StoreError::Io { operation, source };
         let file = File::open(dir.join("db")).map_err(io("opening the data file to sync it"))?;
-        let store = Self { db, file, dir: dir.to_owned() };
+        let store = Self { db: Some(db), file, dir: dir.to_owned() };
         store.sync()?;
         // The files' names must survive too.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
         Ok(store)
     }
 
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("it is taken out only when the store is dropped")
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
+        guarded("reading", || self.db().get(key))
+    }
+
     fn pieces_of(&self, key: &[u8]) -> Result<u32, StoreError> {
-        let stored = self.db.get(prefixed(VALUES, key)).map_err(|error| explain("reading", error))?;
+        let stored = self.get(&prefixed(VALUES, key))?;
         Ok(stored.as_deref().and_then(piece_count).unwrap_or(0))
     }
 
@@ -80,7 +88,7 @@ impl SledStore {
                 let count = piece_count(stored).ok_or_else(|| damaged("a long value's piece count is unreadable"))?;
                 let mut value = Vec::new();
                 for piece in 0..count {
-                    let bytes = self.db.get(piece_key(key, piece)).map_err(|error| explain("reading", error))?;
+                    let bytes = self.get(&piece_key(key, piece))?;
                     value.extend_from_slice(&bytes.ok_or_else(|| damaged("a piece of a long value is missing"))?);
                 }
                 Ok(value)
@@ -108,6 +116,21 @@ fn piece_count(stored: &[u8]) -> Option<u32> {
     count.try_into().ok().map(u32::from_be_bytes)
 }
 
+/// Calls the engine. Its panics are how it reports some kinds of damage.
+fn guarded<T>(operation: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    // What a panic leaves half-done is the engine's own, and no commit is made with it any more.
+    std::panic::catch_unwind(AssertUnwindSafe(call))
+        .map_err(|panic| {
+            let detail = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("the engine panicked");
+            StoreError::Damaged { operation, detail: detail.to_owned() }
+        })?
+        .map_err(|error| explain(operation, error))
+}
+
 fn explain(operation: &'static str, error: sled::Error) -> StoreError {
     match error {
         sled::Error::Io(source) if source.to_string().starts_with("could not acquire lock") => StoreError::Locked,
@@ -116,6 +139,27 @@ fn explain(operation: &'static str, error: sled::Error) -> StoreError {
         | sled::Error::ReportableBug(_)
         | sled::Error::Unsupported(_)
         | sled::Error::CollectionNotFound(_) => StoreError::Damaged { operation, detail: error.to_string() },
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        let closed = guarded("closing", || {
+            drop(db);
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::error!(dir = %self.dir.display(), %error, "The store was not closed cleanly.");
+        }
+        for _ in 0..RELEASE_ATTEMPTS {
+            // The engine holds a lock on the same file for as long as anything of it has the file open.
+            match self.file.try_lock() {
+                Err(TryLockError::WouldBlock) => std::thread::sleep(RELEASE_PAUSE),
+                Ok(()) | Err(TryLockError::Error(_)) => return,
+            }
+        }
+        tracing::warn!(dir = %self.dir.display(), "The engine still holds its files after it was closed.");
     }
 }
 
@@ -142,11 +186,11 @@ impl Store for SledStore {
                 sled_batch.remove(piece_key(key, piece));
             }
         }
-        self.db.apply_batch(sled_batch).map_err(|error| explain("writing", error))
+        guarded("writing", || self.db().apply_batch(sled_batch))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|error| explain("flushing", error))?;
+        guarded("flushing", || self.db().flush())?;
         self.file.sync_data().map_err(|source| StoreError::Io { operation: "fdatasync", source })
     }
 
@@ -154,8 +198,8 @@ impl Store for SledStore {
         if from >= to {
             return Ok(());
         }
-        for entry in self.db.range(prefixed(VALUES, from)..prefixed(VALUES, to)) {
-            let (key, stored) = entry.map_err(|error| explain("reading", error))?;
+        let mut entries = self.db().range(prefixed(VALUES, from)..prefixed(VALUES, to));
+        while let Some((key, stored)) = guarded("reading", || entries.next().transpose())? {
             let value = self.join(&key[1..], &stored)?;
             if let ControlFlow::Break(()) = visit(&key[1..], &value) {
                 break;
@@ -184,7 +228,7 @@ impl Store for SledStore {
     }
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let stored = self.db.get(prefixed(VALUES, key)).map_err(|error| explain("reading", error))?;
+        let stored = self.get(&prefixed(VALUES, key))?;
         stored.map(|stored| self.join(key, &stored)).transpose()
     }
 }

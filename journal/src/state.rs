@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use messages::{ChainHash, EndpointId, Seq};
 
 use crate::row::{Direction, Incoming, Meta, Outgoing, Row, Work};
+use crate::totals::Totals;
 use crate::write_ahead::Change;
 
 /// Everything that an endpoint durably knows, short of messages and application rows.
@@ -15,6 +16,8 @@ pub struct State {
     pub meta: Option<Meta>,
     /// The streams shared with each peer.
     pub peers: BTreeMap<EndpointId, PeerState>,
+    /// What the rows add up to, as far as this fold was told: only the writer's own keeps up.
+    pub totals: Totals,
 }
 
 /// The two streams shared with one peer.
@@ -70,6 +73,22 @@ pub enum IllegalChange {
         at: u64,
         /// How far it may be.
         limit: u64,
+    },
+    /// The count of batches went backwards.
+    #[error("the count of batches went back from {from} to {to}")]
+    Batches {
+        /// Where it stood.
+        from: u64,
+        /// Where it was put.
+        to: u64,
+    },
+    /// The rows are not those that were written: some are missing, or old ones are back.
+    #[error("the rows do not add up: {written} were written, {found} are there, and not all of them are the same")]
+    Rows {
+        /// Rows by the journal's own count.
+        written: u64,
+        /// Rows found.
+        found: u64,
     },
     /// A header's bytes cannot be decoded.
     #[error("the header {seq} of the {direction} stream with {peer} cannot be decoded")]
@@ -147,6 +166,13 @@ impl State {
                     return Err(IllegalChange::WorkNotApplied { peer: peer.clone(), seq: *seq });
                 }
                 state.work.insert(*seq, *work);
+                Ok(())
+            }
+            Row::Totals(row) if row.batches < self.totals.batches => {
+                Err(IllegalChange::Batches { from: self.totals.batches, to: row.batches })
+            }
+            Row::Totals(row) => {
+                self.totals = *row;
                 Ok(())
             }
             Row::Header(Direction::Out, ..) | Row::Body(..) | Row::App(..) => Ok(()),

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::inspect::{InspectError, kept};
 use crate::row::{Direction, HeaderRow, Key, MessageTable, Row};
-use crate::state::{PeerState, State};
+use crate::state::{IllegalChange, PeerState, State};
 use crate::store::Store;
+use crate::totals::Totals;
 
 /// Problems that are listed; more are only counted.
 const PROBLEMS_MAX: usize = 1_000;
@@ -60,8 +61,12 @@ impl Verification {
 pub fn verify(store: &dyn Store) -> Result<Verification, InspectError> {
     let mut report = Verification::default();
     let mut state = State::default();
+    let mut found = Totals::default();
+    let totals = |store: &dyn Store| store.value(&Key::Totals.bytes());
+    let before = totals(store)?;
     store.scan(&[0], &[0xff], &mut |key, value| {
         report.rows += 1;
+        found.add(key, value);
         match Row::decode(key, value) {
             Ok(row) => {
                 if let Err(error) = state.put(&row) {
@@ -72,6 +77,10 @@ pub fn verify(store: &dyn Store) -> Result<Verification, InspectError> {
         }
         ControlFlow::Continue(())
     })?;
+    // A running journal may have been written meanwhile; then the rows seen are of no one moment.
+    if before == totals(store)? && !found.same_rows(&state.totals) {
+        report.problem(IllegalChange::Rows { written: state.totals.rows, found: found.rows }.to_string());
+    }
     if state.meta.is_none() {
         report.problem("there is no row that says what journal this is".to_owned());
     }

@@ -1,0 +1,62 @@
+//! What all rows of a journal add up to, kept in a row of its own and written in the same batch as whatever changes it. An
+//! engine that lost rows in the middle, or gives back old ones, cannot make them add up.
+
+use serde::{Deserialize, Serialize};
+
+use crate::row::{Key, Row};
+use crate::store::{Batch, Store, StoreError};
+
+/// How many batches were written, and the rows that they left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Totals {
+    /// Batches written since the journal was created, the one with this row included.
+    pub batches: u64,
+    /// Rows, this one not included.
+    pub rows: u64,
+    /// Sum over the rows of what their checksums make of keys and values.
+    pub sum: u64,
+}
+
+/// A row's part of the sum. It guards against accidents, as checksums do, not against forgery.
+fn part(key: &[u8], value: &[u8]) -> u64 {
+    u64::from(crc32c::crc32c(key)) << 32 | u64::from(crc32c::crc32c(value))
+}
+
+impl Totals {
+    /// Counts a row in, unless it is the one of the totals themselves.
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
+        if key != Key::Totals.bytes() {
+            self.rows = self.rows.wrapping_add(1);
+            self.sum = self.sum.wrapping_add(part(key, value));
+        }
+    }
+
+    fn remove(&mut self, key: &[u8], value: &[u8]) {
+        self.rows = self.rows.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(part(key, value));
+    }
+
+    /// Whether both speak of the same rows.
+    pub(crate) const fn same_rows(&self, other: &Self) -> bool {
+        self.rows == other.rows && self.sum == other.sum
+    }
+
+    /// Brings the totals to where the store will be after that batch, and puts them into it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the rows that the batch replaces cannot be read.
+    pub(crate) fn seal(&mut self, store: &dyn Store, batch: &mut Batch) -> Result<(), StoreError> {
+        for (key, value) in batch.iter() {
+            if let Some(old) = store.value(key)? {
+                self.remove(key, &old);
+            }
+            if let Some(value) = value {
+                self.add(key, value);
+            }
+        }
+        self.batches += 1;
+        let (key, value) = Row::Totals(*self).encode();
+        batch.put(key, value);
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! What the journal promises, tested through its public interface: stores against a model, commits, openings, inspection.
+//! Real processes, kills and damaged files are in `processes`.
+
+#![allow(clippy::unwrap_used)]
+
+mod commits;
+mod failures;
+mod gate;
+mod high_water;
+mod history;
+mod inspect;
+mod opening;
+mod reading;
+mod store_model;
