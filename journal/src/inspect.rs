@@ -9,7 +9,8 @@ use messages::{Body, ChainHash, EndpointId, Epoch, Incarnation, Kind, MessageId,
 use serde::{Deserialize, Serialize};
 
 use crate::journal::STORE_DIR;
-use crate::row::{Direction, HeaderRow, Key, MessageTable, Meta, Row, RowError};
+use crate::key::{Direction, Key, MessageTable};
+use crate::row::{HeaderRow, Meta, Row, RowError};
 use crate::sled_store::SledStore;
 use crate::state::{PeerState, State};
 use crate::store::{Store, StoreError};

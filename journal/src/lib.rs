@@ -22,7 +22,9 @@ mod high_water;
 pub mod inspect;
 #[allow(clippy::module_inception)]
 mod journal;
+mod key;
 mod memory_store;
+mod opening;
 mod row;
 mod sled_store;
 mod state;
@@ -34,9 +36,11 @@ mod writer;
 
 pub use commit::{Commit, CommitError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
-pub use journal::{Journal, OpenError, Opening, ReadError, is_running, put_app};
+pub use journal::{Journal, ReadError, put_app};
+pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
-pub use row::{Direction, HeaderRow, Incoming, Key, MessageTable, Meta, Outgoing, Row, RowError, Table, Work};
+pub use opening::{OpenError, Opening, is_running};
+pub use row::{HeaderRow, Incoming, Meta, Outgoing, Row, RowError, Work};
 pub use sled_store::SledStore;
 pub use state::{IllegalChange, Link, PeerState, State};
 pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};

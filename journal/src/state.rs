@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use messages::{ChainHash, EndpointId, Seq};
 
-use crate::row::{Direction, Incoming, Meta, Outgoing, Row, Work};
+use crate::key::Direction;
+use crate::row::{Incoming, Meta, Outgoing, Row, Work};
 use crate::totals::Totals;
 use crate::write_ahead::Change;
 

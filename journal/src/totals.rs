@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::row::{Key, Row};
+use crate::key::Key;
+use crate::row::Row;
 use crate::store::{Batch, Store, StoreError};
 
 /// How many batches were written, and the rows that they left.

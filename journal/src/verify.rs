@@ -7,7 +7,8 @@ use messages::{ChainHash, Digest, EndpointId, Header, Seq};
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::{InspectError, kept};
-use crate::row::{Direction, HeaderRow, Key, MessageTable, Row};
+use crate::key::{Direction, Key, MessageTable};
+use crate::row::{HeaderRow, Row};
 use crate::state::{IllegalChange, PeerState, State};
 use crate::store::Store;
 use crate::totals::Totals;

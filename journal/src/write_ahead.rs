@@ -2,7 +2,8 @@
 
 use messages::{EndpointId, Seq};
 
-use crate::row::{Direction, Key, MessageTable, Row};
+use crate::key::{Direction, Key, MessageTable};
+use crate::row::Row;
 
 /// One change of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use journal::{CommitError, Direction, HeaderRow};
+use journal::{CommitError, HeaderRow};
 use messages::{Body, BodyError, EndpointId, LogDatagram, Message, MessageId, Presence, Refusal, Seq};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -260,6 +260,3 @@ impl Endpoint {
 
 /// How long a question to a running endpoint may take.
 pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The direction of work, for reading it from the journal.
-pub(crate) const INBOX: Direction = Direction::In;

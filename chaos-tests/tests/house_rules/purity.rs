@@ -193,7 +193,7 @@ mod tests {
         let code = "//! Doc.\nuse lapin::Channel;";
         for (path, count) in [
             ("link/src/amqp/dial.rs", 0),
-            ("link/src/driver.rs", 1),
+            ("link/src/driver/mod.rs", 1),
             ("broker-config/tests/live.rs", 0),
             ("cli/src/main.rs", 1),
         ] {

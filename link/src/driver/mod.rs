@@ -1,22 +1,23 @@
 //! The driver: one task that feeds the session and carries out what it asks. It decides nothing itself. Effects are carried
 //! out in the order of their commits, each after the sync that covers it.
 
+mod offer;
+mod outages;
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use journal::{CommitError, Direction, Journal, PeerState, State, WriteAhead};
-use messages::{Body, ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
+use messages::{ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::endpoint::{
-    Endpoint, EndpointView, INBOX, LOGS_MAX, LinkState, Outage, REQUESTS_MAX, Request, SubmitError, WORK_MAX, Work,
-    WorkItem,
+    Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, SubmitError, WORK_MAX, Work,
 };
-use crate::session::{
-    Config, Effects, Fault, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction,
-};
+use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
 use crate::wire::{Wire, WireCommand, WireEvent};
 
 /// Commits under way at most. Enough for one sync to cover many, few enough that the journal's queue never fills.
@@ -25,12 +26,6 @@ const COMMITS_MAX: usize = 256;
 const BACKLOG_MAX: usize = 4_096;
 /// Bytes of messages read from the journal at a time.
 const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Messages handed to the application at a time, per peer.
-const BATCH_MAX: u64 = 64;
-/// Bytes of messages handed to the application at a time, per peer.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
-/// Outages that are remembered.
-const OUTAGES_MAX: usize = 100;
 
 /// Why an endpoint stopped.
 #[derive(Debug, thiserror::Error)]
@@ -292,35 +287,6 @@ impl Driver {
         }
     }
 
-    fn link_is_up(&mut self) {
-        let now = wall_ms();
-        if let Some(outage) = self.link.outages.last_mut().filter(|outage| outage.to_ms.is_none()) {
-            outage.to_ms = Some(now);
-        }
-        self.link = LinkState { connected: true, detail: None, since_ms: now, ..std::mem::take(&mut self.link) };
-        self.connected.send_replace(true);
-        self.notice();
-    }
-
-    fn link_is_down(&mut self, reason: String) {
-        let now = wall_ms();
-        if self.link.outages.last().is_none_or(|outage| outage.to_ms.is_some()) {
-            if self.link.outages.len() == OUTAGES_MAX {
-                self.link.outages.remove(0);
-            }
-            let resent_before = self.resent();
-            let (from_ms, to_ms) = (now, None);
-            self.link.outages.push(Outage { from_ms, to_ms, reason: reason.clone(), resent_before });
-            self.link.since_ms = now;
-        }
-        self.link.connected = false;
-        self.link.detail = Some(reason);
-        self.connected.send_replace(false);
-        // What did not leave in time is found by reconciling; acknowledgements of a lost connection mean nothing.
-        self.backlog.clear();
-        self.notice();
-    }
-
     fn request(&mut self, request: Request) {
         match request {
             Request::Transact(transaction, reply) => self.transact(transaction, reply),
@@ -389,7 +355,7 @@ impl Driver {
             }
         }
         for fault in &faults {
-            report(fault);
+            report::fault(fault);
         }
         if !faults.is_empty() || !changed.is_empty() {
             self.notice();
@@ -398,39 +364,6 @@ impl Driver {
 
     fn notice(&self) {
         self.changes.send_modify(|revision| *revision += 1);
-    }
-
-    /// Hands the application what it has not dealt with, one batch per peer.
-    fn offer(&mut self) -> Result<(), RunError> {
-        for peer in self.waiting.clone() {
-            if self.out.contains_key(&peer) || self.work.capacity() == 0 {
-                continue;
-            }
-            self.waiting.remove(&peer);
-            let Some((from, _)) = self.session.unapplied(&peer) else { continue };
-            let Some(durable) = self.durable.get(&peer).copied().filter(|durable| from <= *durable) else { continue };
-            let to = durable.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(durable));
-            let items = self.read_work(&peer, from, to)?;
-            let Some(last) = items.last().map(|item| item.message.header.seq) else { continue };
-            if self.work.try_send(Work { peer: peer.clone(), items }).is_ok() {
-                self.out.insert(peer, last);
-            }
-        }
-        Ok(())
-    }
-
-    fn read_work(&self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
-        let messages = self.journal.messages(INBOX, peer, (from, to), BATCH_BYTES_MAX)?;
-        let mut items = Vec::with_capacity(messages.len());
-        for (message, expected) in messages.into_iter().zip(from.value()..) {
-            if message.header.seq.value() != expected {
-                break;
-            }
-            let at_ms = self.journal.header(INBOX, peer, message.header.seq)?.map_or(0, |row| row.at_ms);
-            let body = Body::decode(message.header.kind, message.body());
-            items.push(WorkItem { message, at_ms, body });
-        }
-        Ok(items)
     }
 
     /// Reads what the session asked for, while the backlog is short.
@@ -457,26 +390,5 @@ async fn sleep_until(started: Instant, due: Option<Millis>) {
     match due {
         Some(due) => tokio::time::sleep_until((started + Duration::from_millis(due.0)).into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn report(fault: &Fault) {
-    match fault {
-        Fault::Garbled { reason } => {
-            tracing::warn!(%reason, "A delivery is not an envelope; it went to the dead-letter queue.");
-        }
-        Fault::Stranger { from, to } => {
-            tracing::warn!(%from, %to, "An envelope of a stranger; it was not journaled.");
-        }
-        Fault::OutsideWindow { peer, seq } => {
-            tracing::debug!(%peer, %seq, "A message too far ahead was dropped; it is sent again.");
-        }
-        Fault::Unreadable { peer, seq } => {
-            tracing::error!(%peer, %seq, "A message that the peer needs is not whole in this journal; run `longshore journal verify`.");
-        }
-        Fault::Stale { peer } => tracing::debug!(%peer, "A status of an earlier process was ignored."),
-        Fault::Frozen { peer, freeze } => {
-            tracing::error!(%peer, %freeze, "The streams with a peer are stopped; nothing is lost, but a person must look.");
-        }
     }
 }

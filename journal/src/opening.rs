@@ -1,0 +1,218 @@
+//! Opening: whose the folder is, who holds it, and whether its rows add up. It never repairs: what it cannot trust it refuses,
+//! and says why.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use messages::{EndpointId, Incarnation};
+
+use crate::high_water::{self, Shortfall};
+use crate::row::{Row, RowError};
+use crate::state::{IllegalChange, State};
+use crate::store::{Store, StoreError};
+use crate::totals::Totals;
+
+/// The name of the file that a running endpoint keeps locked; it holds its process id.
+const LOCK_FILE: &str = "lock";
+
+/// Who opens a journal, and what it needs from outside: the journal makes no random numbers and reads no clock.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Whose journal it is. One journal serves one endpoint for life.
+    pub endpoint: EndpointId,
+    /// 128 fresh random bits, used if the journal is new.
+    pub incarnation: Incarnation,
+    /// Milliseconds since 1970, noted if the journal is new. For people.
+    pub now_ms: u64,
+}
+
+/// Why a journal cannot be opened. Nothing was committed and its epoch was not raised. But an engine that finds its files
+/// damaged may cut off what it cannot read while it opens them, so copy the directory before trying anything with it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be used.
+    #[error("{} cannot be used: {operation} failed", path.display())]
+    Io {
+        /// The directory or a file in it.
+        path: PathBuf,
+        /// What was attempted.
+        operation: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The directory belongs to another user.
+    #[error("{} belongs to user {owner}, this process runs as user {user}", path.display())]
+    Owner {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
+        /// This process's user id.
+        user: u32,
+    },
+    /// Another process has it open.
+    #[error("{} is in use by process {}", path.display(), pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()))]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it, as it noted itself.
+        pid: Option<u32>,
+    },
+    /// It is the journal of another endpoint.
+    #[error("{} is the journal of {found}, not of {expected}", path.display())]
+    Endpoint {
+        /// The directory.
+        path: PathBuf,
+        /// The endpoint that wants to open it.
+        expected: EndpointId,
+        /// The endpoint that it belongs to.
+        found: EndpointId,
+    },
+    /// The engine refused.
+    #[error("the store in {} cannot be read", path.display())]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// The engine's answer.
+        source: StoreError,
+    },
+    /// A row is damaged.
+    #[error("the journal in {} is damaged", path.display())]
+    Row {
+        /// The directory.
+        path: PathBuf,
+        /// The row.
+        source: RowError,
+    },
+    /// The rows contradict each other.
+    #[error("the journal in {} contradicts itself", path.display())]
+    Illegal {
+        /// The directory.
+        path: PathBuf,
+        /// The contradiction.
+        source: IllegalChange,
+    },
+    /// The journal is shorter than it is known to have been.
+    #[error("the journal in {} has lost something that was on stable storage: {}", path.display(), list(shortfalls))]
+    Shorter {
+        /// The directory.
+        path: PathBuf,
+        /// What is missing.
+        shortfalls: Vec<Shortfall>,
+    },
+    /// The high-water file cannot be trusted.
+    #[error("the high-water file in {} cannot be trusted", path.display())]
+    HighWater {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: high_water::ReadError,
+    },
+}
+
+fn list(shortfalls: &[Shortfall]) -> String {
+    shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Folds every row of the store. Checks each checksum on the way.
+pub(crate) fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<State, OpenError> {
+    let mut failure = None;
+    let mut found = Totals::default();
+    // Bodies and application rows mean nothing to the fold, but their checksums are read here all the same: damage is found
+    // when a journal is opened, not when the message is needed.
+    store
+        .scan(&[0], &[0xff], &mut |key, value| {
+            found.add(key, value);
+            let row = match Row::decode(key, value) {
+                Ok(row) => row,
+                Err(source) => {
+                    failure = Some(OpenError::Row { path: dir.to_owned(), source });
+                    return ControlFlow::Break(());
+                }
+            };
+            match state.put(&row) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(source) => {
+                    failure = Some(OpenError::Illegal { path: dir.to_owned(), source });
+                    ControlFlow::Break(())
+                }
+            }
+        })
+        .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
+    match failure {
+        Some(failure) => Err(failure),
+        None if found.same_rows(&state.totals) => Ok(state),
+        None => {
+            let source = IllegalChange::Rows { written: state.totals.rows, found: found.rows };
+            Err(OpenError::Illegal { path: dir.to_owned(), source })
+        }
+    }
+}
+
+/// Makes the directory if need be, checks whose it is, and takes its lock.
+pub(crate) fn claim(dir: &Path) -> Result<File, OpenError> {
+    let io = |path: &Path, operation| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, operation, source }
+    };
+    let missing = dir.ancestors().take_while(|folder| !folder.exists()).count();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(dir).map_err(io(dir, "creating it"))?;
+    // The names of folders that were just made must survive a loss of power, or what is in them does not.
+    for folder in dir.ancestors().skip(1).take(missing) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        sync_folder(folder).map_err(io(folder, "syncing it"))?;
+    }
+    let owner = fs::metadata(dir).map_err(io(dir, "looking at it"))?.uid();
+    let user = rustix::process::geteuid().as_raw();
+    if owner != user {
+        return Err(OpenError::Owner { path: dir.to_owned(), owner, user });
+    }
+    let path = dir.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut lock = options.open(&path).map_err(io(&path, "opening the lock file"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::Locked { path: dir.to_owned(), pid: noted_pid(&mut lock) });
+        }
+        Err(TryLockError::Error(source)) => {
+            return Err(OpenError::Io { path, operation: "locking", source });
+        }
+    }
+    lock.set_len(0).map_err(io(&path, "writing the lock file"))?;
+    writeln!(lock, "{}", std::process::id()).map_err(io(&path, "writing the lock file"))?;
+    Ok(lock)
+}
+
+pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn noted_pid(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether a running process has the journal open.
+///
+/// # Errors
+/// [`OpenError::Io`]
+pub fn is_running(dir: &Path) -> Result<bool, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let lock = match File::open(&path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(OpenError::Io { path, operation: "opening the lock file", source }),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io { path, operation: "trying the lock", source }),
+    }
+}

@@ -1,0 +1,48 @@
+//! Handing the application what it has not dealt with: only what is on stable storage, in the order of its stream, one batch
+//! per peer at a time.
+
+use journal::Direction;
+use messages::{Body, EndpointId, Seq};
+
+use super::{Driver, RunError};
+use crate::endpoint::{Work, WorkItem};
+
+/// Messages handed to the application at a time, per peer.
+const BATCH_MAX: u64 = 64;
+/// Bytes of messages handed to the application at a time, per peer.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+impl Driver {
+    /// Hands the application what it has not dealt with, one batch per peer.
+    pub(super) fn offer(&mut self) -> Result<(), RunError> {
+        for peer in self.waiting.clone() {
+            if self.out.contains_key(&peer) || self.work.capacity() == 0 {
+                continue;
+            }
+            self.waiting.remove(&peer);
+            let Some((from, _)) = self.session.unapplied(&peer) else { continue };
+            let Some(durable) = self.durable.get(&peer).copied().filter(|durable| from <= *durable) else { continue };
+            let to = durable.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(durable));
+            let items = self.read_work(&peer, from, to)?;
+            let Some(last) = items.last().map(|item| item.message.header.seq) else { continue };
+            if self.work.try_send(Work { peer: peer.clone(), items }).is_ok() {
+                self.out.insert(peer, last);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_work(&self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
+        let messages = self.journal.messages(Direction::In, peer, (from, to), BATCH_BYTES_MAX)?;
+        let mut items = Vec::with_capacity(messages.len());
+        for (message, expected) in messages.into_iter().zip(from.value()..) {
+            if message.header.seq.value() != expected {
+                break;
+            }
+            let at_ms = self.journal.header(Direction::In, peer, message.header.seq)?.map_or(0, |row| row.at_ms);
+            let body = Body::decode(message.header.kind, message.body());
+            items.push(WorkItem { message, at_ms, body });
+        }
+        Ok(items)
+    }
+}
