@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use link::session::Config;
 use link::wire::WireEnd;
@@ -14,6 +15,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::attempt::{ShimCommand, boot_id};
 use crate::ship::Ship;
 use crate::worker::{ResumeError, Worker, WorkerParts, make_folder};
+
+/// How long the endpoint may take to stop after one of the parts that depend on it.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What an agent needs.
 #[derive(Debug, Clone)]
@@ -50,6 +54,9 @@ pub enum AgentError {
     /// The system does not say which boot this is.
     #[error("the system does not say which boot this is")]
     Boot(#[source] io::Error),
+    /// A part of the agent ended by itself: a defect.
+    #[error("a part of the agent ended by itself; its reason is in the log")]
+    Part,
     /// The endpoint stopped.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -96,7 +103,15 @@ pub async fn run(
     tasks.spawn(ship.run(service.endpoint.clone(), config.name));
     tasks.spawn(worker.work(resumed));
     ready();
-    let ended = service.stopped().await;
+    let mut stopped = std::pin::pin!(service.stopped());
+    let ended = tokio::select! {
+        ended = &mut stopped => Ok(ended),
+        // A part ends with the endpoint. One that ends before it would leave a process that only seems to work.
+        _ = tasks.join_next() => tokio::time::timeout(STOP_LIMIT, &mut stopped).await,
+    };
     tasks.shutdown().await;
-    ended.map_err(AgentError::from)
+    match ended {
+        Ok(ended) => Ok(ended?),
+        Err(_) => Err(AgentError::Part),
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use link::session::Config;
 use link::wire::WireEnd;
@@ -19,6 +20,9 @@ use crate::logs::{self, Logs};
 
 /// The name of the file, in the server's folder, that says where the API is and what opens it.
 pub const ACCESS_FILE: &str = "api.json";
+
+/// How long the endpoint may take to stop after one of the parts that depend on it.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a server needs.
 #[derive(Debug, Clone)]
@@ -61,6 +65,9 @@ pub enum ServerError {
     /// No token could be made.
     #[error("no token for the API could be made")]
     Token(#[from] TokenError),
+    /// A part of the server ended by itself: a defect.
+    #[error("a part of the server ended by itself; its reason is in the log")]
+    Part,
     /// The endpoint stopped.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -114,9 +121,17 @@ pub async fn run(
     tasks.spawn(pass_on_changes(core.clone()));
     ready(&url);
     tasks.spawn(api.serve(core, shutdown));
-    let ended = service.stopped().await;
+    let mut stopped = std::pin::pin!(service.stopped());
+    let ended = tokio::select! {
+        ended = &mut stopped => Ok(ended),
+        // A part ends with the endpoint. One that ends before it would leave a process that only seems to work.
+        _ = tasks.join_next() => tokio::time::timeout(STOP_LIMIT, &mut stopped).await,
+    };
     tasks.shutdown().await;
-    ended.map_err(ServerError::from)
+    match ended {
+        Ok(ended) => Ok(ended?),
+        Err(_) => Err(ServerError::Part),
+    }
 }
 
 /// The token of an earlier start, so that a restart does not lock anybody out; a fresh one the first time.

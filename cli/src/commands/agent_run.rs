@@ -68,6 +68,7 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::Start(error) => serving::start_failure(error),
         AgentError::Resume(_) => (Exit::Damaged, "run `longshore journal verify --endpoint NAME`"),
         AgentError::Folder { .. } => (Exit::Config, "look at the folder's owner and mode, and at the disk"),
+        AgentError::Part => (Exit::Failed, "start again; report it with the log"),
         AgentError::Boot(_) => (Exit::Failed, "an agent needs Linux with /proc mounted"),
         AgentError::Run(error) => serving::run_failure(error),
     };

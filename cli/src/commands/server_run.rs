@@ -78,6 +78,7 @@ fn failure(error: &ServerError) -> Failure {
         ServerError::Access(_) => (Exit::Config, "remove the file, or correct its owner and mode; it is written anew"),
         ServerError::Logs { .. } => (Exit::Config, "look at the folder's owner and mode, and at the disk"),
         ServerError::Books(_) => (Exit::Damaged, "run `longshore journal verify`"),
+        ServerError::Part => (Exit::Failed, "start again; report it with the log"),
         ServerError::Token(_) => (Exit::Failed, "start again"),
         ServerError::Run(error) => serving::run_failure(error),
     };

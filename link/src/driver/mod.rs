@@ -65,14 +65,11 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
     let Parts { journal, state, wire, peers, config, nonce } = parts;
     let meta = journal.meta().clone();
     let mut recent = BTreeMap::new();
-    for (peer, streams) in &state.peers {
+    for (peer, streams) in state.peers.iter().filter(|(peer, _)| peers.contains(peer)) {
         recent.insert(peer.clone(), recent_hashes(&journal, &config, peer, streams)?);
     }
     let identity = Identity { local: meta.endpoint.clone(), incarnation: meta.incarnation, epoch: meta.epoch, nonce };
-    let mut session = Session::recover(identity, config, state, recent);
-    for peer in peers {
-        session.know(peer);
-    }
+    let session = Session::recover(identity, config, state, peers, recent);
     let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
     let (work_sender, work) = mpsc::channel(WORK_MAX);
     let (log_sender, logs) = mpsc::channel(LOGS_MAX);

@@ -157,23 +157,27 @@ struct Turn {
 }
 
 impl Session {
-    /// A session over what a journal holds. `recent` gives, for each peer, the hashes of the headers sent after its received
-    /// mark, as many as [`Session::recent_span`] says.
+    /// A session over what a journal holds, with these peers. Streams of others that the journal holds are left as they are:
+    /// nothing of them is lost, taken or sent until their peer is known again. `recent` gives, for each peer, the hashes of
+    /// the headers sent after its received mark, as many as [`Session::recent_span`] says.
     #[must_use]
     pub fn recover(
         identity: Identity,
         config: Config,
         state: State,
+        known: impl IntoIterator<Item = EndpointId>,
         mut recent: BTreeMap<EndpointId, BTreeMap<Seq, ChainHash>>,
     ) -> Self {
         let mut peers = BTreeMap::new();
-        for (id, streams) in &state.peers {
+        for id in known {
             let mut peer = Peer::default();
-            // An earlier process can have published as far as the window let it, and nobody knows how far it came.
-            let (_, last) = Self::recent_span(&config, streams);
-            peer.sending.published = last;
-            peer.sending.recent = recent.remove(id).unwrap_or_default();
-            peers.insert(id.clone(), peer);
+            if let Some(streams) = state.peers.get(&id) {
+                // An earlier process can have published as far as the window let it, and nobody knows how far it came.
+                let (_, last) = Self::recent_span(&config, streams);
+                peer.sending.published = last;
+                peer.sending.recent = recent.remove(&id).unwrap_or_default();
+            }
+            peers.insert(id, peer);
         }
         let next_probe = ProbeId::new(identity.nonce.value());
         Self { identity, config, state, peers, connected: false, presence: None, next_probe }
@@ -186,11 +190,6 @@ impl Session {
         let received = streams.outgoing.received;
         let reach = Seq::new(Seq::count(received) + u64::from(config.window));
         (Seq::after(received), streams.outgoing.next.previous().min(reach))
-    }
-
-    /// Makes a peer known. Envelopes of unknown peers are refused.
-    pub fn know(&mut self, peer: EndpointId) {
-        self.peers.entry(peer).or_default();
     }
 
     /// What is durable, or will be before any effect of it is seen.

@@ -194,9 +194,7 @@ fn recover(
         recent.insert(peer.clone(), hashes);
     }
     let identity = Identity { local: id.clone(), incarnation, epoch, nonce: Nonce::new(nonce) };
-    let mut session = Session::recover(identity, config.clone(), state, recent);
-    session.know(peer.clone());
-    session
+    Session::recover(identity, config.clone(), state, [peer.clone()], recent)
 }
 
 /// Both ends and the broker between them.
@@ -398,6 +396,12 @@ impl End {
         new.epoch = Epoch::new(0);
         new.restart();
         new
+    }
+
+    /// The process starts again with a configuration that does not name the peer.
+    pub(crate) fn forget_peer(&mut self) {
+        let identity = self.session.identity().clone();
+        self.session = Session::recover(identity, self.config.clone(), self.disk.fold(), [], BTreeMap::new());
     }
 
     /// A second process over a copy of the machine, at the same opening of the journal.

@@ -225,6 +225,22 @@ fn a_stranger_is_not_journaled() {
     assert!(pair.server.faults.iter().any(|fault| matches!(fault, Fault::Stranger { .. })));
 }
 
+#[test]
+fn a_peer_that_is_no_longer_known_loses_nothing_until_it_is_known_again() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Server);
+    pair.settle(false);
+    pair.server.forget_peer();
+    pair.submit(Side::Agent);
+    let before = pair.server.session.state().clone();
+    pair.settle_some(5);
+    assert_eq!(*pair.server.session.state(), before, "nothing of a stranger is journaled");
+    pair.restart(Side::Server);
+    pair.settle(false);
+    assert_eq!(pair.server.taken.len(), 1);
+}
+
 fn frozen(end: &crate::pair::End) -> Option<Freeze> {
     end.faults.iter().find_map(|fault| match fault {
         Fault::Frozen { freeze, .. } => Some(freeze.clone()),
