@@ -326,7 +326,7 @@ impl Pair {
 
     /// Delivers all that waits, lets the applications work and time pass, until nothing happens any more.
     pub(crate) fn settle(&mut self, hold: bool) {
-        for _ in 0..20_000 {
+        for _ in 0..400_000 {
             let mut idle = true;
             for side in Side::BOTH {
                 while let Some(frame) = self.queues[side.inbox()].pop_front() {
@@ -341,6 +341,9 @@ impl Pair {
                 }
             }
             if idle {
+                let frozen = |fault: &Fault| matches!(fault, Fault::Frozen { .. });
+                let stopped = self.server.faults.iter().chain(&self.agent.faults).any(frozen);
+                assert!(!stopped, "a stream is frozen: {}", self.describe());
                 let heartbeat = self.now + self.agent.config.heartbeat_ms / 2;
                 let due = Side::BOTH.into_iter().filter_map(|side| self.end(side).session.next_timeout()).min();
                 match due {
