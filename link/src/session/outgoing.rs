@@ -5,7 +5,7 @@ use messages::limits::BODY_BYTES_MAX;
 use messages::{EncodeError, EndpointId, Header, Message, Seq};
 
 use super::effects::{Applied, Disposition, Fault, Load, Outbound, Publish, Published, TransactError, Transaction};
-use super::{Effects, Now, Session, Turn};
+use super::{Effects, Millis, Now, Session, Turn};
 
 /// Messages read from the journal at a time. Enough to keep the broker busy, few enough to keep in memory.
 const LOAD_MAX: u64 = 256;
@@ -164,10 +164,10 @@ impl Session {
         if let Some((from, to)) = next {
             side.loading = Some((from, to));
             turn.effects.load.push(Load { peer: peer.clone(), from, to });
-        } else if side.probe_due.is_none() && self.anything_unreceived(peer) {
-            let due = now.at.after(self.config.probe_delay(0));
+        } else if side.probe_due.is_none() {
+            let due = self.probe_due(now, peer, 0);
             if let Some(entry) = self.peers.get_mut(peer) {
-                entry.sending.probe_due = Some(due);
+                entry.sending.probe_due = due;
             }
         }
     }
@@ -234,17 +234,13 @@ impl Session {
         self.change(turn, Change::Put(Row::Outgoing(peer.clone(), new.clone())));
         self.drop_span(turn, peer, old.settled, new.settled, Change::DropBodies, Direction::Out);
         self.drop_span(turn, peer, old.forgotten, new.forgotten, Change::DropHeaders, Direction::Out);
-        let progress = new.received > old.received || new.ranges != old.ranges;
-        let unreceived = self.anything_unreceived(peer);
-        let delay = self.config.probe_delay(0);
+        let due = self.probe_due(now, peer, 0);
         if let Some(entry) = self.peers.get_mut(peer) {
             let side = &mut entry.sending;
             side.recent = side.recent.split_off(&Seq::after(new.received));
             side.published = side.published.max(new.received);
-            if progress {
-                side.attempts = 0;
-                side.probe_due = unreceived.then(|| now.at.after(delay));
-            }
+            side.attempts = 0;
+            side.probe_due = due;
         }
         self.settle_answered(now, turn, peer);
         turn.effects.changed.push(peer.clone());
@@ -268,6 +264,20 @@ impl Session {
     /// Whether the peer is not known to have everything that was numbered for it.
     pub(super) fn anything_unreceived(&self, peer: &EndpointId) -> bool {
         self.streams(peer).is_some_and(|streams| streams.outgoing.received < streams.outgoing.next.previous())
+    }
+
+    /// When to ask the peer next, after that many probes without progress: soon while it may miss something, now and then
+    /// while the outcome of something is open, lest a lost status leave bodies here for ever.
+    pub(super) fn probe_due(&self, now: Now, peer: &EndpointId, attempts: u32) -> Option<Millis> {
+        let outgoing = &self.streams(peer)?.outgoing;
+        let last = outgoing.next.previous();
+        if outgoing.received < last {
+            Some(now.at.after(self.config.probe_delay(attempts)))
+        } else if outgoing.settled < last {
+            Some(now.at.after(self.config.probe_max_ms))
+        } else {
+            None
+        }
     }
 
     /// Something published may not have arrived: ask soon, but not ever faster.

@@ -41,7 +41,8 @@ impl Session {
     fn note_probe(&mut self, now: Now, peer: &EndpointId) -> ProbeId {
         let id = self.next_probe;
         self.next_probe = id.next();
-        let unreceived = self.anything_unreceived(peer);
+        let attempts = self.peers.get(peer).map_or(0, |entry| entry.sending.attempts);
+        let due = self.probe_due(now, peer, attempts);
         let received = self.streams(peer).and_then(|streams| streams.outgoing.received);
         if let Some(entry) = self.peers.get_mut(peer) {
             let side = &mut entry.sending;
@@ -53,9 +54,8 @@ impl Session {
             let waiting = side.missing.front().copied().into_iter().chain(resending).map(|(from, _)| from).min();
             let evident = waiting.map_or(side.published, Seq::previous);
             side.probes.push_back(Asked { id, published: evident, received });
-            let delay = self.config.probe_delay(side.attempts);
-            side.attempts = side.attempts.saturating_add(1);
-            side.probe_due = unreceived.then(|| now.at.after(delay));
+            side.attempts = attempts.saturating_add(1);
+            side.probe_due = due;
         }
         id
     }

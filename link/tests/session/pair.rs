@@ -367,14 +367,14 @@ impl Pair {
             .state()
             .peers
             .get(&self.server.peer)
-            .is_none_or(|streams| streams.outgoing.received == streams.outgoing.next.previous())
+            .is_none_or(|streams| streams.outgoing.settled == streams.outgoing.next.previous())
             && self
                 .agent
                 .session
                 .state()
                 .peers
                 .get(&self.agent.peer)
-                .is_none_or(|streams| streams.outgoing.received == streams.outgoing.next.previous())
+                .is_none_or(|streams| streams.outgoing.settled == streams.outgoing.next.previous())
     }
 
     pub(crate) fn describe(&self) -> String {
