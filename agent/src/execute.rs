@@ -10,7 +10,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use journal::put_app;
 use link::session::{Outbound, TransactError, Transaction};
 use link::{SubmitError, outbound, wall_ms};
 use messages::{Body, Effect, Program, RunEnd, RunFinished, StepChanged, StepEnd, StepEvent, StepSpec};
@@ -53,7 +52,7 @@ enum Outcome {
 
 /// Executes what is left of a run.
 pub(crate) async fn execute(worker: &Worker, mut record: RunRecord) -> Result<RunRecord, ExecuteError> {
-    while record.end.is_none() {
+    while record.progress.end.is_none() {
         let Some(spec) = record.spec().cloned() else {
             finish(worker, &mut record, RunEnd::Succeeded, None).await?;
             continue;
@@ -86,7 +85,7 @@ async fn ended(worker: &Worker, record: &mut RunRecord, spec: &StepSpec, end: St
         let end = if undecided { RunEnd::NeedsDecision(spec.id.clone()) } else { RunEnd::Failed(spec.id.clone()) };
         return finish(worker, record, end, Some(report)).await;
     }
-    record.step += 1;
+    record.progress.step += 1;
     if record.spec().is_none() {
         return finish(worker, record, RunEnd::Succeeded, Some(report)).await;
     }
@@ -99,10 +98,10 @@ async fn finish(
     end: RunEnd,
     before: Option<Outbound>,
 ) -> Result<(), ExecuteError> {
-    record.end = Some(end.clone());
+    record.progress.end = Some(end.clone());
     let body = Body::RunFinished(RunFinished { run: record.start.run, end, at_ms: wall_ms() });
-    let mut report = outbound(worker.server(), worker.message_id(), &body, Some(record.message))?;
-    report.answers = Some(record.seq);
+    let mut report = outbound(worker.server(), worker.message_id(), &body, Some(record.progress.message))?;
+    report.answers = Some(record.progress.seq);
     commit(worker, record, before.into_iter().chain([report]).collect()).await
 }
 
@@ -112,13 +111,13 @@ fn step_changed(
     spec: &StepSpec,
     event: StepEvent,
 ) -> Result<Outbound, TransactError> {
-    let attempt = record.attempts.last().copied().unwrap_or(0);
+    let attempt = record.progress.attempts.last().copied().unwrap_or(0);
     let report = StepChanged { run: record.start.run, step: spec.id.clone(), attempt, event, at_ms: wall_ms() };
-    outbound(worker.server(), worker.message_id(), &Body::StepChanged(report), Some(record.message))
+    outbound(worker.server(), worker.message_id(), &Body::StepChanged(report), Some(record.progress.message))
 }
 
 async fn commit(worker: &Worker, record: &RunRecord, send: Vec<Outbound>) -> Result<(), ExecuteError> {
-    let rows = vec![put_app(RunRecord::key(record.start.run), record.encode())];
+    let rows = vec![record.progress_row()];
     worker.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await?;
     Ok(())
 }

@@ -8,5 +8,5 @@ pub mod shim;
 mod ship;
 mod worker;
 
+pub use records::ResumeError;
 pub use service::{AgentConfig, AgentError, run};
-pub use worker::ResumeError;

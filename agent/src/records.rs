@@ -1,17 +1,32 @@
-//! What the agent keeps of a run: one row of its journal, changed together with every report about it. After a restart the
-//! row says how far the run had come; what became of a step that had begun is read from its attempt's folder.
+//! What the agent keeps of a run: two rows of its journal. One holds what is to be done and never changes; the other, small,
+//! how far that has come, and is changed together with every report about it. After a restart they say how far the run had
+//! come; what became of a step that had begun is read from its attempt's folder.
 
+use std::collections::BTreeMap;
+
+use journal::{Change, Journal, ReadError, put_app};
 use messages::{DecodeError, MessageId, RunEnd, RunId, RunStart, Seq, StepSpec, from_msgpack, to_msgpack};
 use serde::{Deserialize, Serialize};
 
-/// What the names of run rows begin with.
-pub(crate) const RUNS: &[u8] = b"run/";
+/// What the names of rows begin with that hold what is to be done.
+const STARTS: &[u8] = b"start/";
+/// What the names of rows begin with that hold how far it has come.
+const RUNS: &[u8] = b"run/";
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunRecord {
     /// What is to be done.
     pub(crate) start: RunStart,
+    /// How far it has come.
+    pub(crate) progress: Progress,
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// The run.
+    pub(crate) run: RunId,
     /// The place of the message that started it, in the stream from the server.
     pub(crate) seq: Seq,
     /// That message.
@@ -28,46 +43,105 @@ pub(crate) struct RunRecord {
     pub(crate) logs_done: bool,
 }
 
+/// Why the runs cannot be read from the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// The journal refused.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// A run's row cannot be read.
+    #[error("a run's row cannot be read; was it written by a later version?")]
+    Row(#[from] DecodeError),
+    /// Only one of a run's two rows is there, although they are written and removed together.
+    #[error("half of the record of run {run} is missing")]
+    Half {
+        /// The run.
+        run: RunId,
+    },
+}
+
 impl RunRecord {
     pub(crate) fn new(start: RunStart, seq: Seq, message: MessageId, taken_ms: u64) -> Self {
-        Self { start, seq, message, taken_ms, step: 0, attempts: Vec::new(), end: None, logs_done: false }
+        let run = start.run;
+        let progress =
+            Progress { run, seq, message, taken_ms, step: 0, attempts: Vec::new(), end: None, logs_done: false };
+        Self { start, progress }
     }
 
     /// The step that is next or under way; nothing when all are done.
     pub(crate) fn spec(&self) -> Option<&StepSpec> {
-        self.start.steps.get(self.step)
+        self.start.steps.get(self.progress.step)
     }
 
     /// The attempt under way at that step, from 1; 0 when it has not begun.
     pub(crate) fn attempt(&self) -> u32 {
-        self.attempts.get(self.step).copied().unwrap_or(0)
+        self.progress.attempts.get(self.progress.step).copied().unwrap_or(0)
     }
 
     /// Notes that another attempt at the step is begun.
     pub(crate) fn begin(&mut self) {
-        if self.attempts.len() == self.step {
-            self.attempts.push(0);
+        let progress = &mut self.progress;
+        if progress.attempts.len() == progress.step {
+            progress.attempts.push(0);
         }
-        if let Some(attempt) = self.attempts.last_mut() {
+        if let Some(attempt) = progress.attempts.last_mut() {
             *attempt += 1;
         }
     }
 
     /// Every attempt that was begun: the step, and the attempt at it.
     pub(crate) fn begun(&self) -> impl Iterator<Item = (&StepSpec, u32)> {
-        let steps = self.start.steps.iter().zip(&self.attempts);
+        let steps = self.start.steps.iter().zip(&self.progress.attempts);
         steps.flat_map(|(step, attempts)| (1..=*attempts).map(move |attempt| (step, attempt)))
     }
 
-    pub(crate) fn key(run: RunId) -> Vec<u8> {
-        [RUNS, run.uuid().as_bytes()].concat()
+    /// Both rows, for a run that is taken.
+    pub(crate) fn rows(&self) -> [Change; 2] {
+        [put_app(key(STARTS, self.start.run), encode(&self.start)), self.progress_row()]
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        to_msgpack(self).expect("plain structs of text and numbers always encode")
+    /// The row that says how far the run has come.
+    pub(crate) fn progress_row(&self) -> Change {
+        put_app(key(RUNS, self.start.run), encode(&self.progress))
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        from_msgpack(bytes)
+    /// Removes both rows.
+    pub(crate) fn delete(run: RunId) -> [Change; 2] {
+        [Change::DeleteApp(key(STARTS, run)), Change::DeleteApp(key(RUNS, run))]
     }
+
+    /// Reads every run, in the order in which they came.
+    pub(crate) fn load(journal: &Journal) -> Result<Vec<Self>, ResumeError> {
+        let (mut starts, mut progress, mut failure) = (BTreeMap::new(), Vec::new(), None);
+        journal.app_rows(STARTS, &mut |_, bytes| match from_msgpack::<RunStart>(bytes) {
+            Ok(start) => drop(starts.insert(start.run, start)),
+            Err(error) => failure = Some(error),
+        })?;
+        journal.app_rows(RUNS, &mut |_, bytes| match from_msgpack::<Progress>(bytes) {
+            Ok(row) => progress.push(row),
+            Err(error) => failure = Some(error),
+        })?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        progress.sort_by_key(|row: &Progress| row.seq);
+        let mut records = Vec::with_capacity(progress.len());
+        for progress in progress {
+            let run = progress.run;
+            let start = starts.remove(&run).ok_or(ResumeError::Half { run })?;
+            records.push(Self { start, progress });
+        }
+        match starts.into_keys().next() {
+            Some(run) => Err(ResumeError::Half { run }),
+            None => Ok(records),
+        }
+    }
+}
+
+fn key(prefix: &[u8], run: RunId) -> Vec<u8> {
+    [prefix, run.uuid().as_bytes()].concat()
+}
+
+fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    to_msgpack(row).expect("plain structs of text and numbers always encode")
 }

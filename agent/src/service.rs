@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::attempt::{ShimCommand, boot_id};
+use crate::records::ResumeError;
 use crate::ship::Ship;
-use crate::worker::{ResumeError, Worker, WorkerParts, make_folder};
+use crate::worker::{Worker, WorkerParts, make_folder};
 
 /// How long the endpoint may take to stop after one of the parts that depend on it.
 const STOP_LIMIT: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use journal::{Change, Journal, ReadError, put_app};
+use journal::Journal;
 use link::session::Transaction;
 use link::{Endpoint, SubmitError, Work, WorkItem, wall_ms};
 use messages::{AgentId, Body, EndpointId, MessageId, Presence, RunId, StepId};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::attempt::{BootId, ShimCommand};
 use crate::execute::{ExecuteError, execute};
-use crate::records::{RUNS, RunRecord};
+use crate::records::{ResumeError, RunRecord};
 use crate::ship::Ship;
 
 /// Runs that wait for a slot or are under way. More are refused with a reason.
@@ -59,17 +59,6 @@ pub(crate) struct WorkerParts {
     pub(crate) boot: BootId,
     pub(crate) ship: Ship,
     pub(crate) slots: u16,
-}
-
-/// Why the worker could not take up its work.
-#[derive(Debug, thiserror::Error)]
-pub enum ResumeError {
-    /// The journal cannot be read.
-    #[error(transparent)]
-    Journal(#[from] ReadError),
-    /// A run's row cannot be read.
-    #[error("a run's row cannot be read; was it written by a later version?")]
-    Row(#[from] messages::DecodeError),
 }
 
 impl Worker {
@@ -130,7 +119,7 @@ impl Worker {
     pub(crate) async fn work(self, resumed: Vec<RunRecord>) {
         let mut tasks = JoinSet::new();
         // Only what is to be executed waits for a slot, in the order in which it came.
-        let (waiting, ended): (Vec<_>, Vec<_>) = resumed.into_iter().partition(|record| record.end.is_none());
+        let (waiting, ended): (Vec<_>, Vec<_>) = resumed.into_iter().partition(|record| record.progress.end.is_none());
         let mut waiting = VecDeque::from(waiting);
         ended.into_iter().for_each(|record| self.spawn(&mut tasks, record, None));
         self.present().await;
@@ -168,24 +157,16 @@ impl Worker {
 
     /// Reads the runs from the journal: those to go on with, in the order in which they came.
     pub(crate) fn resume(&self, journal: &Journal) -> Result<Vec<RunRecord>, ResumeError> {
-        let (mut open, mut failure) = (Vec::new(), None);
-        journal.app_rows(RUNS, &mut |_, bytes| match RunRecord::decode(bytes) {
-            Ok(record) => open.push(record),
-            Err(error) => failure = Some(error),
-        })?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        open.sort_by_key(|record| record.seq);
+        let mut open = RunRecord::load(journal)?;
         let mut runs = self.runs();
         for record in &open {
-            if record.end.is_some() && record.logs_done {
-                runs.ended.insert((record.seq.value(), record.start.run), true);
+            if record.progress.end.is_some() && record.progress.logs_done {
+                runs.ended.insert((record.progress.seq.value(), record.start.run), true);
             } else {
                 runs.open.insert(record.start.run);
             }
         }
-        open.retain(|record| record.end.is_none() || !record.logs_done);
+        open.retain(|record| record.progress.end.is_none() || !record.progress.logs_done);
         Ok(open)
     }
 
@@ -205,7 +186,7 @@ impl Worker {
 
     async fn carry_out(&self, mut record: RunRecord, slot: Option<OwnedSemaphorePermit>) -> Result<(), ExecuteError> {
         self.ship_earlier(&record);
-        if record.end.is_none() {
+        if record.progress.end.is_none() {
             record = execute(self, record).await?;
         }
         if slot.is_some() {
@@ -214,18 +195,19 @@ impl Worker {
         }
         // A job's end never waits for its logs; the run's folder does.
         self.ship().all_shipped(record.start.run).await;
-        record.logs_done = true;
-        let rows = vec![put_app(RunRecord::key(record.start.run), record.encode())];
+        record.progress.logs_done = true;
+        let rows = vec![record.progress_row()];
         self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await?;
         let mut runs = self.runs();
         runs.open.remove(&record.start.run);
-        runs.ended.insert((record.seq.value(), record.start.run), true);
+        runs.ended.insert((record.progress.seq.value(), record.start.run), true);
         Ok(())
     }
 
     /// Goes on shipping the logs of attempts that an earlier process began.
     fn ship_earlier(&self, record: &RunRecord) {
-        let under_way = record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| record.end.is_none());
+        let under_way =
+            record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| record.progress.end.is_none());
         for (step, attempt) in record.begun() {
             if under_way.as_ref() != Some(&(step.id.clone(), attempt)) {
                 let dir = self.attempt_dir(record.start.run, &step.id, attempt);
@@ -242,7 +224,7 @@ impl Worker {
             match self.understand(&work.peer, item, &records) {
                 Ok(Some(record)) => {
                     transaction.apply.push(item.hold());
-                    transaction.rows.push(put_app(RunRecord::key(record.start.run), record.encode()));
+                    transaction.rows.extend(record.rows());
                     records.push(record);
                 }
                 Ok(None) => transaction.apply.push(item.settle()),
@@ -303,7 +285,7 @@ impl Worker {
             {
                 tracing::warn!(%run, %error, "The folder of an old run could not be removed.");
             }
-            let rows = vec![Change::DeleteApp(RunRecord::key(run))];
+            let rows = RunRecord::delete(run).to_vec();
             if self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await.is_err() {
                 return;
             }

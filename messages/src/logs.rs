@@ -93,6 +93,6 @@ pub struct LogMark {
     pub key: LogKey,
     /// Bytes on the receiver's disk: the offset that it expects next.
     pub have: u64,
-    /// Whether the whole log has arrived and its SHA-256 agrees. Nothing more needs sending.
+    /// Nothing more needs sending: the whole log has arrived and its SHA-256 agrees, or nobody wants it any more.
     pub complete: bool,
 }

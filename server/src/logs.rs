@@ -190,8 +190,15 @@ pub(crate) async fn receive(
             }
             continue;
         };
-        if chunk.bytes.len() > LOG_CHUNK_BYTES_MAX || !knows(&chunk.from, &chunk.key) {
+        if chunk.bytes.len() > LOG_CHUNK_BYTES_MAX {
+            tracing::warn!(from = %chunk.from, run = %chunk.key.run, "A piece of a log is too large; it was dropped.");
+            continue;
+        }
+        if !knows(&chunk.from, &chunk.key) {
+            // The job was forgotten: nobody will ask for the log, so its agent need not keep it.
             tracing::debug!(from = %chunk.from, run = %chunk.key.run, "A piece of a log is of no run known here.");
+            latest.insert(chunk.key.clone(), LogMark { key: chunk.key.clone(), have: 0, complete: true });
+            marks.insert((chunk.from, chunk.key));
             continue;
         }
         let (from, key, writer) = (chunk.from.clone(), chunk.key.clone(), Arc::clone(&logs));
