@@ -148,7 +148,7 @@ fn definitions(agents: &[AgentId], queue_type: QueueType, printer: &Printer) -> 
     })?;
     printer.text(&text)?;
     printer.note(
-        "The users have no password: they log in with certificates, or set one with `rabbitmqctl change_password`.",
+        "The users have no password yet: give them one with `rabbitmqctl change_password USER` before anybody logs in.",
     );
     Ok(Exit::Ok)
 }
