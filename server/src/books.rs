@@ -31,6 +31,8 @@ pub(crate) struct Books {
     messages: BTreeMap<MessageId, RunId>,
     /// Jobs by the time they were taken.
     order: BTreeSet<(u64, JobId)>,
+    /// Jobs whose rows are being written. Reports about them are understood; nobody is shown them yet.
+    expected: BTreeSet<JobId>,
     ended: usize,
 }
 
@@ -77,10 +79,23 @@ impl Books {
         self.runs.insert(run.id, run);
     }
 
-    /// Takes in a job whose rows are on stable storage.
-    pub(crate) fn take(&mut self, job: JobRow, runs: Vec<RunRow>) {
+    /// Takes in a job whose rows are about to be written: its agents may report as soon as they are.
+    pub(crate) fn expect(&mut self, job: JobRow, runs: Vec<RunRow>) {
+        self.expected.insert(job.id);
         self.add_job(job);
         runs.into_iter().for_each(|run| self.add_run(run));
+    }
+
+    /// The rows of an expected job are on stable storage.
+    pub(crate) fn confirm(&mut self, id: JobId) {
+        self.expected.remove(&id);
+    }
+
+    /// The rows of an expected job were refused: it never was.
+    pub(crate) fn withdraw(&mut self, id: JobId) {
+        if self.expected.remove(&id) {
+            self.remove(id);
+        }
     }
 
     /// Replaces a run by what it has become.
@@ -103,16 +118,22 @@ impl Books {
         over.filter_map(|(_, id)| Some((*id, self.jobs.get(id)?.runs.clone()))).collect()
     }
 
-    /// Forgets a job whose rows are gone.
+    /// Forgets a job that was over and whose rows are gone.
     pub(crate) fn forget(&mut self, id: JobId) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+        if self.remove(id) {
+            self.ended = self.ended.saturating_sub(1);
+        }
+    }
+
+    fn remove(&mut self, id: JobId) -> bool {
+        let Some(job) = self.jobs.remove(&id) else { return false };
         self.order.remove(&(job.row.created_ms, id));
         for run in job.runs {
             if let Some(run) = self.runs.remove(&run) {
                 self.messages.remove(&run.message);
             }
         }
-        self.ended = self.ended.saturating_sub(1);
+        true
     }
 
     fn is_over(&self, id: JobId) -> bool {
@@ -141,12 +162,12 @@ impl Books {
 
     /// Jobs, the latest first.
     pub(crate) fn latest(&self) -> impl Iterator<Item = JobId> + '_ {
-        self.order.iter().rev().map(|(_, id)| *id)
+        self.order.iter().rev().map(|(_, id)| *id).filter(|id| !self.expected.contains(id))
     }
 
     /// Every id.
     pub(crate) fn ids(&self) -> impl Iterator<Item = JobId> + '_ {
-        self.jobs.keys().copied()
+        self.jobs.keys().copied().filter(|id| !self.expected.contains(id))
     }
 
     /// Runs of an agent that have not ended.

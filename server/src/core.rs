@@ -151,8 +151,9 @@ fn stopping(_: Stopped) -> DeskError {
     DeskError::Stopping
 }
 
-impl Desk for Core {
-    async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+impl Core {
+    /// Takes a job in. Must be run to its end: what is journaled halfway would be sent, but not known here.
+    async fn take_job(self, submission: Submission) -> Result<Submitted, SubmitError> {
         let _one_at_a_time = self.0.submitting.lock().await;
         let id = submission.id;
         let known = self.books().job(id).map(|job| (job.definition.clone(), job.params.clone()));
@@ -190,15 +191,27 @@ impl Desk for Core {
             transaction.rows.push(put_app(RunRow::key(run.id), run.encode()));
             runs.push(run);
         }
-        self.endpoint().transact(transaction).await.map_err(|error| match error {
-            LinkSubmitError::Refused(error) => refused(error),
-            LinkSubmitError::Journal(error) => SubmitError::Desk(DeskError::Journal { reason: error.to_string() }),
-            LinkSubmitError::Stopped => SubmitError::Desk(DeskError::Stopping),
-        })?;
-        self.books().take(row, runs);
+        self.books().expect(row, runs);
+        if let Err(error) = self.endpoint().transact(transaction).await {
+            self.books().withdraw(id);
+            return Err(match error {
+                LinkSubmitError::Refused(error) => refused(error),
+                LinkSubmitError::Journal(error) => DeskError::Journal { reason: error.to_string() }.into(),
+                LinkSubmitError::Stopped => DeskError::Stopping.into(),
+            });
+        }
+        self.books().confirm(id);
         self.notice();
         let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
         Ok(Submitted { created: true, job })
+    }
+}
+
+impl Desk for Core {
+    async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+        // A task of its own: a caller that hangs up drops this future, and must not stop what is half done.
+        let taking = tokio::spawn(self.clone().take_job(submission));
+        taking.await.unwrap_or(Err(SubmitError::Desk(DeskError::Stopping)))
     }
 
     async fn jobs(&self, filter: JobFilter) -> Result<JobsView, DeskError> {
@@ -304,4 +317,57 @@ fn refused(error: TransactError) -> SubmitError {
         | TransactError::NotHeld { .. } => error.to_string(),
     };
     SubmitError::Full { reason }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::job_file::JobFile;
+    use futures_util::FutureExt as _;
+    use link::session::Config;
+    use link::{Service, ServiceConfig};
+
+    fn submission() -> Submission {
+        let definition = "name = \"n\"\ntarget = { all = true }\n[[step]]\nid = \"s\"\nrun = \"true\"\n";
+        let file = JobFile::parse(definition).unwrap();
+        let plan = file.plan(&BTreeMap::new()).unwrap();
+        let (target, params) = (file.target().clone(), BTreeMap::new());
+        Submission { id: JobId::from_u128(7), definition: definition.to_owned(), params, target, plan }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_while_its_job_is_journaled_finds_the_same_job_when_it_asks_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, shutdown) = watch::channel(false);
+        let agent: AgentId = "a1".parse().unwrap();
+        let config = ServiceConfig {
+            dir: dir.path().join("server"),
+            endpoint: EndpointId::Server,
+            peers: vec![EndpointId::Agent(agent.clone())],
+            session: Config::default(),
+        };
+        // A transport that never connects, but is there.
+        let transport = |end, _| {
+            tokio::spawn(async move {
+                let _end = end;
+                std::future::pending().await
+            })
+        };
+        let service = Service::start(config, transport, shutdown).await.unwrap();
+        let core = Core::new(CoreParts {
+            endpoint: service.endpoint.clone(),
+            books: Books::default(),
+            logs: Logs::open(&dir.path().join("logs")).unwrap(),
+            agents: BTreeSet::from([agent]),
+            broker_url: String::new(),
+            epoch: 1,
+        });
+        // Looked at once, which is enough to hand the job to the journal, and dropped.
+        assert!(core.submit(submission()).now_or_never().is_none());
+        let again = core.submit(submission()).await.unwrap();
+        assert!(!again.created, "the job was made twice");
+        assert_eq!(again.job.runs.len(), 1);
+        assert_eq!(core.books().ids().count(), 1);
+    }
 }

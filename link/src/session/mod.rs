@@ -112,6 +112,8 @@ struct SendingSide {
     probes: VecDeque<Asked>,
     /// Probes since there was last any progress.
     attempts: u32,
+    /// Answers in a row that found something missing, without anything received in between.
+    fruitless: u32,
     /// When the next probe is due.
     probe_due: Option<Millis>,
     /// Hashes of headers that the peer may soon name as its head. Bounded by the window.

@@ -210,8 +210,10 @@ impl Session {
             }
         }
         if resending && side.missing.is_empty() && last.is_some() {
-            // A probe behind what was resent tells whether it arrived.
-            side.probe_due = Some(now.at);
+            // A probe behind what was resent tells whether it arrived. A peer that answers but takes nothing, because it
+            // has stopped the stream, is not asked ever faster.
+            let delay = side.fruitless.checked_sub(2).map_or(0, |again| self.config.probe_delay(again));
+            side.probe_due = Some(now.at.after(delay));
         }
         self.pump(now, turn, peer);
     }
@@ -240,6 +242,7 @@ impl Session {
             side.recent = side.recent.split_off(&Seq::after(new.received));
             side.published = side.published.max(new.received);
             side.attempts = 0;
+            side.fruitless = 0;
             side.probe_due = due;
         }
         self.settle_answered(now, turn, peer);

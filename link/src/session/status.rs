@@ -180,6 +180,7 @@ impl Session {
             // The peer is back: no need to wait out a backoff that grew while it was away.
             if let Some(entry) = self.peers.get_mut(peer) {
                 entry.sending.attempts = 0;
+                entry.sending.fruitless = 0;
                 entry.sending.probe_due = Some(now.at);
             }
         }
@@ -234,6 +235,7 @@ impl Session {
         // Everything still to be resent is found missing again, so the list is made anew.
         side.missing = outgoing.ranges.missing(outgoing.received, published).collect();
         if !side.missing.is_empty() {
+            side.fruitless = side.fruitless.saturating_add(1);
             // Answers to later probes were made before any of this arrives again: they are no evidence for it.
             side.probes.clear();
         }

@@ -3,6 +3,7 @@
 
 use journal::WriteAhead;
 use link::session::{Config, Effects, Fault, Input};
+use messages::Presence;
 use proptest::prelude::*;
 
 use crate::pair::{Pair, Side};
@@ -24,6 +25,20 @@ enum Act {
     CrashAfterCommit(Side),
     /// Dies before the commit.
     CrashBeforeCommit(Side),
+    /// The oldest read of a journal comes back, with at most that many messages.
+    Load(Side, u8),
+    /// Something of the past arrives again.
+    Past(Side, u16),
+    /// The whole past arrives again.
+    WholePast(Side),
+    /// The broker refused something.
+    Trouble(Side),
+    /// Word of a connection comes twice.
+    ConnectAgain(Side),
+    /// What an end says of itself changes.
+    Present(Side, u16),
+    /// Starts again with another window.
+    Window(Side, u32),
 }
 
 fn side() -> impl Strategy<Value = Side> {
@@ -45,6 +60,13 @@ fn act() -> impl Strategy<Value = Act> {
         1 => side().prop_map(Act::Crash),
         1 => side().prop_map(Act::CrashAfterCommit),
         1 => side().prop_map(Act::CrashBeforeCommit),
+        5 => (side(), 1_u8..9).prop_map(|(side, most)| Act::Load(side, most)),
+        2 => (side(), any::<u16>()).prop_map(|(side, at)| Act::Past(side, at)),
+        1 => side().prop_map(Act::WholePast),
+        1 => side().prop_map(Act::Trouble),
+        1 => side().prop_map(Act::ConnectAgain),
+        1 => (side(), 0_u16..4).prop_map(|(side, free)| Act::Present(side, free)),
+        1 => (side(), prop_oneof![Just(2_u32), Just(16), Just(4_096)]).prop_map(|(side, window)| Act::Window(side, window)),
     ]
 }
 
@@ -60,13 +82,14 @@ impl World {
     fn new(window: u32) -> Self {
         let config = Config { window, history: 3, ..Config::default() };
         let mut pair = Pair::new(&config);
+        pair.loads_wait = true;
         pair.connect();
         Self { pair, submitted: [0; 2], connected: true, disturbed: false, lost: 0 }
     }
 
     fn crash(&mut self, side: Side) {
         self.disturbed = true;
-        self.pair.end(side).restart();
+        self.pair.forget_process(side);
         if self.connected {
             self.pair.input(side, Input::Connected);
         }
@@ -130,7 +153,40 @@ impl World {
                 let _never_written = self.application(side);
                 self.crash(side);
             }
-            Act::Deliver(_) | Act::DeliverAgain(..) | Act::Connect | Act::CrashAfterCommit(_) => {}
+            Act::Load(side, most) => drop(self.pair.load(side, usize::from(most))),
+            Act::Past(side, at) if self.connected => {
+                let past = &self.pair.archive[side.inbox()];
+                if let Some(frame) = past.get(usize::from(at) % past.len().max(1)).cloned() {
+                    self.disturbed = true;
+                    self.pair.deliver(side, &frame);
+                }
+            }
+            Act::WholePast(side) if self.connected => {
+                self.disturbed = true;
+                for frame in self.pair.archive[side.inbox()].clone() {
+                    self.pair.deliver(side, &frame);
+                }
+            }
+            Act::Trouble(side) => {
+                let peer = self.pair.end(side).peer.clone();
+                self.pair.input(side, Input::Trouble(peer));
+            }
+            Act::ConnectAgain(side) if self.connected => self.pair.input(side, Input::Connected),
+            Act::Present(side, slots_free) => {
+                let presence = Presence { slots_free, slots: 4, draining: false, version: "1".to_owned() };
+                self.pair.input(side, Input::Present(presence));
+            }
+            Act::Window(side, window) => {
+                self.pair.end(side).config.window = window;
+                self.crash(side);
+            }
+            Act::Deliver(_)
+            | Act::DeliverAgain(..)
+            | Act::Connect
+            | Act::CrashAfterCommit(_)
+            | Act::Past(..)
+            | Act::WholePast(_)
+            | Act::ConnectAgain(_) => {}
         }
     }
 

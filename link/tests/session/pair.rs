@@ -207,6 +207,12 @@ pub(crate) struct Pair {
     tags: u64,
     /// Message bytes published, first time and again, by direction.
     pub(crate) published: [Vec<Published>; 2],
+    /// Everything that was ever published, oldest first: a broker may have kept any of it.
+    pub(crate) archive: [Vec<Frame>; 2],
+    /// Whether reads of the journal wait in `loads` until [`Self::load`], as they do behind a driver.
+    pub(crate) loads_wait: bool,
+    /// What each side has asked its journal for, by its outbox.
+    pub(crate) loads: [VecDeque<Load>; 2],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -239,6 +245,9 @@ impl Pair {
             queues: Default::default(),
             tags: 0,
             published: Default::default(),
+            archive: Default::default(),
+            loads_wait: false,
+            loads: Default::default(),
         }
     }
 
@@ -272,8 +281,14 @@ impl Pair {
         self.restart(side);
     }
 
-    pub(crate) fn restart(&mut self, side: Side) {
+    /// The process ends; the next one knows nothing of what this one was reading.
+    pub(crate) fn forget_process(&mut self, side: Side) {
+        self.loads[side.outbox()].clear();
         self.end(side).restart();
+    }
+
+    pub(crate) fn restart(&mut self, side: Side) {
+        self.forget_process(side);
         self.input(side, Input::Connected);
     }
 
@@ -285,15 +300,22 @@ impl Pair {
                 Published::Message(_) | Published::Log => {}
             }
             self.published[side.outbox()].push(publish.what);
+            self.archive[side.outbox()].push(publish.frame.clone());
             self.queues[side.outbox()].push_back(publish.frame);
         }
         self.end(side).faults.extend(effects.faults);
-        for Load { peer, from, to } in effects.load {
-            let span = (from.value()..=to.value()).filter_map(Seq::new);
-            let disk = &self.end(side).disk;
-            let messages = span.filter_map(|seq| disk.sent(&peer, seq)).collect();
-            self.input(side, Input::Loaded(peer, messages));
-        }
+        self.loads[side.outbox()].extend(effects.load);
+        while !self.loads_wait && self.load(side, usize::MAX) {}
+    }
+
+    /// Answers the oldest read of that side's journal, with at most that many messages. False when there was none.
+    pub(crate) fn load(&mut self, side: Side, most: usize) -> bool {
+        let Some(Load { peer, from, to }) = self.loads[side.outbox()].pop_front() else { return false };
+        let span = (from.value()..=to.value()).filter_map(Seq::new);
+        let disk = &self.end(side).disk;
+        let messages = span.filter_map(|seq| disk.sent(&peer, seq)).take(most).collect();
+        self.input(side, Input::Loaded(peer, messages));
+        true
     }
 
     pub(crate) fn connect(&mut self) {
@@ -331,6 +353,9 @@ impl Pair {
             for side in Side::BOTH {
                 while let Some(frame) = self.queues[side.inbox()].pop_front() {
                     self.deliver(side, &frame);
+                    idle = false;
+                }
+                while self.load(side, usize::MAX) {
                     idle = false;
                 }
                 let now = self.now();

@@ -3,7 +3,7 @@
 use link::session::{Config, Fault, Freeze, Input, Published};
 use messages::{Envelope, Seq, decode};
 
-use crate::pair::{Pair, Side};
+use crate::pair::{End, Pair, Side};
 
 fn seq(value: u64) -> Seq {
     Seq::new(value).unwrap()
@@ -214,7 +214,7 @@ fn probes_to_a_peer_that_is_away_grow_rare() {
 fn a_stranger_is_not_journaled() {
     let mut pair = Pair::new(&Config::default());
     let mut other = Pair::new(&Config::default());
-    other.agent = crate::pair::End::new("intruder", "server", Config::default());
+    other.agent = End::new("intruder", "server", Config::default());
     other.connect();
     other.submit(Side::Agent);
     let before = pair.server.session.state().clone();
@@ -241,7 +241,7 @@ fn a_peer_that_is_no_longer_known_loses_nothing_until_it_is_known_again() {
     assert_eq!(pair.server.taken.len(), 1);
 }
 
-fn frozen(end: &crate::pair::End) -> Option<Freeze> {
+fn frozen(end: &End) -> Option<Freeze> {
     end.faults.iter().find_map(|fault| match fault {
         Fault::Frozen { freeze, .. } => Some(freeze.clone()),
         Fault::Garbled { .. }
@@ -288,7 +288,7 @@ fn a_reinstalled_agent_is_not_taken_for_the_old_one() {
     pair.settle(false);
     let mut fresh = Pair::new(&Config::default());
     std::mem::swap(&mut pair.agent, &mut fresh.agent);
-    pair.agent = crate::pair::End::reinstalled(&fresh.agent);
+    pair.agent = End::reinstalled(&fresh.agent);
     pair.input(Side::Agent, Input::Connected);
     pair.submit(Side::Agent);
     pair.settle_some(50);
@@ -302,11 +302,28 @@ fn two_processes_of_one_journal_are_noticed() {
     let mut pair = Pair::new(&Config::default());
     pair.connect();
     pair.settle(false);
-    let mut clone = crate::pair::End::cloned(&pair.agent);
+    let mut clone = End::cloned(&pair.agent);
     pair.submit(Side::Agent);
     pair.settle(false);
     std::mem::swap(&mut pair.agent, &mut clone);
     pair.input(Side::Agent, Input::Connected);
     pair.settle_some(50);
     assert_eq!(frozen(&pair.server), Some(Freeze::Cloned), "{}", pair.describe());
+}
+
+/// A frozen peer answers, but takes nothing: what it misses must not be sent to it in a circle.
+#[test]
+fn a_peer_that_answers_but_takes_nothing_is_sent_the_same_ever_more_seldom() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Server);
+    pair.settle(false);
+    pair.server = End::cloned(&pair.server);
+    pair.submit(Side::Server);
+    pair.input(Side::Server, Input::Connected);
+    pair.settle_some(2);
+    assert!(matches!(pair.agent.faults.as_slice(), [Fault::Frozen { .. }]), "{}", pair.describe());
+    pair.settle_some(120);
+    assert!((1..=10).contains(&pair.server.resent), "resent {} times", pair.server.resent);
+    assert!(pair.agent.statuses.len() < 40, "{} statuses", pair.agent.statuses.len());
 }
