@@ -153,6 +153,20 @@ impl World {
                 let _never_written = self.application(side);
                 self.crash(side);
             }
+            act @ (Act::Load(..)
+            | Act::Past(..)
+            | Act::WholePast(_)
+            | Act::Trouble(_)
+            | Act::ConnectAgain(_)
+            | Act::Present(..)
+            | Act::Window(..)) => self.unusual(act),
+            Act::Deliver(_) | Act::DeliverAgain(..) | Act::Connect | Act::CrashAfterCommit(_) => {}
+        }
+    }
+
+    /// What happens seldom, but may.
+    fn unusual(&mut self, act: Act) {
+        match act {
             Act::Load(side, most) => drop(self.pair.load(side, usize::from(most))),
             Act::Past(side, at) if self.connected => {
                 let past = &self.pair.archive[side.inbox()];
@@ -180,13 +194,8 @@ impl World {
                 self.pair.end(side).config.window = window;
                 self.crash(side);
             }
-            Act::Deliver(_)
-            | Act::DeliverAgain(..)
-            | Act::Connect
-            | Act::CrashAfterCommit(_)
-            | Act::Past(..)
-            | Act::WholePast(_)
-            | Act::ConnectAgain(_) => {}
+            // The others are handled where this is called.
+            _ => {}
         }
     }
 
