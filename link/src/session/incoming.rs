@@ -45,7 +45,7 @@ impl Session {
                 turn.effects.faults.push(Fault::OutsideWindow { peer: peer.clone(), seq: message.header.seq });
                 self.report_soon(now, turn, &peer);
             }
-            Verdict::Freeze(freeze) => self.freeze(turn, &peer, freeze),
+            Verdict::Freeze(freeze) => self.freeze(now, turn, &peer, freeze),
         }
     }
 

@@ -333,12 +333,13 @@ impl Session {
         self.streams(peer)?.beyond.get(&seq).copied()
     }
 
-    fn freeze(&mut self, turn: &mut Turn, peer: &EndpointId, freeze: Freeze) {
-        if let Some(entry) = self.peers.get_mut(peer)
-            && entry.frozen.is_none()
-        {
-            turn.effects.faults.push(Fault::Frozen { peer: peer.clone(), freeze: freeze.clone() });
-            entry.frozen = Some(freeze);
+    fn freeze(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, freeze: Freeze) {
+        let Some(entry) = self.peers.get_mut(peer).filter(|entry| entry.frozen.is_none()) else { return };
+        turn.effects.faults.push(Fault::Frozen { peer: peer.clone(), freeze: freeze.clone() });
+        entry.frozen = Some(freeze);
+        if entry.receiving.answer.is_some() {
+            // Timers of a stopped stream are dead, and from this answer the peer learns what it is.
+            self.publish_status(now, turn, peer, Probe::No);
         }
     }
 }

@@ -187,7 +187,9 @@ impl Session {
             let seq = message.header.seq;
             // It may have been received while it was being read.
             if Some(seq) > outgoing.received && !outgoing.ranges.contains(seq) {
-                if expected != Some(seq) {
+                // What was received and settled meanwhile may be gone; what the peer still lacks may not.
+                let before = outgoing.received.max(expected.and_then(Seq::previous));
+                if outgoing.ranges.missing(before, seq.previous()).next().is_some() {
                     turn.effects.faults.push(Fault::Unreadable { peer: peer.clone(), seq: expected.unwrap_or(from) });
                 }
                 self.publish_message(now, turn, peer, &message);

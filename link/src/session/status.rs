@@ -120,7 +120,7 @@ impl Session {
         }
         turn.effects.changed.push(peer.clone());
         if let Some(freeze) = self.contradiction(&peer, &status) {
-            self.freeze(turn, &peer, freeze);
+            self.freeze(now, turn, &peer, freeze);
             return;
         }
         if let Some(report) = &status.receiving {
@@ -152,7 +152,7 @@ impl Session {
         if let Some(known) = &known {
             if known.incarnation != sending.incarnation {
                 let (known, found) = (known.incarnation, sending.incarnation);
-                self.freeze(turn, peer, Freeze::PeerReplaced { known, found });
+                self.freeze(now, turn, peer, Freeze::PeerReplaced { known, found });
                 return false;
             }
             if sending.epoch < known.epoch {
@@ -162,7 +162,7 @@ impl Session {
         }
         let heard = self.peers.get(peer).and_then(|entry| entry.receiving.nonce);
         if heard.is_some_and(|(epoch, nonce)| epoch == sending.epoch && nonce != status.nonce) {
-            self.freeze(turn, peer, Freeze::Cloned);
+            self.freeze(now, turn, peer, Freeze::Cloned);
             return false;
         }
         let restarted = heard.is_none_or(|(epoch, _)| epoch != sending.epoch);

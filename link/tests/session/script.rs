@@ -290,6 +290,9 @@ fn a_reinstalled_agent_is_not_taken_for_the_old_one() {
     std::mem::swap(&mut pair.agent, &mut fresh.agent);
     pair.agent = End::reinstalled(&fresh.agent);
     pair.input(Side::Agent, Input::Connected);
+    // It has nothing to send, so it asks only this once.
+    pair.settle_some(2);
+    assert!(matches!(frozen(&pair.agent), Some(Freeze::Replaced { .. })), "{}", pair.describe());
     pair.submit(Side::Agent);
     pair.settle_some(50);
     assert!(matches!(frozen(&pair.server), Some(Freeze::PeerReplaced { .. })), "{}", pair.describe());
