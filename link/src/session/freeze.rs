@@ -1,4 +1,4 @@
-//! Why the streams shared with a peer are stopped, in the words of DESIGN section 3. A frozen stream loses nothing: both
+//! Why the streams shared with a peer are stopped, for people. A frozen stream loses nothing: both
 //! journals keep what they have until a person has looked.
 
 use std::fmt;
@@ -27,17 +27,12 @@ pub enum Freeze {
         /// Where.
         at: Seq,
     },
-    /// The peer's journal no longer has what it said it had.
+    /// The peer's journal no longer has what it said it had, or nothing at all.
     PeerLostPart {
         /// What it had.
         received: Option<Seq>,
         /// What it has.
         found: Option<Seq>,
-    },
-    /// The peer knows nothing of this endpoint any more: its journal is new.
-    PeerForgot {
-        /// What it had.
-        received: Seq,
     },
     /// The peer sends from another journal than before.
     PeerReplaced {
@@ -77,9 +72,6 @@ impl fmt::Display for Freeze {
                 Seq::count(*received),
                 Seq::count(*found)
             ),
-            Self::PeerForgot { received } => {
-                write!(f, "the peer had received up to {received}, now it knows nothing: its journal is new")
-            }
             Self::PeerReplaced { known, found } => {
                 write!(f, "the peer's journal was {known}, now it is {found}: it was reinstalled or replaced")
             }

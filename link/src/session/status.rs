@@ -194,9 +194,8 @@ impl Session {
         let probes = self.peers.get(peer).map(|entry| &entry.sending.probes)?;
         let asked = status.answers.and_then(|id| probes.iter().find(|asked| asked.id == id));
         let had = asked.and_then(|asked| asked.received);
-        let Some(report) = &status.receiving else {
-            return had.map(|received| Freeze::PeerForgot { received });
-        };
+        // A peer that heard this side's probe knows of the stream, so an answer always reports on it.
+        let report = status.receiving.as_ref()?;
         if report.incarnation != self.identity.incarnation {
             return Some(Freeze::Replaced { known: report.incarnation });
         }

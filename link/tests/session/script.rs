@@ -1,6 +1,6 @@
 //! Scripts: one story each.
 
-use link::session::{Config, Fault, Freeze, Input, Published};
+use link::session::{Config, Fault, Freeze, Input, Published, TransactError, Transaction};
 use messages::{Envelope, Seq, decode};
 
 use crate::pair::{End, Pair, Side};
@@ -277,6 +277,62 @@ fn a_restored_snapshot_is_noticed_before_it_does_harm() {
         pair.describe()
     );
     assert_eq!(pair.server.taken.len(), 7, "nothing of the second history took effect");
+}
+
+#[test]
+fn a_peer_that_lost_part_of_its_journal_is_noticed() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    for _ in 0..3 {
+        pair.submit(Side::Server);
+    }
+    pair.settle(false);
+    let snapshot = pair.agent.disk.clone();
+    for _ in 0..2 {
+        pair.submit(Side::Server);
+    }
+    pair.settle(false);
+    pair.agent.disk = snapshot;
+    pair.restart(Side::Agent);
+    pair.submit(Side::Server);
+    pair.settle_some(50);
+    let lost = Freeze::PeerLostPart { received: Some(seq(5)), found: Some(seq(3)) };
+    assert_eq!(frozen(&pair.server), Some(lost), "{}", pair.describe());
+}
+
+#[test]
+fn a_stream_with_two_histories_is_noticed() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Server);
+    pair.settle(false);
+    let snapshot = pair.server.disk.clone();
+    pair.submit(Side::Server);
+    pair.settle(false);
+    // The server comes back from an old copy, and numbers another message like one that the agent has.
+    pair.server.disk = snapshot;
+    pair.server.restart();
+    pair.submit(Side::Server);
+    pair.connect();
+    pair.settle_some(50);
+    assert_eq!(frozen(&pair.server), Some(Freeze::Diverged { at: seq(2) }), "{}", pair.describe());
+    assert_eq!(pair.agent.taken.len(), 2, "nothing of the second history took effect");
+}
+
+#[test]
+fn a_full_outbox_refuses_new_work_and_still_takes_outcomes() {
+    let config = Config { outbox_max: 3, ..Config::default() };
+    let mut pair = Pair::new(&config);
+    for _ in 0..3 {
+        pair.submit(Side::Server);
+    }
+    let now = pair.now();
+    let before = pair.server.session.clone();
+    let send = vec![pair.server.outbound(None)];
+    let refused = pair.server.session.transact(now, Transaction { send, admission: true, ..Transaction::default() });
+    assert!(matches!(refused, Err(TransactError::OutboxFull { waiting: 3, .. })));
+    assert_eq!(pair.server.session, before, "a refused transaction changes nothing");
+    pair.submit(Side::Server);
 }
 
 #[test]
