@@ -8,6 +8,7 @@
 
 mod arrows;
 mod licences;
+mod promises;
 mod purity;
 mod source;
 mod syntax;
