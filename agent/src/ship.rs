@@ -204,6 +204,13 @@ impl Ship {
                         break;
                     }
                 };
+                if bytes.is_empty() && log.end.as_ref().is_some_and(|end| log.sent < end.size) {
+                    // The file is shorter than it was when the step ended. What is left of it is the log; the rest was cut.
+                    let (whole, left) = (log.end.as_ref().map_or(0, |end| end.size + end.cut), measure(&log.path));
+                    tracing::warn!(run = %key.run, step = %key.step, "A log was cut after its step had ended.");
+                    (log.sent, log.end) = (0, Some(LogEnd { cut: whole.saturating_sub(left.size), ..left }));
+                    continue;
+                }
                 let after = log.sent + bytes.len() as u64;
                 let end = log.end.clone().filter(|end| end.size <= after);
                 if bytes.is_empty() && end.is_none() {

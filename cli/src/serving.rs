@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use journal::OpenError;
+use journal::{OpenError, StoreError};
 use link::{RunError, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -65,7 +65,6 @@ pub(crate) fn start_failure(error: &StartError) -> (Exit, &'static str) {
 
 fn open_failure(error: &OpenError) -> (Exit, &'static str) {
     match error {
-        OpenError::Io { .. } => (Exit::Config, "look at the folder's owner and mode, and at the disk"),
         OpenError::Owner { .. } => {
             (Exit::NotAllowed, "run as the folder's owner, or give another home folder with --dir")
         }
@@ -73,6 +72,12 @@ fn open_failure(error: &OpenError) -> (Exit, &'static str) {
             (Exit::Config, "it is running already: use that process, stop it, or give another home folder with --dir")
         }
         OpenError::Endpoint { .. } => (Exit::Config, "give every endpoint a folder of its own"),
+        OpenError::Io { source, .. } | OpenError::Store { source: StoreError::Io { source, .. }, .. }
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
+            (Exit::Unreachable, "free some space on the disk, then start again; nothing that was acknowledged is lost")
+        }
+        OpenError::Io { .. } => (Exit::Config, "look at the folder's owner and mode, and at the disk"),
         OpenError::Store { .. }
         | OpenError::Row { .. }
         | OpenError::Illegal { .. }

@@ -30,6 +30,9 @@ pub struct Status {
     /// The probe that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<ProbeId>,
+    /// The speaker has stopped both streams, and takes nothing until a person has looked. Its own log says why.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
     /// Facts about an agent; the server gives none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence: Option<Presence>,

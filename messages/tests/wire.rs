@@ -62,6 +62,7 @@ fn status() -> Status {
         window: 4096,
         probe: Some(ProbeId::new(12)),
         answers: None,
+        frozen: false,
         presence: Some(Presence { slots_free: 3, slots: 4, draining: false, version: "0.1.0".into() }),
     }
 }

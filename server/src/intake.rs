@@ -103,3 +103,88 @@ fn editable<'a>(
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use messages::{
+        ChainHash, Epoch, Header, Incarnation, JobId, Message, RunEnd, RunFinished, Seq, StepChanged, StepEvent,
+    };
+
+    use super::*;
+    use crate::records::{JobRow, StepRow};
+    use crate::views::{RunState, StepState};
+
+    fn books() -> Books {
+        let job = JobRow {
+            id: JobId::from_u128(1),
+            name: "n".into(),
+            definition: String::new(),
+            params: BTreeMap::new(),
+            created_ms: 1,
+        };
+        let step = StepRow {
+            id: "one".parse().unwrap(),
+            effect: "once".into(),
+            state: StepState::Pending,
+            attempt: 0,
+            detail: None,
+            started_ms: None,
+            ended_ms: None,
+        };
+        let run = RunRow {
+            id: RunId::from_u128(2),
+            job: job.id,
+            agent: "a1".parse().unwrap(),
+            message: MessageId::from_u128(3),
+            state: RunState::Sent,
+            reason: None,
+            steps: vec![step],
+            ended_ms: None,
+        };
+        let mut books = Books::default();
+        books.expect(job, vec![run]);
+        books
+    }
+
+    fn item(from: &str, body: &Body) -> WorkItem {
+        let (kind, bytes) = body.encode().unwrap();
+        let header = Header::new(from.parse().unwrap(), EndpointId::Server, Incarnation::from_u128(1), Epoch::FIRST)
+            .numbered(Seq::FIRST, ChainHash::START)
+            .carrying(MessageId::from_u128(9), kind, None, &bytes);
+        let message = Message::new(header, &bytes).unwrap();
+        WorkItem { message, at_ms: 0, body: Body::decode(kind, &bytes) }
+    }
+
+    fn outcome(from: &str, body: &Body) -> Result<RunRow, String> {
+        let (item, mut changed) = (item(from, body), BTreeMap::new());
+        understand(&books(), &from.parse().unwrap(), &item, &mut changed)?;
+        Ok(changed.remove(&RunId::from_u128(2)).unwrap())
+    }
+
+    #[test]
+    fn an_agent_reports_only_on_its_own_runs() {
+        let started = Body::StepChanged(StepChanged {
+            run: RunId::from_u128(2),
+            step: "one".parse().unwrap(),
+            attempt: 1,
+            event: StepEvent::Started,
+            at_ms: 5,
+        });
+        let finished = Body::RunFinished(RunFinished { run: RunId::from_u128(2), end: RunEnd::Succeeded, at_ms: 6 });
+        assert_eq!(outcome("a1", &started).unwrap().state, RunState::Running);
+        assert_eq!(outcome("a1", &finished).unwrap().state, RunState::Succeeded);
+        for body in [started, finished] {
+            assert!(outcome("a2", &body).unwrap_err().contains("not known"), "another agent's report was taken");
+        }
+    }
+
+    #[test]
+    fn only_the_agent_that_was_sent_a_run_can_refuse_it() {
+        let refusal = |message| Body::Refusal(messages::Refusal { message, reason: "full".into() });
+        let refused = outcome("a1", &refusal(MessageId::from_u128(3))).unwrap();
+        assert_eq!((refused.state, refused.reason.as_deref()), (RunState::Refused, Some("full")));
+        assert!(outcome("a2", &refusal(MessageId::from_u128(3))).is_err());
+        assert!(outcome("a1", &refusal(MessageId::from_u128(4))).is_err());
+    }
+}

@@ -2,16 +2,16 @@
 //! a piece that does not continue it is answered with the length, and the agent goes on from there. A log is complete when its
 //! size and SHA-256 are what the agent's record says; only then the agent is told that it need not keep it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use link::Endpoint;
 use messages::limits::LOG_CHUNK_BYTES_MAX;
-use messages::{Digest, EndpointId, LogChunk, LogDatagram, LogEnd, LogKey, LogMark, RunId};
+use messages::{Digest, EndpointId, LogChunk, LogDatagram, LogKey, LogMark, RunId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::LogPiece;
@@ -21,10 +21,16 @@ pub(crate) const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes of the note that a log is complete.
 const NOTE_BYTES_MAX: u64 = 4_096;
 
+/// How often a log is fetched anew because it is not what its agent recorded. Then it is kept as it is, and marked: the file at
+/// the agent was changed or cut, and fetching it for ever mends nothing.
+const FETCHES_MAX: u32 = 3;
+
 /// The folder of logs.
 #[derive(Debug, Clone)]
 pub(crate) struct Logs {
     dir: PathBuf,
+    /// Logs that were not what their agent recorded, and how often. Forgotten at a restart, which only tries again.
+    mismatches: Arc<Mutex<BTreeMap<LogKey, u32>>>,
 }
 
 /// Written beside a log when it is complete.
@@ -33,6 +39,9 @@ struct Note {
     size: u64,
     sha256: String,
     cut: u64,
+    /// The content is not what the agent recorded at the end of the step.
+    #[serde(default)]
+    altered: bool,
 }
 
 impl Logs {
@@ -42,7 +51,7 @@ impl Logs {
     /// The operating system's.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), mismatches: Arc::default() })
     }
 
     fn run_dir(&self, run: RunId) -> PathBuf {
@@ -107,26 +116,37 @@ impl Logs {
             file.write_all(&chunk.bytes)?;
             have += chunk.bytes.len() as u64;
         }
-        let Some(end) = chunk.end.as_ref().filter(|end| end.size == have) else {
+        let Some(end) = chunk.end.as_ref().filter(|end| end.size <= have) else {
             return Ok(LogMark { key, have, complete: false });
         };
         file.sync_all()?;
-        if digest(&path)? != end.sha256 {
-            // Whatever went wrong on the way, here or there: begin again rather than keep a wrong log.
-            tracing::warn!(run = %key.run, step = %key.step, "A log does not have its SHA-256; it is fetched again.");
+        let sha256 = digest(&path)?;
+        let as_recorded = have == end.size && sha256 == end.sha256;
+        if !as_recorded && self.mismatch(&key) < FETCHES_MAX {
             file.set_len(0)?;
             return Ok(LogMark { key, have: 0, complete: false });
         }
-        self.write_note(&key, end)?;
+        if !as_recorded {
+            tracing::warn!(run = %key.run, step = %key.step, "A log is not what its agent recorded; it is kept as it came, and marked.");
+        }
+        self.note_end(&key, &Note { size: have, sha256: sha256.to_string(), cut: end.cut, altered: !as_recorded })?;
         Ok(LogMark { key, have, complete: true })
     }
 
-    fn write_note(&self, key: &LogKey, end: &LogEnd) -> io::Result<()> {
-        let note = Note { size: end.size, sha256: end.sha256.to_string(), cut: end.cut };
+    /// Counts that a log is not what its agent recorded.
+    fn mismatch(&self, key: &LogKey) -> u32 {
+        let mut mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = mismatches.entry(key.clone()).or_insert(0);
+        *count += 1;
+        *count
+    }
+
+    fn note_end(&self, key: &LogKey, note: &Note) -> io::Result<()> {
+        self.mismatches.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         let path = self.note_path(key);
         let fresh = path.with_extension("end.new");
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&serde_json::to_vec(&note)?)?;
+        file.write_all(&serde_json::to_vec(note)?)?;
         file.sync_all()?;
         fs::rename(&fresh, &path)?;
         File::open(self.run_dir(key.run))?.sync_all()
@@ -167,7 +187,7 @@ pub(crate) async fn receive(
 ) {
     let logs = Arc::new(logs);
     let mut marks: BTreeSet<(EndpointId, LogKey)> = BTreeSet::new();
-    let mut latest = std::collections::BTreeMap::new();
+    let mut latest = BTreeMap::new();
     loop {
         let next = tokio::select! {
             biased;
@@ -214,5 +234,53 @@ pub(crate) async fn receive(
             }
             Err(error) => tracing::error!(%error, "Writing a log ended badly."),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use messages::{LogEnd, LogStream};
+
+    use super::*;
+
+    fn key() -> LogKey {
+        LogKey { run: RunId::from_u128(1), step: "one".parse().unwrap(), attempt: 1, stream: LogStream::Stdout }
+    }
+
+    fn chunk(offset: u64, bytes: &[u8], end: Option<LogEnd>) -> LogChunk {
+        let crc32c = crc32c::crc32c(bytes);
+        LogChunk { from: "a1".parse().unwrap(), key: key(), offset, bytes: bytes.to_vec(), crc32c, end }
+    }
+
+    fn end(size: u64, sha256: Digest) -> Option<LogEnd> {
+        Some(LogEnd { size, sha256, cut: 0 })
+    }
+
+    #[test]
+    fn a_log_is_complete_only_when_it_is_what_its_agent_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::open(dir.path()).unwrap();
+        assert_eq!(logs.take(&chunk(0, b"hello ", None)).unwrap().have, 6);
+        // A piece that does not continue the log, and one that was damaged on the way, change nothing.
+        assert_eq!(logs.take(&chunk(9, b"x", None)).unwrap().have, 6);
+        assert_eq!(logs.take(&LogChunk { crc32c: 1, ..chunk(6, b"world", None) }).unwrap().have, 6);
+        let done = logs.take(&chunk(6, b"world", end(11, Digest::of(b"hello world")))).unwrap();
+        assert_eq!((done.have, done.complete), (11, true));
+        assert_eq!(logs.read(&key(), 0, 100).unwrap().bytes, b"hello world");
+        assert!(logs.read(&key(), 0, 100).unwrap().complete);
+    }
+
+    #[test]
+    fn a_log_that_is_never_what_was_recorded_is_kept_and_marked_instead_of_fetched_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::open(dir.path()).unwrap();
+        let altered = || chunk(0, b"altered", end(7, Digest::of(b"as it was")));
+        for _ in 1..FETCHES_MAX {
+            let again = logs.take(&altered()).unwrap();
+            assert_eq!((again.have, again.complete), (0, false));
+        }
+        assert!(logs.take(&altered()).unwrap().complete);
+        assert!(logs.note(&key()).unwrap().unwrap().altered);
     }
 }

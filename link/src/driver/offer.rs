@@ -24,7 +24,10 @@ impl Driver {
             let Some(durable) = self.durable.get(&peer).copied().filter(|durable| from <= *durable) else { continue };
             let to = durable.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(durable));
             let items = self.read_work(&peer, from, to)?;
-            let Some(last) = items.last().map(|item| item.message.header.seq) else { continue };
+            let Some(last) = items.last().map(|item| item.message.header.seq) else {
+                tracing::error!(%peer, seq = %from, "The next message is not whole in this journal; run `longshore journal verify`.");
+                continue;
+            };
             if self.work.try_send(Work { peer: peer.clone(), items }).is_ok() {
                 self.out.insert(peer, last);
             }

@@ -19,7 +19,7 @@ pub(super) fn fault(fault: &Fault) {
         }
         Fault::Stale { peer } => tracing::debug!(%peer, "A status of an earlier process was ignored."),
         Fault::Frozen { peer, freeze } => {
-            tracing::error!(%peer, %freeze, "The streams with a peer are stopped; nothing is lost, but a person must look.");
+            tracing::error!(%peer, %freeze, "The streams with a peer are stopped. Nothing is lost. Remove the cause (another process or machine under this name, or an old copy of a journal), then restart both ends.");
         }
     }
 }

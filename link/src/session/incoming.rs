@@ -12,7 +12,7 @@ enum Verdict {
     Accept,
     /// Already here.
     Duplicate,
-    /// Too far ahead to be remembered; the sender sends it again.
+    /// Too far ahead to be remembered, or of a stream that was not announced; the sender sends it again.
     OutsideWindow,
     /// The streams must stop.
     Freeze(Freeze),
@@ -51,8 +51,10 @@ impl Session {
 
     fn judge(&self, peer: &EndpointId, message: &Message) -> Verdict {
         let header = &message.header;
-        let fresh = Incoming::new(header.incarnation, header.epoch);
-        let incoming = self.incoming(peer).unwrap_or(&fresh);
+        // A journal that has never heard a status of the peer may be a new one under an old name. What waited in the broker
+        // for the old one was perhaps done by it: nothing is taken before the peer has said what it knows. Its status is in
+        // the same queue, before anything that it sends over its present connection.
+        let Some(incoming) = self.incoming(peer) else { return Verdict::OutsideWindow };
         if incoming.incarnation != header.incarnation {
             let (known, found) = (incoming.incarnation, header.incarnation);
             return Verdict::Freeze(Freeze::PeerReplaced { known, found });
@@ -83,8 +85,7 @@ impl Session {
     fn accept(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, message: &Message) {
         let header = &message.header;
         let seq = header.seq;
-        let mut incoming =
-            self.incoming(peer).cloned().unwrap_or_else(|| Incoming::new(header.incarnation, header.epoch));
+        let Some(mut incoming) = self.incoming(peer).cloned() else { return };
         incoming.epoch = incoming.epoch.max(header.epoch);
 
         let row = HeaderRow::of(message, now.wall_ms);

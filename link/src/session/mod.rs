@@ -149,6 +149,8 @@ struct ReceivingSide {
     heard: Option<Millis>,
     /// What the peer last said of itself.
     presence: Option<Presence>,
+    /// The peer says that it has stopped the streams.
+    peer_frozen: bool,
 }
 
 /// Changes and effects of one input, gathered.

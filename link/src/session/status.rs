@@ -89,6 +89,7 @@ impl Session {
             window: self.config.window,
             probe,
             answers: self.peers.get(peer).and_then(|entry| entry.receiving.answer),
+            frozen: self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some()),
             presence: self.presence.clone(),
         }
     }
@@ -99,6 +100,12 @@ impl Session {
         if status.to != self.identity.local || !self.peers.contains_key(&peer) {
             turn.effects.faults.push(Fault::Stranger { from: peer, to: status.to });
             return;
+        }
+        if let Some(entry) = self.peers.get_mut(&peer)
+            && entry.receiving.peer_frozen != status.frozen
+        {
+            entry.receiving.peer_frozen = status.frozen;
+            turn.effects.changed.push(peer.clone());
         }
         if let Some(probe) = status.probe {
             // A stopped stream is answered too, and so is an older process: from the answer it learns what it is.

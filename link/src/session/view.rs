@@ -69,7 +69,10 @@ impl Session {
         });
         Some(PeerView {
             peer: peer.clone(),
-            frozen: entry.frozen.as_ref().map(ToString::to_string),
+            frozen: entry.frozen.as_ref().map(ToString::to_string).or_else(|| {
+                let said = "the peer has stopped its streams with this endpoint; its own log says why";
+                entry.receiving.peer_frozen.then(|| said.to_owned())
+            }),
             outgoing: StreamView {
                 incarnation: self.identity.incarnation,
                 epoch: self.identity.epoch,

@@ -84,6 +84,8 @@ impl World {
         let mut pair = Pair::new(&config);
         pair.loads_wait = true;
         pair.connect();
+        // Both have heard of each other; what comes before that is not taken, and its repetition is no reconciliation.
+        pair.settle(false);
         Self { pair, submitted: [0; 2], connected: true, disturbed: false, lost: 0 }
     }
 

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod chance;
+mod identity;
 mod pair;
 mod script;
