@@ -1,0 +1,224 @@
+//! The driver, over a wire whose other end the test holds and a store whose sync the test lets go: nothing leaves and nothing
+//! is offered before the sync that covers it.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use journal::{Batch, Journal, MemoryStore, Opening, Store, StoreError, Visit};
+use link::session::{Config, DeliveryTag, Published, Transaction};
+use link::wire::{WireCommand, WireEnd, WireEvent, wire};
+use link::{Endpoint, Parts, RunError, endpoint};
+use messages::{
+    ChainHash, EndpointId, Epoch, Frame, Header, Incarnation, Kind, Message, MessageId, Nonce, PROTOCOL_VERSION,
+    Sending, Seq, Status,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// How long anything may take that must come. Only reached when it does not.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A gate in front of every sync.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    closed: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        self.state.lock().unwrap().closed = closed;
+        self.changed.notify_all();
+    }
+
+    /// Blocks until a sync waits at the gate.
+    fn reached(&self) {
+        let state = self.state.lock().unwrap();
+        let (_state, timed_out) = self.changed.wait_timeout_while(state, LIMIT, |state| state.waiting == 0).unwrap();
+        assert!(!timed_out.timed_out(), "no sync was asked for");
+    }
+}
+
+struct GatedStore {
+    inner: MemoryStore,
+    gate: Arc<Gate>,
+}
+
+impl Store for GatedStore {
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.inner.apply(batch)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let mut state = self.gate.state.lock().unwrap();
+        state.waiting += 1;
+        self.gate.changed.notify_all();
+        while state.closed {
+            state = self.gate.changed.wait(state).unwrap();
+        }
+        state.waiting -= 1;
+        Ok(())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.inner.scan(from, to, visit)
+    }
+
+    fn size(&self) -> Result<u64, StoreError> {
+        self.inner.size()
+    }
+}
+
+struct World {
+    gate: Arc<Gate>,
+    end: WireEnd,
+    endpoint: Endpoint,
+    driver: JoinHandle<Result<(), RunError>>,
+    _stop: watch::Sender<bool>,
+}
+
+fn server() -> EndpointId {
+    EndpointId::Server
+}
+
+fn agent() -> EndpointId {
+    "a1".parse().unwrap()
+}
+
+impl World {
+    /// An agent's endpoint, connected, that has heard of its server.
+    async fn start() -> Self {
+        let gate = Arc::new(Gate::default());
+        let store = Arc::new(GatedStore { inner: MemoryStore::default(), gate: Arc::clone(&gate) });
+        let opening = Opening { endpoint: agent(), incarnation: Incarnation::from_u128(1), now_ms: 0 };
+        let (journal, state) = Journal::over(store, &opening).unwrap();
+        let (wire, end) = wire();
+        let (config, nonce) = (Config::default(), Nonce::new(5));
+        let parts = Parts { journal, state, wire, peers: vec![server()], config, nonce };
+        let (endpoint, driver) = endpoint(parts).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let driver = tokio::spawn(driver.run(stopping));
+        let mut world = Self { gate, end, endpoint, driver, _stop: stop };
+        world.event(WireEvent::Up { connection: 1 }).await;
+        world.deliver(1, hello().bytes()).await;
+        assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == Published::Status));
+        assert!(matches!(world.command().await, WireCommand::Acknowledge(tags) if tags[0].tag == 1));
+        world
+    }
+
+    async fn event(&self, event: WireEvent) {
+        self.end.events.send(event).await.unwrap();
+    }
+
+    async fn deliver(&self, tag: u64, bytes: &[u8]) {
+        let tag = DeliveryTag { connection: 1, tag };
+        self.event(WireEvent::Delivery { tag, bytes: bytes.to_vec() }).await;
+    }
+
+    async fn command(&mut self) -> WireCommand {
+        timeout(LIMIT, self.end.commands.recv()).await.unwrap().unwrap()
+    }
+
+    /// Waits until a sync is asked for, with room for whatever would wrongly not wait for it.
+    async fn sync_is_asked_for(&self) {
+        let gate = Arc::clone(&self.gate);
+        tokio::task::spawn_blocking(move || gate.reached()).await.unwrap();
+        // The driver answers this only after everything that it had to do before.
+        self.endpoint.link().await.unwrap();
+    }
+}
+
+fn hello() -> Frame {
+    let sending = Sending {
+        incarnation: Incarnation::from_u128(9),
+        epoch: Epoch::FIRST,
+        lowest_kept: Seq::FIRST,
+        next: Seq::FIRST,
+        head: ChainHash::START,
+        forget_through: None,
+    };
+    Frame::status(&Status {
+        from: server(),
+        to: agent(),
+        nonce: Nonce::new(6),
+        version_min: PROTOCOL_VERSION,
+        version_max: PROTOCOL_VERSION,
+        sending,
+        receiving: None,
+        window: 100,
+        probe: None,
+        answers: None,
+        frozen: false,
+        presence: None,
+    })
+    .unwrap()
+}
+
+fn first_message() -> Message {
+    let header = Header::new(server(), agent(), Incarnation::from_u128(9), Epoch::FIRST)
+        .numbered(Seq::FIRST, ChainHash::START)
+        .carrying(MessageId::from_u128(1), Kind::Unknown(77), None, b"body");
+    Message::new(header, b"body").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_is_acknowledged_and_offered_only_after_its_sync() {
+    let mut world = World::start().await;
+    world.gate.set(true);
+    world.deliver(2, first_message().frame.bytes()).await;
+    world.sync_is_asked_for().await;
+    assert!(world.end.commands.try_recv().is_err(), "something left before the sync");
+    assert!(world.endpoint.next_work().now_or_never().is_none(), "work was offered before the sync");
+    world.gate.set(false);
+    assert!(matches!(world.command().await, WireCommand::Acknowledge(tags) if tags[0].tag == 2));
+    let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+    assert_eq!(work.items[0].message, first_message());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_published_and_its_submit_answered_only_after_its_sync() {
+    let mut world = World::start().await;
+    world.gate.set(true);
+    let endpoint = world.endpoint.clone();
+    let outbound = link::session::Outbound {
+        to: server(),
+        id: MessageId::from_u128(3),
+        kind: Kind::Unknown(78),
+        body: b"report".to_vec(),
+        cause: None,
+        answers: None,
+    };
+    let submit =
+        tokio::spawn(
+            async move { endpoint.transact(Transaction { send: vec![outbound], ..Transaction::default() }).await },
+        );
+    world.sync_is_asked_for().await;
+    assert!(world.end.commands.try_recv().is_err(), "something left before the sync");
+    assert!(!submit.is_finished(), "the submit was answered before the sync");
+    world.gate.set(false);
+    let published = world.command().await;
+    assert!(matches!(published, WireCommand::Publish(publish) if publish.what == Published::Message(Seq::FIRST)));
+    timeout(LIMIT, submit).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_batch_of_a_peer_is_out_at_a_time_and_what_was_dealt_with_does_not_come_again() {
+    let mut world = World::start().await;
+    world.deliver(2, first_message().frame.bytes()).await;
+    let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+    assert!(world.endpoint.next_work().now_or_never().is_none(), "one batch of a peer is out at a time");
+    let apply = vec![work.items[0].settle()];
+    world.endpoint.transact(Transaction { apply, ..Transaction::default() }).await.unwrap();
+    assert!(world.endpoint.next_work().now_or_never().is_none(), "what was dealt with is not offered again");
+    assert!(matches!(world.command().await, WireCommand::Acknowledge(_)));
+    assert!(!world.driver.is_finished());
+}
