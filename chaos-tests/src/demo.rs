@@ -112,7 +112,7 @@ impl Report {
 struct Stage {
     fleet: Fleet,
     marks: Marks,
-    gates: PathBuf,
+    gates: Gates,
     agents: Vec<String>,
     steps: Vec<String>,
 }
@@ -133,6 +133,7 @@ pub fn run(dir: &Path, note: &mut dyn FnMut(String)) -> Result<(Report, Fleet), 
     fs::create_dir_all(&gates)?;
     let phases = OUTAGES.len() + 1;
     let steps = (1..=phases * PHASE_STEPS).map(|number| format!("s{number:02}")).collect();
+    let gates = Gates(gates);
     let mut stage = Stage { fleet, marks, gates, agents, steps };
     let job = stage.submit()?;
     note(format!("job {} of {} steps on each of 2 agents", &job[..13], stage.steps.len()));
@@ -158,6 +159,19 @@ pub fn run(dir: &Path, note: &mut dyn FnMut(String)) -> Result<(Report, Fleet), 
     Ok((report, stage.fleet))
 }
 
+/// The folder of the files that steps wait for. All are made in the end, whatever happened: steps outlive everything, and one
+/// that waits for ever would be left behind.
+struct Gates(PathBuf);
+
+impl Drop for Gates {
+    fn drop(&mut self) {
+        for phase in 0..=OUTAGES.len() {
+            // Without its folder there is no step that waits.
+            let _ = fs::write(self.0.join(phase.to_string()), "");
+        }
+    }
+}
+
 impl Stage {
     fn submit(&self) -> Result<String, DemoError> {
         let mut text = "name = \"outage-demo\"\ntarget = { all = true }\n".to_owned();
@@ -178,7 +192,7 @@ impl Stage {
     }
 
     fn gate(&self, phase: usize) -> PathBuf {
-        self.gates.join(phase.to_string())
+        self.gates.0.join(phase.to_string())
     }
 
     fn open(&self, phase: usize) -> io::Result<()> {

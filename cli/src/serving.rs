@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// Runtime threads. The work is short and asynchronous; what blocks has threads of its own.
 const THREADS: usize = 2;
 
-/// Runs a service until it ends, or until SIGTERM or SIGINT asks it to. A second signal ends the process at once.
+/// Runs a service until it ends, or until SIGTERM, SIGINT or SIGHUP asks it to. A second signal ends the process at once.
 ///
 /// # Errors
 /// When the system gives no runtime or no signals.
@@ -30,12 +30,14 @@ where
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(async move {
             for asked in ["Stopping.", "Stopping at once."] {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
+                    _ = hangup.recv() => {}
                 }
                 tracing::info!("{asked}");
                 if stop.send_replace(true) {

@@ -56,7 +56,7 @@ pub struct PeerMark {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Shortfall {
     /// It is another journal, or none.
-    #[error("the mark is of journal {marked}, but the journal is {found:?}")]
+    #[error("the mark is of journal {marked}, but the journal is {}", found.map_or_else(|| "empty".to_owned(), |found| found.to_string()))]
     Journal {
         /// The journal that the mark speaks of.
         marked: Incarnation,

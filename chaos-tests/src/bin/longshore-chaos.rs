@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chaos_tests::demo::{self, Report};
+use chaos_tests::live::{interrupt, wait_for};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Breaks things around Longshore and counts what is lost.
 #[derive(Debug, Parser)]
@@ -34,6 +37,10 @@ fn main() -> ExitCode {
 }
 
 fn run_demo(dir: &Path, keep: bool) -> ExitCode {
+    if let Err(error) = end_in_order() {
+        eprintln!("signals cannot be waited for: {error}");
+        return ExitCode::FAILURE;
+    }
     if let Err(error) = clear(dir) {
         eprintln!("{} cannot be emptied: {error}", dir.display());
         return ExitCode::FAILURE;
@@ -47,7 +54,9 @@ fn run_demo(dir: &Path, keep: bool) -> ExitCode {
                 println!("  target/debug/longshore --dir {} reconcile show a1", fleet.home().display());
                 println!("  target/debug/longshore --dir {} journal list --endpoint a1", fleet.home().display());
                 println!("Ctrl-C ends it.");
-                wait_for_interrupt();
+                // Only an interruption ends this wait.
+                let _ = wait_for("Ctrl-C", Duration::MAX, || None::<()>);
+                println!("Stopping …");
             }
             drop(fleet);
             if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -86,6 +95,14 @@ fn clear(dir: &Path) -> std::io::Result<()> {
         let why = "it is not empty and no demonstration made it; give another with --dir";
         return Err(std::io::Error::other(why));
     }
+    for endpoint in ["server", "agents/a1", "agents/a2"] {
+        let journal = dir.join("home").join(endpoint).join(link::JOURNAL_DIR);
+        if journal::is_running(&journal).unwrap_or(false) {
+            let pid = std::fs::read_to_string(journal.join("lock")).unwrap_or_default();
+            let why = format!("a demonstration still runs in it: end process {} first", pid.trim());
+            return Err(std::io::Error::other(why));
+        }
+    }
     if dir.is_dir() {
         std::fs::remove_dir_all(dir)?;
     }
@@ -93,12 +110,29 @@ fn clear(dir: &Path) -> std::io::Result<()> {
     std::fs::write(marker, "made by longshore-chaos demo; emptied at its next run\n")
 }
 
-fn wait_for_interrupt() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    if let Ok(runtime) = runtime {
-        // Without signals there is nothing to wait for.
-        let _ = runtime.block_on(tokio::signal::ctrl_c());
+/// Lets Ctrl-C, a closed terminal and SIGTERM end the demonstration in order, so that nothing of it is left running.
+fn end_in_order() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = Vec::new();
+    {
+        let _entered = runtime.enter();
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            signals.push(signal(kind)?);
+        }
     }
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let [first, second, third] = signals.as_mut_slice() else { return };
+            tokio::select! {
+                _ = first.recv() => {}
+                _ = second.recv() => {}
+                _ = third.recv() => {}
+            }
+            eprintln!("Interrupted; ending everything that was started …");
+            interrupt();
+        });
+    });
+    Ok(())
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -11,4 +11,4 @@ pub use api::{Api, ApiError};
 pub use fleet::{Fleet, FleetError, FleetOptions, Resent};
 pub use marks::{Marks, Tally};
 pub use process::{Process, longshore};
-pub use wait::{TimedOut, wait_for};
+pub use wait::{TimedOut, interrupt, wait_for};

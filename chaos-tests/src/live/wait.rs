@@ -1,10 +1,19 @@
 //! Waiting for something outside to become true. The outside has no events to wait for, so it is looked at again and again;
 //! a deadline says when to give up, and its length decides nothing else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Set when the program was asked to end: every wait then ends at once.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends every wait, now and later.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
 
 /// It did not become true in time.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +34,9 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option
     loop {
         if let Some(found) = look() {
             return Ok(found);
+        }
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return Err(TimedOut { what: format!("{what}, until it was interrupted"), limit: begin.elapsed() });
         }
         if begin.elapsed() > limit {
             return Err(TimedOut { what: what.to_owned(), limit });

@@ -40,8 +40,12 @@ fn killed_early() -> Result<(), Failed> {
 fn purged() -> Result<(), Failed> {
     let mut world = World::start(&["a1"])?;
     // With the server down, what the agent reports waits in the queue; and then the queue is emptied behind everybody's back.
-    let job = world.submit("[[step]]\nid = \"one\"\nrun = 'sleep 0.2'\n[[step]]\nid = \"two\"\nrun = 'true'\n")?;
+    let gate = world.path("gate");
+    let first = format!("while [ ! -e \"{}\" ]; do sleep 0.05; done", gate.display());
+    let steps = format!("[[step]]\nid = \"one\"\nrun = '{first}'\n[[step]]\nid = \"two\"\nrun = 'true'\n");
+    let job = world.submit(&steps)?;
     world.fleet.server.kill()?;
+    std::fs::write(&gate, "")?;
     wait_for("the agent's reports to be in the broker", LIMIT, || {
         let (_, views) = world.fleet.link("a1").ok()?;
         let view = views.first()?;

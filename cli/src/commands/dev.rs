@@ -100,6 +100,12 @@ pub(crate) fn run(args: &DevArgs, global: &Global, printer: &Printer) -> Result<
     logging::start(global);
     let given = args.broker_url.as_deref().map(str::parse::<BrokerUrl>).transpose();
     given.map_err(SettingsError::from)?;
+    // Before a whole broker is started in vain.
+    if let Err(source) = std::net::TcpListener::bind(args.listen) {
+        let next = "stop the other process, or give another address with --listen (port 0 takes a free one)";
+        let error = format!("cannot listen on {}: {source}", args.listen);
+        return Err(Failure::words(Exit::Config, error, "nothing was started", next));
+    }
     serving::run(|stop| serve(&home, args, printer, stop))?
 }
 
@@ -139,7 +145,9 @@ async fn serve(home: &Home, args: &DevArgs, printer: &Printer, stop: watch::Rece
     // Dropping the node ends the broker.
     drop(broker.await);
     outcome?;
-    printer.note("Stopped. Everything is kept in the home folder; `longshore dev` goes on from there.");
+    printer.note(
+        "Stopped. Steps that were running go on under their shims; everything is kept, and `dev` goes on from there.",
+    );
     Ok(Exit::Ok)
 }
 
@@ -215,7 +223,8 @@ async fn look_after(part: Part, url: String, mut stop: watch::Receiver<bool>, en
                 if let Some(lines) = lines {
                     drop(lines.await);
                 }
-                tracing::warn!(name = %part.name, status = ?status.ok(), "A process ended; it is started again.");
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                tracing::warn!(name = %part.name, %status, "A process ended; it is started again.");
             }
             Err(error) => tracing::error!(name = %part.name, %error, "A process cannot be started; tried again."),
         }
@@ -278,12 +287,13 @@ async fn answers(url: &str) -> bool {
 
 fn announce(printer: &Printer, home: &Home, args: &DevArgs, access: &Access) {
     let dir = home.path().display();
+    let own = std::env::args().next().unwrap_or_else(|| "longshore".to_owned());
     printer.note(&format!(
         "Ready: server at {}, {} agents, everything in {dir}. Ctrl-C stops it all.\n\
          In another terminal, from this folder:\n\
-         \x20 longshore --dir {dir} fleet list\n\
-         \x20 longshore --dir {dir} job run FILE.toml --follow\n\
-         \x20 longshore --dir {dir} journal list --endpoint a1",
+         \x20 {own} --dir {dir} fleet list\n\
+         \x20 {own} --dir {dir} job run FILE.toml --follow\n\
+         \x20 {own} --dir {dir} journal list --endpoint a1",
         access.url, args.agents
     ));
 }
