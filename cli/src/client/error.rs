@@ -85,6 +85,15 @@ impl ClientError {
         }
     }
 
+    /// Whether the request surely never arrived: nobody listens there.
+    pub(crate) fn never_arrived(&self) -> bool {
+        let refused = |error: &ureq::Error| match error {
+            ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        };
+        matches!(self, Self::Unreachable { source, .. } if refused(source))
+    }
+
     /// Whether asking again may help: the server was away, or cannot serve at present.
     pub(crate) const fn is_passing(&self) -> bool {
         match self {

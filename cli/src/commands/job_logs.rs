@@ -5,19 +5,20 @@ use std::io::IsTerminal as _;
 
 use clap::Args;
 use messages::{AgentId, LogStream, StepId};
+use serde::Serialize;
 use server::api::JobPrefix;
-use server::views::{JobView, RunView, StepView};
+use server::views::{JobView, LogView, RunView, Schema, StepView};
 
 use super::job::path;
-use crate::args::Global;
+use crate::args::{Format, Global};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Printer, clean};
+use crate::output::{Printer, Table, clean};
 
 /// Arguments of `longshore job logs`.
 #[derive(Debug, Args)]
-#[command(after_help = "Output formats do not apply: a log is printed as it is.")]
+#[command(after_help = "A log is printed as it is, or as JSON with -o json or ndjson.")]
 pub(crate) struct JobLogsArgs {
     /// The job's id, or the beginning of it
     #[arg(value_name = "JOB")]
@@ -50,6 +51,10 @@ pub(crate) fn run(args: &JobLogsArgs, global: &Global, printer: &Printer) -> Res
     let wanted = wanted(args, &job);
     if wanted.is_empty() {
         return Err(nothing(args, &job));
+    }
+    match printer.format() {
+        Format::Json | Format::Ndjson => return for_programs(args, &job, &wanted, &client, printer),
+        Format::Table | Format::Wide | Format::Csv | Format::Name => {}
     }
     let several = wanted.len() > 1;
     for (run, step, stream) in wanted {
@@ -95,6 +100,57 @@ struct Log<'a> {
     step: &'a StepView,
     stream: LogStream,
     heading: bool,
+}
+
+/// Logs as JSON.
+#[derive(Debug, Clone, Serialize)]
+struct LogsView {
+    /// Their pieces, each at most a mebibyte, in order.
+    pieces: Vec<LogView>,
+    /// Whether all of them are whole.
+    complete: bool,
+}
+
+impl Schema for LogsView {
+    const SCHEMA: &'static str = "longshore.logs/1";
+}
+
+/// Prints logs as JSON: one value, or a piece in each line. What is not UTF-8 is replaced.
+fn for_programs(
+    args: &JobLogsArgs,
+    job: &JobView,
+    wanted: &[(&RunView, &StepView, LogStream)],
+    client: &Client,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    let mut view = LogsView { pieces: Vec::new(), complete: true };
+    for (run, step, stream) in wanted {
+        let attempt = args.attempt.unwrap_or(step.attempt);
+        let query = format!("run={}&step={}&stream={stream}&attempt={attempt}", run.id, step.id);
+        let mut offset: u64 = 0;
+        loop {
+            let piece = client.log(&format!("/v1/jobs/{}/logs?{query}&offset={offset}", job.id))?;
+            let (bytes, text) = (piece.bytes.len() as u64, String::from_utf8_lossy(&piece.bytes).into_owned());
+            let found = LogView { run: run.id, step: step.id.clone(), attempt, stream: *stream, offset, bytes, text };
+            offset += bytes;
+            let last = bytes == 0 || offset >= piece.size;
+            view.complete &= piece.complete || !last;
+            if bytes > 0 {
+                view.pieces.push(found);
+            }
+            if printer.format() == Format::Ndjson {
+                printer.list(&view, &view.pieces, &Table::default())?;
+                view.pieces.clear();
+            }
+            if last {
+                break;
+            }
+        }
+    }
+    if printer.format() == Format::Json {
+        printer.list(&view, &view.pieces, &Table::default())?;
+    }
+    Ok(Exit::Ok)
 }
 
 fn print(log: &Log<'_>, client: &Client, printer: &Printer) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::output::{Cell, Column, Printer, Table, clean};
 
 /// How often a submission is tried when the way to the server fails in the middle.
-const ATTEMPTS_MAX: u32 = 4;
+const ATTEMPTS_MAX: u32 = 5;
 /// How long to wait before the second try; twice as long before each further one.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -101,19 +101,25 @@ fn refused(args: &JobRunArgs, definition: &str, problems: Vec<Problem>) -> Failu
 fn submit(client: &Client, job: SubmitJob) -> Result<JobView, Failure> {
     let id = job.id;
     let mut attempt = 1;
+    let mut may_have_arrived = false;
     loop {
         match client.post::<_, JobView>("/v1/jobs", &job) {
             Ok((_, view)) => return Ok(view),
             Err(error) if error.is_passing() && attempt < ATTEMPTS_MAX => {
+                may_have_arrived |= !error.never_arrived();
                 thread::sleep(PAUSE * 2_u32.pow(attempt - 1));
                 attempt += 1;
             }
             Err(error) => {
-                let lost = matches!(error, ClientError::Unreachable { .. });
+                may_have_arrived |= !error.never_arrived();
+                let lost = may_have_arrived && matches!(error, ClientError::Unreachable { .. });
                 let mut failure = Failure::from(error);
                 if !failure.view.problems.is_empty() {
                     // A server of another version found what this one did not.
                     failure.source = Some(Box::new(("the job file".to_owned(), job.definition.clone())));
+                }
+                if !may_have_arrived {
+                    "nobody listens there; no job was made".clone_into(&mut failure.view.state);
                 }
                 if lost {
                     failure.view.state =

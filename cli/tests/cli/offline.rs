@@ -203,7 +203,20 @@ fn a_server_that_is_not_there_any_more_is_unreachable() {
     assert_eq!((ran.code, &json["schema"]), (69, &"longshore.error/1".into()));
     home.write("job.toml", JOB);
     let ran = home.run(&["job", "run", "job.toml", "--server", &url, "--token-file", "token"]);
-    assert!(ran.code == 69 && ran.err.contains("--id "), "{ran:?}");
+    assert!(ran.code == 69 && ran.err.contains("no job was made") && !ran.err.contains("--id "), "{ran:?}");
+}
+
+#[test]
+fn a_submit_whose_answer_was_lost_says_how_to_ask_again() {
+    let home = Home::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // It takes every request and hangs up; the test's process ends it.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    home.write("token", &"t".repeat(64));
+    home.write("job.toml", JOB);
+    let ran = home.run(&["job", "run", "job.toml", "--server", &url, "--token-file", "token"]);
+    assert!(ran.code == 69 && ran.err.contains("--id ") && !ran.err.contains("no job was made"), "{ran:?}");
 }
 
 #[test]

@@ -251,12 +251,15 @@ fn read_steps(
     let mut seen = BTreeSet::new();
     for value in list {
         let Some(table) = reader::table("step", value, reader.problems) else { continue };
-        let Some(step) = reader.read(table, value.span()) else { continue };
-        if !seen.insert(step.id.clone()) {
-            let what = format!("the step id `{}` is used twice", step.id);
-            reader.problems.at(step.span.clone(), what, "give every step an id of its own");
+        // Also of a step that is otherwise wrong: all problems of a file are shown at once.
+        if let Some(id) = table.get("id")
+            && let Some(text) = id.get_ref().as_str()
+            && !seen.insert(text.to_owned())
+        {
+            let what = format!("the step id `{}` is used twice", problem::shown(text));
+            reader.problems.at(id.span(), what, "give every step an id of its own");
         }
-        steps.push(step);
+        steps.extend(reader.read(table, value.span()));
     }
     steps
 }
