@@ -78,7 +78,8 @@ pub enum Fault {
         /// Why not.
         reason: String,
     },
-    /// An envelope of somebody unknown, or for somebody else; it went to the dead-letter queue, nothing was journaled.
+    /// An envelope of somebody unknown, or for somebody else; nothing was journaled. A message went to the dead-letter
+    /// queue; a status is acknowledged, since it is worth nothing to anybody later.
     Stranger {
         /// Who it says it is from.
         from: EndpointId,
