@@ -15,6 +15,7 @@ use link::{SubmitError, outbound, wall_ms};
 use messages::{Body, Effect, Program, RunEnd, RunFinished, StepChanged, StepEnd, StepEvent, StepSpec};
 use tokio::task::spawn_blocking;
 
+use crate::attempt::layout::chain;
 use crate::attempt::{
     Attempt, AttemptKey, AttemptState, BootId, CheckOutcome, LaunchError, OUTPUT_BYTES_MAX, Plan, PrepareError,
     StateError, Survivors, environment, run_check,
@@ -143,7 +144,7 @@ async fn attend(worker: &Worker, record: &RunRecord, spec: &StepSpec) -> Outcome
                 state = look(&attempt, worker.boot()).await;
                 continue;
             }
-            Err(error) => return decide(worker, record, spec, &attempt, &explain(&error), Survivors::Seen).await,
+            Err(error) => return decide(worker, record, spec, &attempt, &chain(&error), Survivors::Seen).await,
         };
         match found {
             AttemptState::NotPrepared => {
@@ -214,14 +215,14 @@ async fn prepare(
         if let Some(parent) = dir.parent() {
             make_folder(parent)?;
         }
-        Ok(Attempt::prepare(&dir, &plan))
+        Ok::<_, std::io::Error>(Attempt::prepare(&dir, &plan))
     })
     .await;
     match prepared {
         // Prepared by an earlier process in the meantime: its state tells.
         Ok(Ok(_) | Err(PrepareError::Exists { .. })) => Ok(()),
-        Ok(Err(error)) => Err(explain(&error)),
-        Err(error) => Err(explain::<std::io::Error>(&error)),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(error) => Err(chain(&error)),
     }
 }
 
@@ -264,7 +265,7 @@ async fn launch(worker: &Worker, attempt: &Attempt) -> Result<(), String> {
         | Err(LaunchError::Held | LaunchError::AlreadyStarted | LaunchError::AlreadyEnded | LaunchError::NotPrepared) => {
             Ok(())
         }
-        Err(error) => Err(explain(&error)),
+        Err(error) => Err(chain(&error)),
     }
 }
 
@@ -288,7 +289,7 @@ async fn decide(
         match blocking(move || dying.end_survivors(SURVIVORS_TIMEOUT)).await {
             Ok(Survivors::NotSeen) => {}
             Ok(Survivors::Seen) => return unknown(format!("{evidence}; processes of it cannot be ended")),
-            Err(error) => return unknown(format!("{evidence}; {}", explain(&error))),
+            Err(error) => return unknown(format!("{evidence}; {}", chain(&error))),
         }
     }
     if let Some(check) = check {
@@ -314,20 +315,9 @@ async fn ask(worker: &Worker, record: &RunRecord, spec: &StepSpec, check: &Progr
     let dir = folder(&worker.work_dir(record.start.run), spec);
     let timeout = spec.timeout_ms.map_or(CHECK_TIMEOUT, Duration::from_millis);
     let check = check.clone();
-    blocking(move || run_check(&check, &env, &dir, timeout)).await.map_err(|error| explain(&error))
+    blocking(move || run_check(&check, &env, &dir, timeout)).await.map_err(|error| chain(&error))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     spawn_blocking(work).await.expect("the work reports its failures instead of panicking")
-}
-
-fn explain<E: std::error::Error>(error: &E) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -18,6 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::causes::chain;
 use crate::endpoint::{Endpoint, EndpointView, LinkState, QUESTION_TIMEOUT};
 
 /// The socket's name in an endpoint's folder.
@@ -171,17 +172,6 @@ async fn converse(mut stream: UnixStream, journal: Journal, endpoint: Endpoint) 
     };
     let bytes = to_msgpack(&reply).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     write(&mut stream, &bytes).await
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 async fn read(stream: &mut UnixStream, bytes_max: usize) -> io::Result<Vec<u8>> {

@@ -7,6 +7,7 @@
 //! - [`control`]: the owner's socket, for looking into a running journal.
 
 pub mod amqp;
+mod causes;
 pub mod control;
 mod driver;
 mod endpoint;

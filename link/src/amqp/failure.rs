@@ -9,6 +9,7 @@ use lapin::{Error, ErrorKind};
 
 use super::backoff::Trouble;
 use super::config::ConfigError;
+use crate::causes::chain;
 
 /// AMQP reply codes that are told apart.
 mod code {
@@ -133,18 +134,6 @@ impl Failure {
             | Self::Broken(_) => Trouble::Passing,
         }
     }
-}
-
-/// An error with its causes, since a reason is a single line.
-fn chain(error: &ConfigError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// Bounds a wait for the broker.
