@@ -14,10 +14,13 @@ fn a_stranger_is_not_journaled() {
     other.connect();
     other.submit(Side::Agent);
     let before = pair.server.session.state().clone();
-    for frame in std::mem::take(&mut other.queues[Side::Server.inbox()]) {
-        pair.deliver(Side::Server, &frame);
+    let frames = std::mem::take(&mut other.queues[Side::Server.inbox()]);
+    for frame in &frames {
+        pair.deliver(Side::Server, frame);
     }
     assert_eq!(*pair.server.session.state(), before);
+    let messages = frames.iter().filter(|frame| is_message(frame)).count();
+    assert_eq!((messages, pair.server.discarded), (1, 1), "its message, and nothing else, is dead-lettered");
     assert!(pair.server.faults.iter().any(|fault| matches!(fault, Fault::Stranger { .. })));
 }
 

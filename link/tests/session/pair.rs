@@ -97,6 +97,8 @@ pub(crate) struct End {
     pub(crate) resent: u64,
     pub(crate) statuses: Vec<usize>,
     pub(crate) faults: Vec<Fault>,
+    /// Deliveries that went to the dead-letter queue.
+    pub(crate) discarded: usize,
     submitted: u64,
 }
 
@@ -124,6 +126,7 @@ impl End {
             resent: 0,
             statuses: Vec::new(),
             faults: Vec::new(),
+            discarded: 0,
             submitted: 0,
         }
     }
@@ -304,6 +307,7 @@ impl Pair {
             self.queues[side.outbox()].push_back(publish.frame);
         }
         self.end(side).faults.extend(effects.faults);
+        self.end(side).discarded += effects.discard.len();
         self.loads[side.outbox()].extend(effects.load);
         while !self.loads_wait && self.load(side, usize::MAX) {}
     }
