@@ -145,6 +145,11 @@ fn hello() -> Frame {
         next: Seq::FIRST,
         head: ChainHash::START,
         forget_through: None,
+        lineage: None,
+        toward: None,
+        acknowledged: None,
+        settled_through: None,
+        doubtful_through: None,
     };
     Frame::status(&Status {
         from: server(),

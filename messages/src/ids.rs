@@ -71,6 +71,20 @@ uuid_id! {
     Incarnation, "incarnation"
 }
 
+impl Incarnation {
+    /// The incarnation that follows when a process finds that its journal was restored from an old copy. The nonce, which is
+    /// random and never stored, makes it another one each time.
+    #[must_use]
+    pub fn successor(self, nonce: Nonce) -> Self {
+        let mut bytes = b"longshore successor".to_vec();
+        bytes.extend_from_slice(self.0.as_bytes());
+        bytes.extend_from_slice(&nonce.0.to_be_bytes());
+        let hash = crate::Digest::of(&bytes);
+        let half = hash.bytes().first_chunk::<16>().expect("a digest has 32 bytes");
+        Self::from_u128(u128::from_be_bytes(*half))
+    }
+}
+
 /// How many times a journal has been opened, from 1. Raised and synced at each opening, it fences an older process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

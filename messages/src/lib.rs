@@ -25,6 +25,7 @@ mod envelope;
 mod hash;
 mod ids;
 pub mod limits;
+mod lineage;
 mod logs;
 mod names;
 mod ranges;
@@ -36,6 +37,7 @@ pub use codec::{DecodeError, EncodeError, PROTOCOL_VERSION, ProtocolVersion, dec
 pub use envelope::{Envelope, Frame, Header, Message, Sealing};
 pub use hash::{ChainHash, Digest, Hasher};
 pub use ids::{Epoch, Incarnation, JobId, MessageId, Nonce, ProbeId, RunId, Seq};
+pub use lineage::{Agreed, Lineage, LineageError, Origin};
 pub use logs::{LogChunk, LogDatagram, LogEnd, LogKey, LogMark, LogStream};
 pub use names::{AgentId, EndpointId, IdError, StepId};
 pub use ranges::{Insert, RangeError, Ranges};

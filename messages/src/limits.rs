@@ -16,6 +16,13 @@ pub const DEPTH_MAX: usize = 64;
 /// Received ranges beyond the contiguous mark that one status carries and one stream remembers. Each costs at most 18 bytes.
 pub const RANGES_MAX: usize = 64;
 
+/// Parts of a stream, each written by another incarnation of its sender's journal, that are remembered and told. A journal gets a
+/// new incarnation when it was restored from an old copy, which is rare; what lies before the oldest part is settled by then.
+pub const ORIGINS_MAX: usize = 8;
+
+/// Earlier incarnations of a peer that are remembered, lest an old status of one of them is taken for a new journal.
+pub const SUPERSEDED_MAX: usize = 16;
+
 /// Characters of an agent's name: one word of an AMQP routing key, and a DNS label.
 pub const AGENT_ID_CHARS_MAX: usize = 63;
 

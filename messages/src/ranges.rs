@@ -99,6 +99,34 @@ impl Ranges {
         Insert::New
     }
 
+    /// Takes in a span, both ends included, joining what it overlaps or touches. False, and nothing is changed, if that would
+    /// be one range too many.
+    #[must_use]
+    pub fn insert_span(&mut self, (from, to): (Seq, Seq)) -> bool {
+        if to < from {
+            return true;
+        }
+        let apart = |&(start, end): &(Seq, Seq)| end.next() < from || to.next() < start;
+        let joined = self.0.iter().filter(|range| !apart(range)).copied();
+        let (from, to) = joined.fold((from, to), |(from, to), (start, end)| (from.min(start), to.max(end)));
+        let mut ranges: Vec<_> = self.0.iter().filter(|range| apart(range)).copied().collect();
+        if ranges.len() == RANGES_MAX {
+            return false;
+        }
+        let index = ranges.partition_point(|&(start, _)| start < from);
+        ranges.insert(index, (from, to));
+        self.0 = ranges;
+        true
+    }
+
+    /// Drops everything from a place on.
+    pub fn drop_from(&mut self, from: Seq) {
+        self.0.retain_mut(|(start, end)| {
+            *end = from.previous().map_or(*end, |last| last.min(*end));
+            *start < from && *start <= *end
+        });
+    }
+
     /// Removes the range that begins right after the mark, if there is one, and returns its end: the new mark.
     pub fn take_next(&mut self, mark: Option<Seq>) -> Option<Seq> {
         if self.0.first()?.0 == Seq::after(mark) { Some(self.0.remove(0).1) } else { None }
@@ -219,6 +247,17 @@ mod tests {
                 .flat_map(|(from, to)| from.value()..=to.value()).collect();
             let expected: Vec<u64> = (mark + 1..=last).filter(|n| !model.contains(n)).collect();
             prop_assert_eq!(missing, expected);
+
+            let (from, to) = (mark.max(1), last.max(1));
+            let mut joined = ranges.clone();
+            prop_assert!(joined.insert_span((seq(from), seq(to))));
+            model.extend(from..=to);
+            let all = |ranges: &Ranges| ranges.iter().flat_map(|(a, b)| a.value()..=b.value()).collect::<Vec<_>>();
+            prop_assert_eq!(all(&joined), model.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(&Ranges::try_from(Vec::from(joined.clone())).unwrap(), &joined);
+            joined.drop_from(seq(from));
+            prop_assert_eq!(all(&joined), model.iter().copied().filter(|n| *n < from).collect::<Vec<_>>());
+            model.retain(|n| ranges.contains(seq(*n)));
 
             if mark > 0 {
                 ranges.drop_through(seq(mark));

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ChainHash, EndpointId, Epoch, Incarnation, Nonce, ProbeId, ProtocolVersion, Ranges, Seq};
+use crate::{ChainHash, EndpointId, Epoch, Incarnation, Lineage, Nonce, ProbeId, ProtocolVersion, Ranges, Seq};
 
 /// One endpoint's account of both streams that it shares with a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +41,11 @@ pub struct Status {
 /// The sending side of a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sending {
-    /// The sender's journal.
+    /// The sender's journal, as it writes this stream now.
     pub incarnation: Incarnation,
+    /// Which incarnation wrote which part of the stream, if more than this one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
     /// The opening of that journal. A lower one than already seen is an older process.
     pub epoch: Epoch,
     /// The lowest place whose message is still kept, header or whole.
@@ -53,6 +56,27 @@ pub struct Sending {
     pub head: ChainHash,
     /// The receiver may drop everything up to here: it will never be asked about again.
     pub forget_through: Option<Seq>,
+    /// The receiver's journal that the three marks below speak of; nothing before the sender has heard of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toward: Option<Incarnation>,
+    /// What that journal said it has, without a gap. If it has less, it was restored from an old copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Seq>,
+    /// The bodies up to here are dropped: their outcome was on stable storage on both sides, and cannot be had again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_through: Option<Seq>,
+    /// An earlier journal of the receiver, lost since, may have received and carried out anything up to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubtful_through: Option<Seq>,
+}
+
+impl Sending {
+    /// Which incarnation wrote which part of the stream; nothing if the status contradicts itself.
+    #[must_use]
+    pub fn parts(&self) -> Option<Lineage> {
+        let lineage = self.lineage.clone().unwrap_or_else(|| Lineage::new(self.incarnation));
+        (lineage.current().incarnation == self.incarnation).then_some(lineage)
+    }
 }
 
 /// The receiving side of a status.
@@ -63,10 +87,19 @@ pub struct Receiving {
     /// The highest opening of that journal that the receiver has heard of. A sender that is behind it is an older process, or was
     /// restored from an old copy.
     pub epoch: Epoch,
+    /// The process heard from in that opening, if this process of the receiver has heard from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Nonce>,
+    /// Earlier journals of the sender, of which nothing more is taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Incarnation>,
     /// Everything up to here is on the receiver's stable storage.
     pub through: Option<Seq>,
-    /// The hash of the header at `through`.
+    /// The hash of the header at `through`; means nothing if [`unanchored`](Self::unanchored).
     pub head: ChainHash,
+    /// The receiver does not know that header: it lost it, or was told that everything before is settled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unanchored: bool,
     /// What else is on the receiver's stable storage.
     pub ranges: Ranges,
     /// Everything up to here has its final outcome on stable storage on both sides.
