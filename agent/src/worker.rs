@@ -229,7 +229,7 @@ impl Worker {
                 }
                 Ok(None) => transaction.apply.push(item.settle()),
                 Err(reason) => {
-                    tracing::warn!(peer = %work.peer, seq = %item.message.header.seq, %reason, "A message was refused.");
+                    tracing::warn!(peer = %work.peer, seq = %item.seq, %reason, "A message was refused.");
                     let (applied, refusal) = item.refuse(self.message_id(), &reason);
                     transaction.apply.push(applied);
                     transaction.send.extend(refusal);
@@ -257,7 +257,7 @@ impl Worker {
                     ));
                 }
                 let header = &item.message.header;
-                Ok(Some(RunRecord::new(start.clone(), header.seq, header.id, wall_ms())))
+                Ok(Some(RunRecord::new(start.clone(), item.seq, header.id, wall_ms())))
             }
             Body::RunStart(_) | Body::StepChanged(_) | Body::RunFinished(_) => {
                 Err("an agent takes only runs, and only from the server".to_owned())

@@ -288,9 +288,8 @@ fn list(store: &dyn Store, query: &ListQuery) -> Result<Vec<Entry>, InspectError
             if query.direction.is_some_and(|wanted| wanted != direction) {
                 continue;
             }
-            let (first, last) = kept(streams, direction);
-            let from = query.from.map_or(last.saturating_sub(limit - 1).max(first), |from| from.value().max(first));
-            for seq in (from..=last).take(usize::try_from(limit).unwrap_or(usize::MAX)).filter_map(Seq::new) {
+            let places = pick(&places(streams, direction), query.from, limit);
+            for seq in places.into_iter().filter_map(Seq::new) {
                 if let Some(row) = header(store, direction, peer, seq)? {
                     entries.push(entry(streams, peer, direction, seq, &row)?);
                 }
@@ -308,6 +307,31 @@ pub(crate) fn kept(streams: &PeerState, direction: Direction) -> (u64, u64) {
             (Seq::count(incoming.forgotten) + 1, Seq::count(incoming.ranges.last().max(incoming.through)))
         }),
     }
+}
+
+/// The spans of places that may hold messages. Between them nothing was ever received.
+pub(crate) fn places(streams: &PeerState, direction: Direction) -> Vec<(u64, u64)> {
+    let (first, last) = kept(streams, direction);
+    let whole = Seq::new(first).zip(Seq::new(last)).filter(|(first, last)| first <= last);
+    match (whole, &streams.incoming) {
+        (Some(span), Some(incoming)) if direction == Direction::In => {
+            incoming.without_voids(span).into_iter().map(|(from, to)| (from.value(), to.value())).collect()
+        }
+        (Some(_), _) => vec![(first, last)],
+        (None, _) => Vec::new(),
+    }
+}
+
+/// At most that many places: from one on, or the last ones.
+fn pick(spans: &[(u64, u64)], from: Option<Seq>, limit: u64) -> Vec<u64> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if let Some(from) = from {
+        return spans.iter().flat_map(|&(first, last)| first.max(from.value())..=last).take(limit).collect();
+    }
+    let backwards = spans.iter().rev().flat_map(|&(first, last)| (first..=last).rev());
+    let mut places: Vec<u64> = backwards.take(limit).collect();
+    places.reverse();
+    places
 }
 
 fn header(

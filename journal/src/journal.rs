@@ -155,7 +155,8 @@ impl Journal {
         commit
     }
 
-    /// The messages of a stream from `from` to `to`, both included, that are still whole, lowest first; it stops early when
+    /// The messages of a stream from `from` to `to`, both included, that are still whole, each with its place here, lowest first. It
+    /// looks at each place of the span. It stops early when
     /// `bytes_max` is reached, but returns at least one if there is any.
     ///
     /// # Errors
@@ -166,7 +167,7 @@ impl Journal {
         peer: &EndpointId,
         (from, to): (Seq, Seq),
         bytes_max: usize,
-    ) -> Result<Vec<Message>, ReadError> {
+    ) -> Result<Vec<(Seq, Message)>, ReadError> {
         let table = match direction {
             Direction::Out => MessageTable::SentBody,
             Direction::In => MessageTable::InboxBody,
@@ -183,7 +184,7 @@ impl Journal {
                 let message =
                     Message::restore(&header.header, &body).map_err(|source| ReadError::Message { seq, source })?;
                 bytes += message.frame.bytes().len();
-                found.push(message);
+                found.push((seq, message));
             }
         }
         Ok(found)

@@ -19,6 +19,7 @@
 
 mod commit;
 mod high_water;
+mod incoming;
 pub mod inspect;
 #[allow(clippy::module_inception)]
 mod journal;
@@ -36,11 +37,12 @@ mod writer;
 
 pub use commit::{Commit, CommitError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
+pub use incoming::{Incoming, Part, Place, Void};
 pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
 pub use opening::{OpenError, Opening, is_running};
-pub use row::{HeaderRow, Incoming, Meta, Outgoing, Row, RowError, Work};
+pub use row::{HeaderRow, Meta, Outgoing, Row, RowError, Work};
 pub use sled_store::SledStore;
 pub use state::{IllegalChange, Link, PeerState, State};
 pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};

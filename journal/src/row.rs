@@ -8,12 +8,13 @@
 //! ```
 
 use messages::{
-    ChainHash, DecodeError, EndpointId, Epoch, Header, Incarnation, Message, Ranges, Seq, from_msgpack, to_msgpack,
+    ChainHash, DecodeError, EndpointId, Epoch, Header, Incarnation, Lineage, Message, Ranges, Seq, from_msgpack,
+    to_msgpack,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::incoming::Incoming;
 use crate::key::{Direction, Key, MessageTable};
-
 use crate::totals::Totals;
 
 /// The first byte of a row's value.
@@ -70,6 +71,18 @@ pub struct Outgoing {
     pub settled: Option<Seq>,
     /// Everything up to here is dropped whole, and will never be asked about again.
     pub forgotten: Option<Seq>,
+    /// Which incarnation wrote which part; nothing while the journal's own wrote all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
+    /// The peer's journal that the marks speak of; nothing before it was heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Incarnation>,
+    /// What a journal of the peer that was lost may have received and carried out: everything up to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<Seq>,
+    /// How often the peer's journal was found to have lost something.
+    #[serde(default)]
+    pub losses: u32,
 }
 
 impl Default for Outgoing {
@@ -81,44 +94,10 @@ impl Default for Outgoing {
             ranges: Ranges::default(),
             settled: None,
             forgotten: None,
-        }
-    }
-}
-
-/// A stream that this endpoint receives.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Incoming {
-    /// The peer's journal.
-    pub incarnation: Incarnation,
-    /// The highest opening of that journal that was heard of.
-    pub epoch: Epoch,
-    /// Everything up to here is on stable storage here.
-    pub through: Option<Seq>,
-    /// Hash of the header at `through`.
-    pub head: ChainHash,
-    /// What else is on stable storage here.
-    pub ranges: Ranges,
-    /// The application has applied everything up to here.
-    pub applied: Option<Seq>,
-    /// Everything up to here has its outcome on stable storage on both sides; bodies are dropped.
-    pub settled: Option<Seq>,
-    /// Everything up to here is dropped whole: the peer will never ask about it again.
-    pub forgotten: Option<Seq>,
-}
-
-impl Incoming {
-    /// A stream of which nothing has been received.
-    #[must_use]
-    pub fn new(incarnation: Incarnation, epoch: Epoch) -> Self {
-        Self {
-            incarnation,
-            epoch,
-            through: None,
-            head: ChainHash::START,
-            ranges: Ranges::default(),
-            applied: None,
-            settled: None,
-            forgotten: None,
+            lineage: None,
+            peer: None,
+            doubtful: None,
+            losses: 0,
         }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use messages::{ChainHash, EndpointId, Seq};
 
+use crate::incoming::Incoming;
 use crate::key::Direction;
-use crate::row::{Incoming, Meta, Outgoing, Row, Work};
+use crate::row::{Meta, Outgoing, Row, Work};
 use crate::totals::Totals;
 use crate::write_ahead::Change;
 
@@ -213,7 +214,10 @@ impl Marks<'_> {
 fn check_outgoing(peer: &EndpointId, old: &Outgoing, new: &Outgoing) -> Result<(), IllegalChange> {
     let marks = Marks { peer, direction: Direction::Out };
     marks.forward("next", Some(old.next), Some(new.next))?;
-    marks.forward("received", old.received, new.received)?;
+    // Another journal of the peer may have less than the one that was lost.
+    if old.peer.is_none() || old.peer == new.peer {
+        marks.forward("received", old.received, new.received)?;
+    }
     marks.forward("settled", old.settled, new.settled)?;
     marks.forward("forgotten", old.forgotten, new.forgotten)?;
     let last = new.next.previous();
@@ -224,7 +228,7 @@ fn check_outgoing(peer: &EndpointId, old: &Outgoing, new: &Outgoing) -> Result<(
 
 fn check_incoming(peer: &EndpointId, old: Option<&Incoming>, new: &Incoming) -> Result<(), IllegalChange> {
     let marks = Marks { peer, direction: Direction::In };
-    if let Some(old) = old.filter(|old| old.incarnation == new.incarnation) {
+    if let Some(old) = old {
         marks.forward("received", old.through, new.through)?;
         marks.forward("applied", old.applied, new.applied)?;
         marks.forward("settled", old.settled, new.settled)?;

@@ -8,7 +8,7 @@ use messages::{Body, BodyError, EndpointId, LogDatagram, Message, MessageId, Pre
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use crate::session::{Applied, Disposition, Outbound, PeerView, TransactError, Transaction};
+use crate::session::{Applied, Disposition, Outbound, PeerView, Rewound, TransactError, Transaction};
 
 /// Requests that may wait for the driver; more wait at their callers.
 pub(crate) const REQUESTS_MAX: usize = 256;
@@ -58,6 +58,11 @@ pub struct Work {
 /// One message to deal with.
 #[derive(Debug)]
 pub struct WorkItem {
+    /// Its place in this journal, by which it is applied and answered. The sender's own number is in the header; the two differ once
+    /// the sender's journal was lost or restored.
+    pub seq: Seq,
+    /// A journal of this endpoint that was lost may have received it and carried it out.
+    pub doubtful: bool,
     /// The message.
     pub message: Message,
     /// When it was journaled here, in milliseconds since 1970.
@@ -101,7 +106,7 @@ impl WorkItem {
 
     fn applied(&self, disposition: Disposition) -> Applied {
         let header = &self.message.header;
-        Applied { peer: header.from.clone(), seq: header.seq, disposition }
+        Applied { peer: header.from.clone(), seq: self.seq, disposition }
     }
 }
 
@@ -156,6 +161,25 @@ pub struct Outage {
     pub resent_before: u64,
 }
 
+/// Journals found lost or restored that the application has still to hear of: at most two entries for each peer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rewinds(std::sync::Arc<std::sync::Mutex<std::collections::BTreeSet<Rewound>>>);
+
+impl Rewinds {
+    fn set(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeSet<Rewound>> {
+        // Each change of the set is one call that does not panic halfway.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, rewound: Vec<Rewound>) {
+        self.set().extend(rewound);
+    }
+
+    fn take(&self) -> Vec<Rewound> {
+        std::mem::take(&mut *self.set()).into_iter().collect()
+    }
+}
+
 /// The application's handle.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -163,6 +187,8 @@ pub struct Endpoint {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) work: std::sync::Arc<Mutex<mpsc::Receiver<Work>>>,
     pub(crate) logs: std::sync::Arc<Mutex<mpsc::Receiver<LogDatagram>>>,
+    pub(crate) rewinds: Rewinds,
+    pub(crate) rewound: std::sync::Arc<Mutex<mpsc::Receiver<()>>>,
     pub(crate) changes: watch::Receiver<u64>,
     pub(crate) connected: watch::Receiver<bool>,
 }
@@ -207,6 +233,19 @@ impl Endpoint {
     /// Nothing is lost when it is dropped.
     pub async fn next_log(&self) -> Result<LogDatagram, Stopped> {
         self.logs.lock().await.recv().await.ok_or(Stopped)
+    }
+
+    /// The journals that were found lost or restored since it was last asked. Work is offered after that is known. An application
+    /// that misses it, because its process ended, finds the same in its journal.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn next_rewound(&self) -> Result<Vec<Rewound>, Stopped> {
+        self.rewound.lock().await.recv().await.ok_or(Stopped)?;
+        Ok(self.rewinds.take())
     }
 
     /// Sends a piece of a log, if there is a connection. It may be lost.

@@ -12,7 +12,7 @@ use link::wire::{WireCommand, WireEnd, WireEvent, wire};
 use link::{Endpoint, Parts, RunError, endpoint};
 use messages::{
     ChainHash, EndpointId, Epoch, Frame, Header, Incarnation, Kind, Message, MessageId, Nonce, PROTOCOL_VERSION,
-    Sending, Seq, Status,
+    Ranges, Receiving, Sending, Seq, Status,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -146,10 +146,11 @@ fn hello() -> Frame {
         head: ChainHash::START,
         forget_through: None,
         lineage: None,
-        toward: None,
+        toward: Some(Incarnation::from_u128(1)),
         acknowledged: None,
         settled_through: None,
         doubtful_through: None,
+        losses: 0,
     };
     Frame::status(&Status {
         from: server(),
@@ -158,7 +159,17 @@ fn hello() -> Frame {
         version_min: PROTOCOL_VERSION,
         version_max: PROTOCOL_VERSION,
         sending,
-        receiving: None,
+        receiving: Some(Receiving {
+            incarnation: Incarnation::from_u128(1),
+            epoch: Epoch::FIRST,
+            nonce: Some(Nonce::new(5)),
+            superseded: Vec::new(),
+            through: None,
+            head: ChainHash::START,
+            unanchored: false,
+            ranges: Ranges::default(),
+            settled_through: None,
+        }),
         window: 100,
         probe: None,
         answers: None,

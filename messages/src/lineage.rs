@@ -97,6 +97,12 @@ impl Lineage {
         self.0.drain(..excess);
     }
 
+    /// Whether one part more would push the oldest one out.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= ORIGINS_MAX
+    }
+
     /// How far this account of a stream and another are the same. Where one of them begins later, it is believed about what
     /// lies before if they agree where it begins.
     #[must_use]

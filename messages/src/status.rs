@@ -68,6 +68,14 @@ pub struct Sending {
     /// An earlier journal of the receiver, lost since, may have received and carried out anything up to here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful_through: Option<Seq>,
+    /// How often the receiver's journal was found to have lost something. If the receiver knows of fewer times, it did so again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub losses: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Sending {

@@ -55,6 +55,7 @@ fn status() -> Status {
             acknowledged: None,
             settled_through: None,
             doubtful_through: None,
+            losses: 0,
         },
         receiving: Some(Receiving {
             incarnation: Incarnation::from_u128(2),

@@ -39,7 +39,7 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
             match understand(&books, &work.peer, item, &mut changed) {
                 Ok(()) => transaction.apply.push(item.settle()),
                 Err(reason) => {
-                    tracing::warn!(peer = %work.peer, seq = %item.message.header.seq, %reason, "A message was refused.");
+                    tracing::warn!(peer = %work.peer, seq = %item.seq, %reason, "A message was refused.");
                     let (applied, refusal) = item.refuse(MessageId::new(Uuid::now_v7()), &reason);
                     transaction.apply.push(applied);
                     transaction.send.extend(refusal);
@@ -153,7 +153,8 @@ mod tests {
             .numbered(Seq::FIRST, ChainHash::START)
             .carrying(MessageId::from_u128(9), kind, None, &bytes);
         let message = Message::new(header, &bytes).unwrap();
-        WorkItem { message, at_ms: 0, body: Body::decode(kind, &bytes) }
+        let body = Body::decode(kind, &bytes);
+        WorkItem { seq: Seq::FIRST, message, at_ms: 0, body, doubtful: false }
     }
 
     fn outcome(from: &str, body: &Body) -> Result<RunRow, String> {

@@ -28,11 +28,11 @@ fn sample() -> (Arc<MemoryStore>, Journal) {
 
 fn places(journal: &Journal, direction: Direction, from: u64, to: u64, bytes_max: usize) -> Vec<u64> {
     let found = journal.messages(direction, &EndpointId::Server, (seq(from), seq(to)), bytes_max).unwrap();
-    for message in &found {
-        let header = journal.header(direction, &EndpointId::Server, message.header.seq).unwrap().unwrap();
+    for (place, message) in &found {
+        let header = journal.header(direction, &EndpointId::Server, *place).unwrap().unwrap();
         assert_eq!((header.header.as_slice(), header.hash()), (message.header_bytes(), message.hash));
     }
-    found.iter().map(|message| message.header.seq.value()).collect()
+    found.iter().map(|(place, _)| place.value()).collect()
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn messages_come_back_whole_in_order_and_within_the_bytes_asked_for() {
     assert_eq!(places(&journal, Direction::In, 1, 9, usize::MAX), [2], "the first is settled and its body dropped");
     assert!(places(&journal, Direction::Out, 6, 9, usize::MAX).is_empty());
     let body = journal.messages(Direction::Out, &EndpointId::Server, (seq(4), seq(4)), 1).unwrap();
-    assert_eq!(body[0].body(), [4; 1_000]);
+    assert_eq!(body[0].1.body(), [4; 1_000]);
 }
 
 #[test]

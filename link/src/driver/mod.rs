@@ -15,7 +15,7 @@ use messages::{ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::endpoint::{
-    Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, SubmitError, WORK_MAX, Work,
+    Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, Rewinds, SubmitError, WORK_MAX, Work,
 };
 use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
 use crate::wire::{Wire, WireCommand, WireEvent};
@@ -73,6 +73,8 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
     let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
     let (work_sender, work) = mpsc::channel(WORK_MAX);
     let (log_sender, logs) = mpsc::channel(LOGS_MAX);
+    let (rewound_sender, rewound) = mpsc::channel(1);
+    let rewinds = Rewinds::default();
     let (change_sender, changes) = watch::channel(0);
     let (connected_sender, connected) = watch::channel(false);
     let endpoint = Endpoint {
@@ -80,6 +82,8 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         requests,
         work: Mutex::new(work).into(),
         logs: Mutex::new(logs).into(),
+        rewinds: rewinds.clone(),
+        rewound: Mutex::new(rewound).into(),
         changes,
         connected,
     };
@@ -93,6 +97,8 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         requests: request_queue,
         work: work_sender,
         logs: log_sender,
+        rewinds,
+        rewound: rewound_sender,
         changes: change_sender,
         connected: connected_sender,
         commits: FuturesOrdered::new(),
@@ -157,6 +163,8 @@ pub struct Driver {
     requests: mpsc::Receiver<Request>,
     work: mpsc::Sender<Work>,
     logs: mpsc::Sender<LogDatagram>,
+    rewinds: Rewinds,
+    rewound: mpsc::Sender<()>,
     changes: watch::Sender<u64>,
     connected: watch::Sender<bool>,
     commits: FuturesOrdered<journal::Commit<(Effects, Reply)>>,
@@ -330,7 +338,7 @@ impl Driver {
     }
 
     fn perform(&mut self, effects: Effects) {
-        let Effects { publish, load, acknowledge, discard, offer, logs, faults, changed } = effects;
+        let Effects { publish, load, acknowledge, discard, offer, logs, faults, rewound, changed } = effects;
         self.backlog.extend(publish.into_iter().map(WireCommand::Publish));
         if !acknowledge.is_empty() {
             match self.backlog.back_mut() {
@@ -354,6 +362,11 @@ impl Driver {
         for fault in &faults {
             report::fault(fault);
         }
+        if !rewound.is_empty() {
+            self.rewinds.add(rewound);
+            // One signal is enough for all that wait.
+            let _one_waits_already = self.rewound.try_send(());
+        }
         if !faults.is_empty() || !changed.is_empty() {
             self.notice();
         }
@@ -368,6 +381,7 @@ impl Driver {
         while self.backlog.len() < BACKLOG_MAX && self.commits.len() < COMMITS_MAX {
             let Some(Load { peer, from, to }) = self.loads.pop_front() else { return Ok(()) };
             let messages = self.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES_MAX)?;
+            let messages = messages.into_iter().map(|(_, message)| message).collect();
             self.input(Input::Loaded(peer, messages));
         }
         Ok(())

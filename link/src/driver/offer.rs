@@ -24,7 +24,7 @@ impl Driver {
             let Some(durable) = self.durable.get(&peer).copied().filter(|durable| from <= *durable) else { continue };
             let to = durable.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(durable));
             let items = self.read_work(&peer, from, to)?;
-            let Some(last) = items.last().map(|item| item.message.header.seq) else {
+            let Some(last) = items.last().map(|item| item.seq) else {
                 tracing::error!(%peer, seq = %from, "The next message is not whole in this journal; run `longshore journal verify`.");
                 continue;
             };
@@ -37,14 +37,15 @@ impl Driver {
 
     fn read_work(&self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
         let messages = self.journal.messages(Direction::In, peer, (from, to), BATCH_BYTES_MAX)?;
+        let doubtful = self.session.state().peers.get(peer).and_then(|streams| streams.incoming.as_ref()?.doubtful);
         let mut items = Vec::with_capacity(messages.len());
-        for (message, expected) in messages.into_iter().zip(from.value()..) {
-            if message.header.seq.value() != expected {
+        for ((seq, message), expected) in messages.into_iter().zip(from.value()..) {
+            if seq.value() != expected {
                 break;
             }
-            let at_ms = self.journal.header(Direction::In, peer, message.header.seq)?.map_or(0, |row| row.at_ms);
+            let at_ms = self.journal.header(Direction::In, peer, seq)?.map_or(0, |row| row.at_ms);
             let body = Body::decode(message.header.kind, message.body());
-            items.push(WorkItem { message, at_ms, body });
+            items.push(WorkItem { seq, message, at_ms, body, doubtful: Some(seq) <= doubtful });
         }
         Ok(items)
     }

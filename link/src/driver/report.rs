@@ -1,5 +1,7 @@
 //! What is logged of what peers do wrong.
 
+use messages::Seq;
+
 use crate::session::Fault;
 
 /// Logs a fault, as loudly as somebody must act on it.
@@ -17,7 +19,22 @@ pub(super) fn fault(fault: &Fault) {
         Fault::Unreadable { peer, seq } => {
             tracing::error!(%peer, %seq, "A message that the peer needs is not whole in this journal; run `longshore journal verify`.");
         }
-        Fault::Stale { peer } => tracing::debug!(%peer, "A status of an earlier process was ignored."),
+        Fault::Stale { peer } => tracing::debug!(%peer, "Word of an earlier process or journal was ignored."),
+        Fault::Unproven { peer, found } => {
+            tracing::debug!(%peer, journal = %found, "A journal that is not known speaks under that name; it is asked.");
+        }
+        Fault::PeerBehind { peer, received, found } => {
+            tracing::warn!(%peer, received = Seq::count(*received), found = Seq::count(*found), "The peer has less than it had said: it was restored from an old copy. It is told, and what it lost is sent again.");
+        }
+        Fault::Superseding { peer, behind, from, to } => {
+            tracing::warn!(%peer, %behind, %from, %to, "This endpoint goes on under another journal name. Nothing that was not settled is lost; what may have been done before is marked so.");
+        }
+        Fault::PeerSuperseded { peer, known, found, doubtful } => {
+            tracing::warn!(%peer, %known, %found, doubtful = Seq::count(*doubtful), "The peer's journal was lost or restored. What is not settled is sent again, marked as perhaps done.");
+        }
+        Fault::Truncated { peer, from, over } => {
+            tracing::warn!(%peer, %from, %over, "Messages of the peer are gone from this journal. They were settled: their outcome is with the peer.");
+        }
         Fault::Frozen { peer, freeze } => {
             tracing::error!(%peer, %freeze, "The streams with a peer are stopped. Nothing is lost. Remove the cause (another process or machine under this name, or an old copy of a journal), then restart both ends.");
         }

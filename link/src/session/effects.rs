@@ -1,7 +1,7 @@
 //! What a session asks for, and what the application asks of it.
 
 use journal::{Change, HeaderRow};
-use messages::{EncodeError, EndpointId, Frame, Kind, LogDatagram, MessageId, Seq};
+use messages::{EncodeError, EndpointId, Frame, Incarnation, Kind, LogDatagram, MessageId, Seq};
 
 use super::Freeze;
 
@@ -31,8 +31,20 @@ pub struct Effects {
     pub logs: Vec<LogDatagram>,
     /// What peers did wrong, and what was concluded.
     pub faults: Vec<Fault>,
+    /// What a lost or restored journal means for work that the application has or will get.
+    pub rewound: Vec<Rewound>,
     /// Peers of which something changed that people look at.
     pub changed: Vec<EndpointId>,
+}
+
+/// A journal was lost or restored, and the two ends have agreed on what is left: what the application must know of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rewound {
+    /// This endpoint's journal, with this peer. Work that is not in the journal any more is over: its outcome is with the peer.
+    /// Other work may have gone further than the journal says; its row of the stream says up to which place.
+    Own(EndpointId),
+    /// This peer's journal: it may not know what it had sent, nor what it had been told.
+    Peers(EndpointId),
 }
 
 /// Something to publish.
@@ -100,10 +112,57 @@ pub enum Fault {
         /// Its place.
         seq: Seq,
     },
-    /// A status of an older process, which was ignored.
+    /// A message or status of an older process, or of a journal that is superseded, which was ignored.
     Stale {
         /// From whom.
         peer: EndpointId,
+    },
+    /// A status of a journal that was not known under that name. It is asked; what it answers is believed.
+    Unproven {
+        /// Whose name it has.
+        peer: EndpointId,
+        /// The journal.
+        found: Incarnation,
+    },
+    /// The peer has less than it had said. It finds that out from the next status, and says what it makes of it.
+    PeerBehind {
+        /// Which peer.
+        peer: EndpointId,
+        /// What it had.
+        received: Option<Seq>,
+        /// What it has.
+        found: Option<Seq>,
+    },
+    /// This journal was restored from an old copy, and goes on under another name.
+    Superseding {
+        /// The peer whose status shows it.
+        peer: EndpointId,
+        /// What shows it.
+        behind: Freeze,
+        /// The name that the stream had.
+        from: Incarnation,
+        /// The name that it has now.
+        to: Incarnation,
+    },
+    /// The peer's journal was lost or restored. Everything that was not settled is sent again, marked as perhaps done.
+    PeerSuperseded {
+        /// Which peer.
+        peer: EndpointId,
+        /// The journal that was known.
+        known: Incarnation,
+        /// The journal that it sends from now.
+        found: Incarnation,
+        /// The last message to it that may have been carried out without this end knowing.
+        doubtful: Option<Seq>,
+    },
+    /// What this journal knows less than the peer: messages of it up to `over` are gone here, and settled there.
+    Truncated {
+        /// Which peer.
+        peer: EndpointId,
+        /// The first place of the hole, here.
+        from: Seq,
+        /// The last place of the hole, here.
+        over: Seq,
     },
     /// The streams shared with a peer were stopped.
     Frozen {
@@ -201,5 +260,32 @@ pub enum TransactError {
         peer: EndpointId,
         /// The message.
         seq: Seq,
+    },
+}
+
+/// Why a person's decision about a peer's streams cannot be carried out. Nothing happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The peer is not known.
+    #[error("{peer} is not known here")]
+    UnknownPeer {
+        /// The peer.
+        peer: EndpointId,
+    },
+    /// There is nothing to decide.
+    #[error("the streams with {peer} are not stopped at this end")]
+    NotStopped {
+        /// The peer.
+        peer: EndpointId,
+    },
+    /// The two journals contradict each other, and going on would hide that.
+    #[error(
+        "message {at} is not the same in the journals of this endpoint and of {peer}: one of the two journals must be put aside"
+    )]
+    Diverged {
+        /// The peer.
+        peer: EndpointId,
+        /// Where.
+        at: Seq,
     },
 }

@@ -27,25 +27,20 @@ pub enum Freeze {
         /// Where.
         at: Seq,
     },
-    /// The peer's journal no longer has what it said it had, or nothing at all.
-    PeerLostPart {
-        /// What it had.
-        received: Option<Seq>,
-        /// What it has.
-        found: Option<Seq>,
-    },
-    /// The peer sends from another journal than before.
-    PeerReplaced {
-        /// The journal that was known.
-        known: Incarnation,
-        /// The journal that it sends from.
-        found: Incarnation,
-    },
-    /// The peer knows another journal under this endpoint's name.
+    /// The peer knows another journal under this endpoint's name, and has given this one up.
     Replaced {
         /// The journal that the peer knows.
         known: Incarnation,
     },
+    /// The peer was told by this journal that it has more than it has: this journal was restored from an old copy.
+    Forgetful {
+        /// What the peer was told.
+        said: Option<Seq>,
+        /// What this journal has.
+        found: Option<Seq>,
+    },
+    /// The peer has heard another process in the same opening of this journal.
+    Doubled,
     /// Two processes speak for the same opening of the same journal: the machine was cloned.
     Cloned,
 }
@@ -66,18 +61,21 @@ impl fmt::Display for Freeze {
             Self::Diverged { at } => {
                 write!(f, "message {at} is not the same on both sides: a clone, tampering or corruption")
             }
-            Self::PeerLostPart { received, found } => write!(
+            Self::Replaced { known } => {
+                write!(
+                    f,
+                    "the peer takes journal {known} for this endpoint's, and no longer this one: another one was started under its name"
+                )
+            }
+            Self::Forgetful { said, found } => write!(
                 f,
-                "the peer had received up to {}, now it has only up to {}: it lost part of its journal",
-                Seq::count(*received),
+                "this journal had told the peer that it has everything up to {}, it has only up to {}: it was restored from an old copy",
+                Seq::count(*said),
                 Seq::count(*found)
             ),
-            Self::PeerReplaced { known, found } => {
-                write!(f, "the peer's journal was {known}, now it is {found}: it was reinstalled or replaced")
-            }
-            Self::Replaced { known } => {
-                write!(f, "the peer knows journal {known} under this name: this endpoint was reinstalled")
-            }
+            Self::Doubled => f.write_str(
+                "the peer has heard another process in this opening of the journal: a copy of it is running, or was",
+            ),
             Self::Cloned => f.write_str("two processes speak for the same journal: the machine was cloned"),
         }
     }

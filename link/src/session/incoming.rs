@@ -1,19 +1,21 @@
 //! The stream received from a peer: what is accepted, what is a duplicate, and when a message is settled.
 
-use journal::{Change, Direction, HeaderRow, Incoming, Row, Work};
-use messages::{EndpointId, Insert, Message, Seq};
+use journal::{Change, Direction, HeaderRow, Incoming, Place, Row, Work};
+use messages::{ChainHash, EndpointId, Insert, Message, Seq};
 
 use super::effects::{Applied, DeliveryTag, Disposition, Fault};
 use super::{Freeze, Now, Session, Turn};
 
 /// What a message turned out to be.
 enum Verdict {
-    /// New: to be journaled.
-    Accept,
+    /// New: to be journaled, at this place.
+    Accept(Seq),
     /// Already here.
     Duplicate,
     /// Too far ahead to be remembered, or of a stream that was not announced; the sender sends it again.
     OutsideWindow,
+    /// Of a journal that is superseded, or of a part of the stream that another journal has written since: it is nothing any more.
+    Stale,
     /// The streams must stop.
     Freeze(Freeze),
 }
@@ -34,7 +36,8 @@ impl Session {
             return;
         }
         match self.judge(&peer, &message) {
-            Verdict::Accept => self.accept(now, turn, &peer, &message),
+            Verdict::Accept(seq) => self.accept(now, turn, &peer, seq, &message),
+            Verdict::Stale => turn.effects.faults.push(Fault::Stale { peer: peer.clone() }),
             Verdict::Duplicate => {
                 if let Some(entry) = self.peers.get_mut(&peer) {
                     entry.receiving.duplicates += 1;
@@ -54,12 +57,14 @@ impl Session {
         // A journal that has never heard a status of the peer may be a new one under an old name. What waited in the broker
         // for the old one was perhaps done by it: nothing is taken before the peer has said what it knows. Its status is in
         // the same queue, before anything that it sends over its present connection.
-        let Some(incoming) = self.incoming(peer) else { return Verdict::OutsideWindow };
-        if incoming.incarnation != header.incarnation {
-            let (known, found) = (incoming.incarnation, header.incarnation);
-            return Verdict::Freeze(Freeze::PeerReplaced { known, found });
-        }
-        let seq = header.seq;
+        // A journal that was restored takes them, too: what it may have done before shows before they are offered.
+        let agreed = |incoming: &&Incoming| incoming.own.is_some_and(|own| self.lineage(peer).contains(own));
+        let Some(incoming) = self.incoming(peer).filter(agreed) else { return Verdict::OutsideWindow };
+        let seq = match incoming.place(header.incarnation, header.seq) {
+            Place::Here(seq) => seq,
+            Place::Superseded => return Verdict::Stale,
+            Place::Unknown => return Verdict::OutsideWindow,
+        };
         if Some(seq) <= incoming.through || incoming.ranges.contains(seq) {
             return Verdict::Duplicate;
         }
@@ -68,9 +73,9 @@ impl Session {
             return Verdict::OutsideWindow;
         }
         let before = if seq == first {
-            Some(incoming.head)
+            Some(incoming.head).filter(|_| !incoming.unanchored)
         } else {
-            seq.previous().and_then(|before| self.link_beyond(peer, before)).map(|link| link.hash)
+            seq.previous().and_then(|before| self.head_at(peer, incoming, before))
         };
         let after = self.link_beyond(peer, seq.next()).map(|link| link.previous);
         if before.is_some_and(|before| before != header.previous) || after.is_some_and(|after| after != message.hash) {
@@ -79,32 +84,46 @@ impl Session {
         if seq != first && incoming.ranges.clone().insert(seq) == Insert::Full {
             return Verdict::OutsideWindow;
         }
-        Verdict::Accept
+        Verdict::Accept(seq)
     }
 
-    fn accept(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, message: &Message) {
-        let header = &message.header;
-        let seq = header.seq;
-        let Some(mut incoming) = self.incoming(peer).cloned() else { return };
-        incoming.epoch = incoming.epoch.max(header.epoch);
+    /// The hash that the message after that place expects before it, as far as it is known without reading.
+    pub(super) fn head_at(&self, peer: &EndpointId, incoming: &Incoming, seq: Seq) -> Option<ChainHash> {
+        incoming.head_of_void(seq).or_else(|| self.link_beyond(peer, seq).map(|link| link.hash))
+    }
 
+    fn accept(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, seq: Seq, message: &Message) {
+        let header = &message.header;
+        let Some(mut incoming) = self.incoming(peer).cloned() else { return };
+        if header.incarnation == incoming.incarnation {
+            incoming.epoch = incoming.epoch.max(header.epoch);
+        }
         let row = HeaderRow::of(message, now.wall_ms);
         self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, row)));
         turn.changes.push(Change::Put(Row::Body(Direction::In, peer.clone(), seq, message.body().to_vec())));
         if seq == Seq::after(incoming.through) {
             incoming.through = Some(seq);
             incoming.head = message.hash;
-            if let Some(end) = incoming.ranges.take_next(incoming.through) {
-                incoming.through = Some(end);
-                // Each link beyond the mark was checked against its neighbours when it came in.
-                incoming.head = self.link_beyond(peer, end).map_or(incoming.head, |link| link.hash);
-            }
+            incoming.unanchored = false;
+            self.join(peer, &mut incoming);
             turn.effects.offer.extend(incoming.through.map(|through| (peer.clone(), through)));
         } else {
             incoming.ranges.insert(seq);
         }
         self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
         self.report_soon(now, turn, peer);
+    }
+
+    /// Moves the mark over what is held right behind it.
+    pub(super) fn join(&self, peer: &EndpointId, incoming: &mut Incoming) {
+        if let Some(end) = incoming.ranges.take_next(incoming.through) {
+            // Each link beyond the mark was checked against its neighbours when it came in.
+            let head = self.head_at(peer, incoming, end);
+            incoming.through = Some(end);
+            incoming.unanchored = head.is_none();
+            incoming.head = head.unwrap_or(incoming.head);
+        }
+        incoming.skip_voids();
     }
 
     /// Makes sure that the peer learns soon what is here.
@@ -126,6 +145,7 @@ impl Session {
         let Applied { peer, seq, disposition } = applied;
         let Some(mut incoming) = self.incoming(&peer).cloned() else { return };
         incoming.applied = Some(seq);
+        incoming.skip_voids();
         self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
         match disposition {
             Disposition::Settle => {}
@@ -156,7 +176,7 @@ impl Session {
     }
 
     /// Moves the settled mark up to the first message whose outcome is still open.
-    fn settle(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
+    pub(super) fn settle(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
         let Some(streams) = self.streams(peer) else { return };
         let Some(old) = streams.incoming.clone() else { return };
         let settled = match streams.work.first_key_value() {
@@ -180,11 +200,12 @@ impl Session {
     /// Takes in that the peer will never ask about anything up to `mark` again.
     pub(super) fn forget(&mut self, turn: &mut Turn, peer: &EndpointId, mark: Option<Seq>) {
         let Some(old) = self.incoming(peer).cloned() else { return };
-        let forgotten = mark.min(old.settled);
+        let forgotten = old.mark_here(mark).min(old.settled);
         if forgotten > old.forgotten {
-            let incoming = Incoming { forgotten, ..old.clone() };
-            self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
             self.drop_span(turn, peer, old.forgotten, forgotten, Change::DropHeaders, Direction::In);
+            let mut incoming = Incoming { forgotten, ..old };
+            incoming.prune();
+            self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
         }
     }
 }

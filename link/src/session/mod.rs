@@ -8,7 +8,8 @@
 //! ```
 //!
 //! One session serves one endpoint and all of its peers. Each peer's two streams are handled in a file of their own:
-//! `outgoing.rs` decides what is published and resent, `incoming.rs` what is accepted, `status.rs` what is said and concluded.
+//! `outgoing.rs` decides what is published and resent, `incoming.rs` what is accepted, `status.rs` what is said and concluded,
+//! `succession.rs` what happens when a journal was restored from an old copy, lost, or copied.
 
 mod config;
 mod effects;
@@ -16,6 +17,7 @@ mod freeze;
 mod incoming;
 mod outgoing;
 mod status;
+mod succession;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,7 +29,8 @@ use messages::{
 
 pub use config::{Config, Millis, Now};
 pub use effects::{
-    Applied, DeliveryTag, Disposition, Effects, Fault, Load, Outbound, Publish, Published, TransactError, Transaction,
+    Applied, DeliveryTag, Disposition, Effects, Fault, Load, Outbound, Publish, Published, ResolveError, Rewound,
+    TransactError, Transaction,
 };
 pub use freeze::Freeze;
 pub use view::{PeerView, StreamView};
@@ -93,6 +96,10 @@ pub struct Session {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Peer {
     frozen: Option<Freeze>,
+    /// The peer has heard this very process. Were its journal an old copy, that would have shown by then.
+    agreed: bool,
+    /// This process has begun a part of its own of the stream sent to the peer.
+    apart: bool,
     sending: SendingSide,
     receiving: ReceivingSide,
 }
@@ -145,6 +152,8 @@ struct ReceivingSide {
     duplicates: u64,
     /// The process heard from in the epoch noted beside it.
     nonce: Option<(Epoch, Nonce)>,
+    /// Another process that was heard from in the same opening.
+    rival: Option<Nonce>,
     /// When the peer was last heard from.
     heard: Option<Millis>,
     /// What the peer last said of itself.
@@ -251,9 +260,14 @@ impl Session {
             .min()
     }
 
-    /// Messages of the peer that the application has not applied yet, both ends included.
+    /// Messages of the peer that the application has not applied yet, both ends included. An agent gets none before the server has
+    /// heard this process: if the journal is an old copy, they may have been carried out, and only then that is known. What the
+    /// server gets are reports, which are true whenever they come.
     #[must_use]
     pub fn unapplied(&self, peer: &EndpointId) -> Option<(Seq, Seq)> {
+        if self.is_agent() && !self.is_heard(peer) {
+            return None;
+        }
         let incoming = self.state.peers.get(peer)?.incoming.as_ref()?;
         let first = Seq::after(incoming.applied);
         incoming.through.filter(|through| first <= *through).map(|through| (first, through))
@@ -268,12 +282,15 @@ impl Session {
         self.connected = true;
         for peer in self.peers.keys().cloned().collect::<Vec<_>>() {
             self.pump(now, turn, &peer);
-            // An agent says that it is there; the server asks only where something is open. It speaks to all of them, which
-            // also shows whether their queues still take anything.
-            let is_agent = self.identity.local.agent().is_some();
-            let asks = is_agent || self.anything_unreceived(&peer);
+            // An agent says that it is there; the server asks only where something is open, or where it is not known yet as the
+            // process that it is. It speaks to all of them, which also shows whether their queues still take anything.
+            let asks = self.is_agent() || !self.is_heard(&peer) || self.anything_unreceived(&peer);
             self.publish_status(now, turn, &peer, if asks { Probe::Yes } else { Probe::No });
         }
+    }
+
+    fn is_agent(&self) -> bool {
+        self.identity.local.agent().is_some()
     }
 
     fn disconnected(&mut self) {
@@ -309,7 +326,9 @@ impl Session {
             if peer.sending.probe_due.is_some_and(|set| set <= at) {
                 due.push((id.clone(), Probe::Yes));
             } else if peer.receiving.status_due.is_some_and(|set| set <= at) {
-                due.push((id.clone(), Probe::No));
+                // An agent gets nothing to do before it knows that it was heard, so it asks until it does.
+                let asks = self.is_agent() && !peer.agreed;
+                due.push((id.clone(), if asks { Probe::Yes } else { Probe::No }));
             }
         }
         due

@@ -39,6 +39,7 @@ impl Session {
         for Applied { peer, seq, disposition } in &transaction.apply {
             let incoming = self.incoming(peer).ok_or_else(|| TransactError::UnknownPeer { peer: peer.clone() })?;
             let mark = applied.entry(peer.clone()).or_insert(incoming.applied);
+            *mark = incoming.over_voids(*mark);
             if *seq != Seq::after(*mark) || Some(*seq) > incoming.through {
                 return Err(TransactError::OutOfOrder { peer: peer.clone(), seq: *seq });
             }
@@ -77,12 +78,12 @@ impl Session {
     /// Numbers, journals and, where nothing stands before it, publishes one message.
     fn send(&mut self, now: Now, turn: &mut Turn, outbound: Outbound) -> Result<(), TransactError> {
         let peer = outbound.to;
+        self.write_apart(turn, &peer);
         let outgoing = self.streams(&peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
         let seq = outgoing.next;
-        let header =
-            Header::new(self.identity.local.clone(), peer.clone(), self.identity.incarnation, self.identity.epoch)
-                .numbered(seq, outgoing.head)
-                .carrying(outbound.id, outbound.kind, outbound.cause, &outbound.body);
+        let header = Header::new(self.identity.local.clone(), peer.clone(), self.own(&peer), self.identity.epoch)
+            .numbered(seq, outgoing.head)
+            .carrying(outbound.id, outbound.kind, outbound.cause, &outbound.body);
         let message = Message::new(header, &outbound.body)?;
 
         let row = HeaderRow::of(&message, now.wall_ms);
@@ -95,6 +96,11 @@ impl Session {
         }
         if self.may_publish_next(&peer, seq) {
             self.publish_message(now, turn, &peer, &message);
+        } else if !self.is_heard(&peer)
+            && let Some(entry) = self.peers.get_mut(&peer)
+        {
+            // Nothing goes out before the peer has answered.
+            entry.sending.probe_due.get_or_insert(now.at.after(self.config.probe_delay(0)));
         }
         turn.effects.changed.push(peer);
         Ok(())
@@ -106,10 +112,16 @@ impl Session {
         let side = &entry.sending;
         self.connected
             && entry.frozen.is_none()
+            && self.is_heard(peer)
             && side.loading.is_none()
             && side.missing.is_empty()
             && Seq::after(side.published) == seq
             && Some(seq) <= self.publish_limit(peer)
+    }
+
+    /// Whether the peer has heard this process. Before that nothing is sent: it would not be taken.
+    pub(super) fn is_heard(&self, peer: &EndpointId) -> bool {
+        self.peers.get(peer).is_some_and(|entry| entry.agreed)
     }
 
     /// The last place that the window lets out.
@@ -140,7 +152,7 @@ impl Session {
     /// Asks for the next messages that may go out: first what is missing, then what was never published.
     pub(super) fn pump(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
         let limit = self.publish_limit(peer);
-        let connected = self.connected;
+        let connected = self.connected && self.is_heard(peer);
         let Some(entry) = self.peers.get_mut(peer) else { return };
         let side = &mut entry.sending;
         if !connected || entry.frozen.is_some() || side.loading.is_some() {
@@ -261,8 +273,14 @@ impl Session {
         change: fn(Direction, EndpointId, Seq, Seq) -> Change,
         direction: Direction,
     ) {
-        if let Some(new) = new.filter(|new| Some(*new) > old) {
-            self.change(turn, change(direction, peer.clone(), Seq::after(old), new));
+        let Some(new) = new.filter(|new| Some(*new) > old) else { return };
+        let span = (Seq::after(old), new);
+        let spans = match (direction, self.incoming(peer)) {
+            (Direction::In, Some(incoming)) => incoming.without_voids(span),
+            (Direction::In | Direction::Out, _) => vec![span],
+        };
+        for (from, to) in spans {
+            self.change(turn, change(direction, peer.clone(), from, to));
         }
     }
 

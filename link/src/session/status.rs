@@ -61,36 +61,53 @@ impl Session {
     }
 
     fn status(&self, peer: &EndpointId, probe: Option<ProbeId>) -> Status {
-        let streams = self.streams(peer);
-        let outgoing = streams.map(|streams| streams.outgoing.clone()).unwrap_or_default();
-        let receiving = streams.and_then(|streams| streams.incoming.as_ref()).map(|incoming| Receiving {
-            incarnation: incoming.incarnation,
-            epoch: incoming.epoch,
-            through: incoming.through,
-            head: incoming.head,
-            ranges: incoming.ranges.clone(),
-            settled_through: incoming.settled,
-        });
+        let receiving = self.incoming(peer).map(|incoming| self.receiving(peer, incoming));
         Status {
             from: self.identity.local.clone(),
             to: peer.clone(),
             nonce: self.identity.nonce,
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
-            sending: Sending {
-                incarnation: self.identity.incarnation,
-                epoch: self.identity.epoch,
-                lowest_kept: Seq::after(outgoing.forgotten),
-                next: outgoing.next,
-                head: outgoing.head,
-                forget_through: outgoing.forgotten,
-            },
+            sending: self.sending(peer),
             receiving,
             window: self.config.window,
             probe,
             answers: self.peers.get(peer).and_then(|entry| entry.receiving.answer),
             frozen: self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some()),
             presence: self.presence.clone(),
+        }
+    }
+
+    fn sending(&self, peer: &EndpointId) -> Sending {
+        let outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
+        Sending {
+            incarnation: self.own(peer),
+            lineage: outgoing.lineage,
+            epoch: self.identity.epoch,
+            lowest_kept: Seq::after(outgoing.forgotten),
+            next: outgoing.next,
+            head: outgoing.head,
+            forget_through: outgoing.forgotten,
+            toward: outgoing.peer,
+            acknowledged: outgoing.received,
+            settled_through: outgoing.settled,
+            doubtful_through: outgoing.doubtful,
+            losses: outgoing.losses,
+        }
+    }
+
+    fn receiving(&self, peer: &EndpointId, incoming: &Incoming) -> Receiving {
+        let heard = self.peers.get(peer).and_then(|entry| entry.receiving.nonce);
+        Receiving {
+            incarnation: incoming.incarnation,
+            epoch: incoming.epoch,
+            nonce: heard.filter(|(epoch, _)| *epoch == incoming.epoch).map(|(_, nonce)| nonce),
+            superseded: incoming.superseded.clone(),
+            through: incoming.mark_there(incoming.through),
+            head: incoming.head,
+            unanchored: incoming.unanchored,
+            ranges: incoming.ranges_there(),
+            settled_through: incoming.mark_there(incoming.settled),
         }
     }
 
@@ -111,13 +128,9 @@ impl Session {
             // A stopped stream is answered too, and so is an older process: from the answer it learns what it is.
             self.answer(now, turn, &peer, probe);
         }
-        if self.peers.get(&peer).is_some_and(|entry| entry.frozen.is_some()) {
-            return;
-        }
         if !self.take_sender(now, turn, &peer, &status) {
             return;
         }
-        self.forget(turn, &peer, status.sending.forget_through);
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.sending.peer_window = Some(status.window.max(1));
             entry.receiving.heard = Some(now.at);
@@ -126,17 +139,40 @@ impl Session {
             }
         }
         turn.effects.changed.push(peer.clone());
-        if let Some(freeze) = self.contradiction(&peer, &status) {
-            self.freeze(now, turn, &peer, freeze);
+        if let Some(behind) = self.behind(&peer, &status) {
+            self.fell_behind(now, turn, &peer, behind);
             return;
         }
-        if let Some(report) = &status.receiving {
-            self.received(now, turn, &peer, report);
-        }
-        if let Some(answered) = status.answers {
-            self.conclude(now, &peer, answered);
-        }
+        self.establish(now, turn, &peer, &status);
+        self.forget(turn, &peer, status.sending.forget_through);
+        self.take_report(now, turn, &peer, &status);
         self.pump(now, turn, &peer);
+    }
+
+    /// Takes in what the peer has of the stream sent to it.
+    fn take_report(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, status: &Status) {
+        let own = self.own(peer);
+        // A peer that knows this journal under an older name, or another one, has still to take it over.
+        let Some(report) = status.receiving.as_ref().filter(|report| report.incarnation == own) else { return };
+        if report.nonce == Some(self.identity.nonce)
+            && let Some(entry) = self.peers.get_mut(peer).filter(|entry| !entry.agreed)
+        {
+            entry.agreed = true;
+            let through = self.incoming(peer).and_then(|incoming| incoming.through);
+            turn.effects.offer.extend(through.map(|through| (peer.clone(), through)));
+        }
+        if let Some(freeze) = self.contradiction(peer, report) {
+            self.freeze(now, turn, peer, freeze);
+            return;
+        }
+        if let Some((received, found)) = self.peer_lost_part(peer, status, report) {
+            turn.effects.faults.push(Fault::PeerBehind { peer: peer.clone(), received, found });
+            return;
+        }
+        self.received(now, turn, peer, report);
+        if let Some(answered) = status.answers {
+            self.conclude(now, peer, answered);
+        }
     }
 
     fn answer(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, probe: ProbeId) {
@@ -155,78 +191,102 @@ impl Session {
     /// Checks which process of which journal speaks. Returns whether the rest of the status may be believed.
     fn take_sender(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, status: &Status) -> bool {
         let sending = &status.sending;
-        let known = self.incoming(peer).cloned();
-        if let Some(known) = &known {
-            if known.incarnation != sending.incarnation {
-                let (known, found) = (known.incarnation, sending.incarnation);
-                self.freeze(now, turn, peer, Freeze::PeerReplaced { known, found });
-                return false;
+        let Some(lineage) = sending.parts() else {
+            turn.effects.faults.push(Fault::Garbled { reason: format!("a status of {peer} contradicts itself") });
+            return false;
+        };
+        match self.incoming(peer).cloned() {
+            Some(known) if known.incarnation != sending.incarnation => {
+                return self.another_journal(now, turn, peer, status);
             }
-            if sending.epoch < known.epoch {
+            Some(_) if self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some()) => return false,
+            Some(known) if sending.epoch < known.epoch => {
                 turn.effects.faults.push(Fault::Stale { peer: peer.clone() });
                 return false;
             }
-        }
-        let heard = self.peers.get(peer).and_then(|entry| entry.receiving.nonce);
-        if heard.is_some_and(|(epoch, nonce)| epoch == sending.epoch && nonce != status.nonce) {
-            self.freeze(now, turn, peer, Freeze::Cloned);
-            return false;
-        }
-        let restarted = heard.is_none_or(|(epoch, _)| epoch != sending.epoch);
-        if let Some(entry) = self.peers.get_mut(peer) {
-            entry.receiving.nonce = Some((sending.epoch, status.nonce));
-        }
-        if known.as_ref().is_none_or(|known| known.epoch < sending.epoch) {
-            let incoming = match known {
-                Some(known) => Incoming { epoch: sending.epoch, ..known },
-                None => Incoming::new(sending.incarnation, sending.epoch),
-            };
-            self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
-        }
-        if restarted && self.anything_unreceived(peer) {
-            // The peer is back: no need to wait out a backoff that grew while it was away.
-            if let Some(entry) = self.peers.get_mut(peer) {
-                entry.sending.attempts = 0;
-                entry.sending.fruitless = 0;
-                entry.sending.probe_due = Some(now.at);
+            Some(known) => {
+                if known.epoch < sending.epoch {
+                    let incoming = Incoming { epoch: sending.epoch, ..known };
+                    self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
+                }
+            }
+            None => {
+                let incoming = Incoming::of(&lineage, sending.epoch);
+                self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
             }
         }
-        true
+        self.knows_peer(turn, peer, sending.incarnation);
+        self.take_process(now, turn, peer, status)
     }
 
-    /// What a status says that cannot be, or nothing.
-    fn contradiction(&self, peer: &EndpointId, status: &Status) -> Option<Freeze> {
-        let streams = self.streams(peer)?;
-        let outgoing = &streams.outgoing;
-        let probes = self.peers.get(peer).map(|entry| &entry.sending.probes)?;
-        let asked = status.answers.and_then(|id| probes.iter().find(|asked| asked.id == id));
-        let had = asked.and_then(|asked| asked.received);
-        // A peer that heard this side's probe knows of the stream, so an answer always reports on it.
-        let report = status.receiving.as_ref()?;
-        if report.incarnation != self.identity.incarnation {
-            return Some(Freeze::Replaced { known: report.incarnation });
+    /// Notes which journal of the peer the marks of the outgoing stream speak of.
+    fn knows_peer(&mut self, turn: &mut Turn, peer: &EndpointId, incarnation: messages::Incarnation) {
+        let outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
+        if outgoing.peer != Some(incarnation) {
+            let outgoing = journal::Outgoing { peer: Some(incarnation), ..outgoing };
+            self.change(turn, Change::Put(Row::Outgoing(peer.clone(), outgoing)));
         }
-        if report.epoch > self.identity.epoch {
-            return Some(Freeze::Superseded { epoch: self.identity.epoch, heard: report.epoch });
-        }
-        let (sent, reaches) = (outgoing.next.previous(), report.ranges.last().max(report.through));
-        if reaches > sent {
-            return Some(Freeze::RolledBack { sent, received: reaches });
-        }
-        if let Some(at) = report.through {
-            let ours = if Some(at) == sent {
-                Some(outgoing.head)
-            } else {
-                self.peers.get(peer).and_then(|entry| entry.sending.recent.get(&at).copied())
-            };
-            if ours.is_some_and(|ours| ours != report.head) {
-                return Some(Freeze::Diverged { at });
+    }
+
+    /// Checks which process of the known journal speaks. Returns whether it is to be believed.
+    fn take_process(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, status: &Status) -> bool {
+        let (epoch, fresh) = (status.sending.epoch, self.is_fresh(peer, status));
+        let unreceived = self.anything_unreceived(peer);
+        let Some(entry) = self.peers.get_mut(peer) else { return false };
+        match entry.receiving.nonce {
+            Some((heard, nonce)) if heard == epoch && nonce != status.nonce => {
+                // Two processes in one opening: the machine was copied, or restored from a copy. Whichever of them hears that the
+                // other is known draws its conclusion. Only if the other one still answers, it is for a person.
+                if entry.receiving.rival != Some(status.nonce) {
+                    entry.receiving.rival = Some(status.nonce);
+                    entry.sending.probes.clear();
+                    self.publish_status(now, turn, peer, Probe::Yes);
+                }
+                false
+            }
+            Some((heard, _)) if heard == epoch => {
+                if entry.receiving.rival.is_some() && fresh {
+                    self.freeze(now, turn, peer, Freeze::Cloned);
+                    return false;
+                }
+                true
+            }
+            Some(_) | None => {
+                entry.receiving.nonce = Some((epoch, status.nonce));
+                entry.receiving.rival = None;
+                if unreceived {
+                    // The peer is back: no need to wait out a backoff that grew while it was away.
+                    entry.sending.attempts = 0;
+                    entry.sending.fruitless = 0;
+                    entry.sending.probe_due = Some(now.at);
+                }
+                true
             }
         }
-        if report.through < had {
-            return Some(Freeze::PeerLostPart { received: had, found: report.through });
-        }
-        None
+    }
+
+    /// What a report says that cannot be, or nothing.
+    fn contradiction(&self, peer: &EndpointId, report: &Receiving) -> Option<Freeze> {
+        let outgoing = &self.streams(peer)?.outgoing;
+        let at = report.through.filter(|_| !report.unanchored)?;
+        let ours = if Some(at) == outgoing.next.previous() {
+            Some(outgoing.head)
+        } else {
+            self.peers.get(peer).and_then(|entry| entry.sending.recent.get(&at).copied())
+        };
+        ours.is_some_and(|ours| ours != report.head).then_some(Freeze::Diverged { at })
+    }
+
+    /// Whether the answer to a probe has less than the peer was known to have when the probe was published.
+    fn peer_lost_part(
+        &self,
+        peer: &EndpointId,
+        status: &Status,
+        report: &Receiving,
+    ) -> Option<(Option<Seq>, Option<Seq>)> {
+        let probes = self.peers.get(peer).map(|entry| &entry.sending.probes)?;
+        let asked = status.answers.and_then(|id| probes.iter().find(|asked| asked.id == id))?;
+        (report.through < asked.received).then_some((asked.received, report.through))
     }
 
     /// Draws the conclusion from the answer to a probe: whatever had been published before it and is not there, is lost.

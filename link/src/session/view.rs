@@ -28,7 +28,7 @@ pub struct PeerView {
     pub presence: Option<Presence>,
 }
 
-/// One stream.
+/// One stream, in the sender's numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamView {
     /// The sender's journal.
@@ -60,12 +60,12 @@ impl Session {
         let incoming = streams.incoming.as_ref().map(|incoming| StreamView {
             incarnation: incoming.incarnation,
             epoch: incoming.epoch,
-            last: incoming.ranges.last().max(incoming.through),
+            last: incoming.ranges_there().last().max(incoming.mark_there(incoming.through)),
             published: None,
-            received: incoming.through,
-            ranges: incoming.ranges.iter().collect(),
-            settled: incoming.settled,
-            forgotten: incoming.forgotten,
+            received: incoming.mark_there(incoming.through),
+            ranges: incoming.ranges_there().iter().collect(),
+            settled: incoming.mark_there(incoming.settled),
+            forgotten: incoming.mark_there(incoming.forgotten),
         });
         Some(PeerView {
             peer: peer.clone(),
@@ -74,7 +74,7 @@ impl Session {
                 entry.receiving.peer_frozen.then(|| said.to_owned())
             }),
             outgoing: StreamView {
-                incarnation: self.identity.incarnation,
+                incarnation: self.own(peer),
                 epoch: self.identity.epoch,
                 last: outgoing.next.previous(),
                 published: entry.sending.published,

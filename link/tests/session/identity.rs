@@ -1,7 +1,8 @@
-//! Who speaks: strangers, old and cloned processes, restored and reinstalled journals. Each story ends with the streams
-//! stopped before anything took effect twice.
+//! Who speaks: strangers, old and cloned processes, restored and reinstalled journals. Whatever was lost, nothing takes effect twice
+//! unseen, nothing that was received is sent away, and the two ends agree again by themselves, unless two copies of a journal run.
 
 use link::session::{Config, Fault, Freeze, Input};
+use messages::Nonce;
 
 use crate::pair::{End, Pair, Side};
 use crate::script::{is_message, seq};
@@ -11,10 +12,12 @@ fn a_stranger_is_not_journaled() {
     let mut pair = Pair::new(&Config::default());
     let mut other = Pair::new(&Config::default());
     other.agent = End::new("intruder", "server", Config::default());
+    other.server = End::new("server", "intruder", Config::default());
     other.connect();
+    other.settle(false);
     other.submit(Side::Agent);
     let before = pair.server.session.state().clone();
-    let frames = std::mem::take(&mut other.queues[Side::Server.inbox()]);
+    let frames = other.archive[Side::Server.inbox()].clone();
     for frame in &frames {
         pair.deliver(Side::Server, frame);
     }
@@ -40,166 +43,325 @@ fn a_peer_that_is_no_longer_known_loses_nothing_until_it_is_known_again() {
     assert_eq!(pair.server.taken.len(), 1);
 }
 
-#[test]
-fn a_new_journal_takes_nothing_that_waited_for_an_older_one() {
+fn frozen(end: &End) -> Option<Freeze> {
+    end.faults
+        .iter()
+        .find_map(|fault| if let Fault::Frozen { freeze, .. } = fault { Some(freeze.clone()) } else { None })
+}
+
+fn superseded(end: &End) -> Option<Freeze> {
+    end.faults
+        .iter()
+        .find_map(|fault| if let Fault::Superseding { behind, .. } = fault { Some(behind.clone()) } else { None })
+}
+
+fn bodies(end: &End) -> Vec<String> {
+    end.taken.iter().map(|(_, body)| String::from_utf8(body.clone()).unwrap()).collect()
+}
+
+fn doubted(end: &End) -> Vec<String> {
+    end.doubted.iter().map(|body| String::from_utf8(body.clone()).unwrap()).collect()
+}
+
+fn pair_with(side: Side, submitted: usize) -> Pair {
     let mut pair = Pair::new(&Config::default());
     pair.connect();
+    pair.settle(false);
+    for _ in 0..submitted {
+        pair.submit(side);
+    }
+    pair.settle(false);
+    pair
+}
+
+/// Row: the peer has more than this journal ever sent.
+#[test]
+fn a_restored_sender_goes_on_under_another_name_and_loses_nothing() {
+    let mut pair = pair_with(Side::Agent, 3);
+    let copy = pair.agent.clone();
+    for _ in 0..4 {
+        pair.submit(Side::Agent);
+    }
+    pair.settle(false);
+    pair.agent.restored(&copy);
+    pair.restart(Side::Agent);
+    pair.settle(false);
+    let reason = superseded(&pair.agent).expect("it was found out");
+    assert_eq!(reason, Freeze::RolledBack { sent: Some(seq(3)), received: Some(seq(7)) });
+    assert_eq!(pair.server.taken.len(), 7, "what only the server knows of still counts");
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    assert_eq!(pair.server.taken.len(), 8, "{}", pair.describe());
+    assert_eq!(pair.agent.resent, 0);
+    assert!(pair.converged());
+}
+
+/// The same, but it writes before it hears of anybody: what it writes is not taken for what the server has in those places.
+#[test]
+fn what_a_restored_sender_writes_before_it_knows_is_not_mistaken() {
+    let mut pair = pair_with(Side::Agent, 3);
+    let copy = pair.agent.clone();
+    for _ in 0..4 {
+        pair.submit(Side::Agent);
+    }
+    pair.settle(false);
+    pair.agent.restored(&copy);
+    pair.forget_process(Side::Agent);
+    pair.agent.mark_bodies("second life");
+    for _ in 0..4 {
+        pair.submit(Side::Agent);
+    }
+    pair.input(Side::Agent, Input::Connected);
+    pair.settle(false);
+    let taken = bodies(&pair.server);
+    assert_eq!(taken.len(), 11, "{}", pair.describe());
+    assert!(taken[7..].iter().all(|body| body.contains("second life")), "{taken:?}");
+    assert!(pair.server.faults.iter().any(|fault| matches!(fault, Fault::PeerSuperseded { .. })));
+}
+
+/// Rows: the peer lost part of its journal; what is settled is gone for good, what is not is sent again.
+#[test]
+fn a_restored_receiver_gets_again_what_is_open_and_never_what_is_settled() {
+    let mut pair = pair_with(Side::Server, 3);
+    let copy = pair.agent.clone();
+    for _ in 0..2 {
+        pair.submit(Side::Server);
+    }
+    pair.settle(false);
+    // Two more reach the agent, which does them and dies before it can say so to the server.
+    for _ in 0..2 {
+        pair.submit(Side::Server);
+    }
+    for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+        pair.deliver(Side::Agent, &frame);
+    }
+    let now = pair.now();
+    while let Some(write) = pair.agent.application(now, true) {
+        pair.commit(Side::Agent, write);
+        if pair.agent.held.len() == 2 {
+            break;
+        }
+    }
+    pair.now += 1_000;
+    pair.input(Side::Agent, Input::TimedOut);
+    for frame in std::mem::take(&mut pair.queues[Side::Server.inbox()]) {
+        pair.deliver(Side::Server, &frame);
+    }
+    pair.agent.restored(&copy);
+    pair.restart(Side::Agent);
+    pair.settle(false);
+    assert!(matches!(superseded(&pair.agent), Some(Freeze::Forgetful { .. })), "{}", pair.describe());
+    assert_eq!(bodies(&pair.agent), ["server-1", "server-2", "server-3", "server-6", "server-7"]);
+    assert_eq!(doubted(&pair.agent), ["server-6", "server-7"], "its lost self may have done them");
+    let hole =
+        |fault: &Fault| matches!(fault, Fault::Truncated { from, over, .. } if (*from, *over) == (seq(4), seq(5)));
+    assert!(pair.agent.faults.iter().any(hole), "{}", pair.describe());
+    pair.submit(Side::Server);
+    pair.settle(false);
+    assert_eq!(doubted(&pair.agent).len(), 2, "what came later is in no doubt");
+    assert_eq!(pair.agent.taken.len(), 6);
+}
+
+/// Work that was open in the copy and is over by now is not work any more.
+#[test]
+fn work_that_was_open_in_the_copy_and_is_settled_since_is_over() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.settle(false);
+    pair.submit(Side::Server);
+    for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+        pair.deliver(Side::Agent, &frame);
+    }
+    let now = pair.now();
+    let write = pair.agent.application(now, true).unwrap();
+    pair.commit(Side::Agent, write);
+    let copy = pair.agent.clone();
+    pair.settle(true);
+    assert_eq!(pair.server.taken.len(), 1);
+    pair.agent.restored(&copy);
+    pair.restart(Side::Agent);
+    assert_eq!(pair.agent.held.len(), 1, "as the copy says");
+    // It hears of that before the application goes on with it.
+    for _ in 0..8 {
+        for side in [Side::Agent, Side::Server] {
+            pair.input(side, Input::TimedOut);
+            for frame in std::mem::take(&mut pair.queues[side.inbox()]) {
+                pair.deliver(side, &frame);
+            }
+        }
+        pair.now += 1_000;
+    }
+    assert!(pair.agent.held.is_empty(), "{}", pair.describe());
+    assert!(pair.agent.session.state().peers[&pair.agent.peer].work.is_empty());
+    pair.settle(true);
+    assert_eq!(pair.server.taken.len(), 1, "it is not answered again");
+}
+
+/// Row: the peer knows nothing of me.
+#[test]
+fn a_reinstalled_agent_gets_what_is_open_marked_and_nothing_that_waited_for_the_old_one() {
+    let mut pair = pair_with(Side::Server, 2);
+    pair.submit(Side::Agent);
     pair.submit(Side::Server);
     let waiting: Vec<_> = pair.queues[Side::Agent.inbox()].iter().filter(|frame| is_message(frame)).cloned().collect();
-    pair.settle(false);
-    assert_eq!(pair.agent.taken.len(), 1);
-    // The agent did it and died before it told the broker; its journal is lost; the broker delivers it again.
+    assert_eq!(waiting.len(), 1);
     pair.agent = End::reinstalled(&pair.agent);
     pair.input(Side::Agent, Input::Connected);
     for frame in &waiting {
         pair.deliver(Side::Agent, frame);
     }
-    pair.settle_some(20);
-    assert!(pair.agent.taken.is_empty(), "it would have taken effect twice");
-    assert!(matches!(frozen(&pair.agent), Some(Freeze::Replaced { .. })), "{}", pair.describe());
-}
-
-#[test]
-fn an_older_process_of_a_journal_learns_that_it_is_old() {
-    let mut pair = Pair::new(&Config::default());
-    pair.connect();
-    pair.settle(false);
-    let mut old = End::cloned(&pair.agent);
-    pair.restart(Side::Agent);
-    pair.settle(false);
-    std::mem::swap(&mut pair.agent, &mut old);
-    pair.input(Side::Agent, Input::Connected);
-    pair.settle_some(20);
-    assert!(matches!(frozen(&pair.agent), Some(Freeze::Superseded { .. })), "{}", pair.describe());
-    assert_eq!(frozen(&pair.server), None, "the newer process is not disturbed");
-}
-
-fn frozen(end: &End) -> Option<Freeze> {
-    end.faults.iter().find_map(|fault| match fault {
-        Fault::Frozen { freeze, .. } => Some(freeze.clone()),
-        Fault::Garbled { .. }
-        | Fault::Stranger { .. }
-        | Fault::OutsideWindow { .. }
-        | Fault::Unreadable { .. }
-        | Fault::Stale { .. } => None,
-    })
-}
-
-#[test]
-fn a_restored_snapshot_is_noticed_before_it_does_harm() {
-    let mut pair = Pair::new(&Config::default());
-    pair.connect();
-    for _ in 0..3 {
-        pair.submit(Side::Agent);
-    }
-    pair.settle(false);
-    let (snapshot, epoch) = (pair.agent.disk.clone(), pair.agent.epoch);
-    pair.restart(Side::Agent);
-    for _ in 0..4 {
-        pair.submit(Side::Agent);
-    }
-    pair.settle(false);
-    pair.agent.disk = snapshot;
-    pair.agent.epoch = epoch;
-    pair.restart(Side::Agent);
-    pair.submit(Side::Agent);
-    pair.settle_some(50);
-    assert!(
-        matches!(frozen(&pair.agent), Some(Freeze::RolledBack { .. } | Freeze::Superseded { .. })),
-        "{}",
-        pair.describe()
-    );
-    assert_eq!(pair.server.taken.len(), 7, "nothing of the second history took effect");
-}
-
-#[test]
-fn a_peer_that_lost_part_of_its_journal_is_noticed() {
-    let mut pair = Pair::new(&Config::default());
-    pair.connect();
-    for _ in 0..3 {
-        pair.submit(Side::Server);
-    }
-    pair.settle(false);
-    let snapshot = pair.agent.disk.clone();
-    for _ in 0..2 {
-        pair.submit(Side::Server);
-    }
-    pair.settle(false);
-    pair.agent.disk = snapshot;
-    pair.restart(Side::Agent);
-    pair.submit(Side::Server);
-    pair.settle_some(50);
-    let lost = Freeze::PeerLostPart { received: Some(seq(5)), found: Some(seq(3)) };
-    assert_eq!(frozen(&pair.server), Some(lost), "{}", pair.describe());
-}
-
-#[test]
-fn a_stream_with_two_histories_is_noticed() {
-    let mut pair = Pair::new(&Config::default());
-    pair.connect();
-    pair.submit(Side::Server);
-    pair.settle(false);
-    let snapshot = pair.server.disk.clone();
-    pair.submit(Side::Server);
-    pair.settle(false);
-    // The server comes back from an old copy, and numbers another message like one that the agent has.
-    pair.server.disk = snapshot;
-    pair.server.restart();
-    pair.submit(Side::Server);
-    pair.connect();
-    pair.settle_some(50);
-    assert_eq!(frozen(&pair.server), Some(Freeze::Diverged { at: seq(2) }), "{}", pair.describe());
-    assert_eq!(pair.agent.taken.len(), 2, "nothing of the second history took effect");
-}
-
-#[test]
-fn a_reinstalled_agent_is_not_taken_for_the_old_one() {
-    let mut pair = Pair::new(&Config::default());
-    pair.connect();
-    pair.submit(Side::Server);
+    assert!(pair.agent.taken.is_empty(), "nobody has said yet what it may be");
     pair.submit(Side::Agent);
     pair.settle(false);
-    let mut fresh = Pair::new(&Config::default());
-    std::mem::swap(&mut pair.agent, &mut fresh.agent);
-    pair.agent = End::reinstalled(&fresh.agent);
-    pair.input(Side::Agent, Input::Connected);
-    // It has nothing to send, so it asks only this once.
-    pair.settle_some(2);
-    assert!(matches!(frozen(&pair.agent), Some(Freeze::Replaced { .. })), "{}", pair.describe());
+    assert_eq!((bodies(&pair.agent), doubted(&pair.agent)), (vec!["server-3".to_owned()], vec!["server-3".to_owned()]));
+    assert_eq!(pair.server.taken.len(), 2, "one of the old journal, one of the new one");
+    assert_eq!((frozen(&pair.server), frozen(&pair.agent)), (None, None));
+    pair.restart(Side::Server);
+    pair.restart(Side::Agent);
+    pair.submit(Side::Server);
     pair.submit(Side::Agent);
-    pair.settle_some(50);
-    assert!(matches!(frozen(&pair.server), Some(Freeze::PeerReplaced { .. })), "{}", pair.describe());
-    assert!(matches!(frozen(&pair.agent), Some(Freeze::Replaced { .. })), "{}", pair.describe());
-    assert_eq!(pair.server.taken.len(), 1);
+    pair.settle(true);
+    assert_eq!((pair.agent.taken.len(), pair.agent.doubted.len()), (2, 1), "{}", pair.describe());
 }
 
 #[test]
-fn two_processes_of_one_journal_are_noticed() {
+fn a_reinstalled_server_is_taken_over_and_what_its_agent_holds_goes_on() {
     let mut pair = Pair::new(&Config::default());
     pair.connect();
     pair.settle(false);
-    let mut clone = End::cloned(&pair.agent);
-    pair.submit(Side::Agent);
-    pair.settle(false);
-    std::mem::swap(&mut pair.agent, &mut clone);
-    pair.input(Side::Agent, Input::Connected);
-    pair.settle_some(50);
+    pair.submit(Side::Server);
+    for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+        pair.deliver(Side::Agent, &frame);
+    }
+    let now = pair.now();
+    let write = pair.agent.application(now, true).unwrap();
+    pair.commit(Side::Agent, write);
+    pair.server = End::reinstalled(&pair.server);
+    pair.submit(Side::Server);
+    pair.input(Side::Server, Input::Connected);
+    pair.settle(true);
+    assert_eq!(pair.server.taken.len(), 2, "the answer to what its lost self had asked, too: {}", pair.describe());
+    assert_eq!(pair.agent.taken.len(), 2);
+    let places: Vec<u64> = pair.agent.taken.iter().map(|(place, _)| place.value()).collect();
+    assert_eq!(places, [1, 1_000_000_000_001], "no place is used twice");
+}
+
+/// Row: a superseding incarnation, many times over, with restarts and both sides.
+#[test]
+fn journals_that_are_restored_again_and_again_never_repeat_and_never_lose() {
+    let mut pair = pair_with(Side::Agent, 1);
+    for round in 0..30 {
+        let side = if round % 3 == 0 { Side::Server } else { Side::Agent };
+        let copy = pair.end(side).clone();
+        for _ in 0..round % 4 {
+            pair.submit(Side::Agent);
+            pair.submit(Side::Server);
+        }
+        pair.settle(round % 2 == 0);
+        let others = pair.end(if side == Side::Server { Side::Agent } else { Side::Server }).taken.len();
+        pair.end(side).restored(&copy);
+        pair.restart(side);
+        if round % 5 == 0 {
+            pair.restart(Side::Server);
+            pair.restart(Side::Agent);
+        }
+        pair.settle(false);
+        let other = pair.end(if side == Side::Server { Side::Agent } else { Side::Server });
+        assert!(other.taken.len() >= others, "round {round}");
+        assert!(other.taken.windows(2).all(|two| two[0].0 < two[1].0), "round {round}");
+        assert_eq!(other.disk.fold(), *other.session.state());
+        pair.submit(side);
+        let before = pair.end(if side == Side::Server { Side::Agent } else { Side::Server }).taken.len();
+        pair.settle(false);
+        let after = pair.end(if side == Side::Server { Side::Agent } else { Side::Server }).taken.len();
+        assert!(after > before, "round {round}: {}", pair.describe());
+    }
+}
+
+/// Row: two nonces alternate.
+#[test]
+fn two_living_copies_of_a_journal_stop_the_streams_until_a_person_decides() {
+    let mut pair = pair_with(Side::Agent, 1);
+    let mut copy = End::cloned(&pair.agent);
+    // Both speak and both hear: whatever reaches one of them is answered by it.
+    for round in 0..40 {
+        std::mem::swap(&mut pair.agent, &mut copy);
+        if round == 0 {
+            pair.input(Side::Agent, Input::Connected);
+            // The first word of the copy is heard, and the question that follows reaches the original.
+            for frame in std::mem::take(&mut pair.queues[Side::Server.inbox()]) {
+                pair.deliver(Side::Server, &frame);
+            }
+            std::mem::swap(&mut pair.agent, &mut copy);
+        }
+        pair.settle_some(1);
+        if frozen(&pair.server).is_some() {
+            break;
+        }
+    }
     assert_eq!(frozen(&pair.server), Some(Freeze::Cloned), "{}", pair.describe());
+    pair.submit(Side::Server);
+    pair.settle_some(5);
+    assert_eq!(pair.agent.taken.len() + copy.taken.len(), 0, "nothing is handed to either");
+    // A person decides that this one is it; the other is switched off.
+    let (now, peer) = (pair.now(), pair.server.peer.clone());
+    let write = pair.server.session.resolve(now, &peer, Nonce::new(4_711)).expect("the streams are stopped");
+    pair.server.faults.clear();
+    pair.agent.faults.clear();
+    pair.commit(Side::Server, write);
+    pair.settle(false);
+    assert_eq!(pair.agent.taken.len(), 1, "{}", pair.describe());
+}
+
+/// A process that the peer has heard is no old copy: if the peer knows more, a second one is running.
+#[test]
+fn a_process_that_was_heard_stops_when_another_one_has_taken_its_place() {
+    let mut pair = pair_with(Side::Agent, 1);
+    let mut paused = pair.agent.clone();
+    pair.restart(Side::Agent);
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    std::mem::swap(&mut pair.agent, &mut paused);
+    pair.input(Side::Agent, Input::Connected);
+    pair.settle_some(5);
+    assert!(frozen(&pair.agent).is_some(), "{}", pair.describe());
+    assert_eq!(superseded(&pair.agent), None);
+    assert_eq!(frozen(&pair.server), None, "the newer process is not disturbed");
+    assert_eq!(pair.server.taken.len(), 2);
+}
+
+/// What an old journal said long ago and the broker kept is not taken for a new journal.
+#[test]
+fn words_of_a_journal_that_is_gone_do_not_bring_it_back() {
+    let mut pair = pair_with(Side::Agent, 2);
+    let old = pair.archive[Side::Server.inbox()].clone();
+    pair.agent = End::reinstalled(&pair.agent);
+    pair.input(Side::Agent, Input::Connected);
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let before = pair.server.session.state().clone();
+    for frame in &old {
+        pair.deliver(Side::Server, frame);
+    }
+    assert_eq!(pair.server.session.state(), &before);
+    // Nor to a server that never knew it.
+    pair.server = End::reinstalled(&pair.server);
+    pair.input(Side::Server, Input::Connected);
+    for frame in &old {
+        pair.deliver(Side::Server, frame);
+    }
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    assert_eq!(frozen(&pair.server), None, "{}", pair.describe());
 }
 
 /// A frozen peer answers, but takes nothing: what it misses must not be sent to it in a circle.
 #[test]
 fn a_peer_that_answers_but_takes_nothing_is_sent_the_same_ever_more_seldom() {
-    let mut pair = Pair::new(&Config::default());
-    pair.connect();
+    let mut pair = pair_with(Side::Server, 1);
+    pair.agent.freeze();
     pair.submit(Side::Server);
-    pair.settle(false);
-    pair.server = End::cloned(&pair.server);
-    pair.submit(Side::Server);
-    pair.input(Side::Server, Input::Connected);
-    pair.settle_some(2);
-    assert!(matches!(pair.agent.faults.as_slice(), [Fault::Frozen { .. }]), "{}", pair.describe());
     pair.settle_some(120);
     assert!((1..=10).contains(&pair.server.resent), "resent {} times", pair.server.resent);
-    assert!(pair.agent.statuses.len() < 40, "{} statuses", pair.agent.statuses.len());
+    assert!(pair.agent.statuses.len() < 60, "{} statuses", pair.agent.statuses.len());
 }

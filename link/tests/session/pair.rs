@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use journal::{Change, Direction, Key, MessageTable, Meta, Row, State, WriteAhead};
 use link::session::{
     Applied, Config, DeliveryTag, Disposition, Effects, Fault, Identity, Input, Load, Millis, Now, Outbound, Published,
-    Session, Transaction,
+    Rewound, Session, Transaction,
 };
 use messages::{EndpointId, Epoch, Frame, Incarnation, Kind, Message, MessageId, Nonce, Seq, decode};
 
@@ -81,6 +81,7 @@ impl Disk {
 }
 
 /// One end.
+#[derive(Clone)]
 pub(crate) struct End {
     pub(crate) id: EndpointId,
     pub(crate) peer: EndpointId,
@@ -92,6 +93,8 @@ pub(crate) struct End {
     nonces: u64,
     /// What the application took, in order: the effects of the world outside.
     pub(crate) taken: Vec<(Seq, Vec<u8>)>,
+    /// What of that was handed over as perhaps done before.
+    pub(crate) doubted: Vec<Vec<u8>>,
     /// Held messages not yet answered.
     pub(crate) held: VecDeque<Seq>,
     pub(crate) resent: u64,
@@ -100,6 +103,7 @@ pub(crate) struct End {
     /// Deliveries that went to the dead-letter queue.
     pub(crate) discarded: usize,
     submitted: u64,
+    mark: String,
 }
 
 impl End {
@@ -122,12 +126,14 @@ impl End {
             incarnation,
             nonces,
             taken: Vec::new(),
+            doubted: Vec::new(),
             held: VecDeque::new(),
             resent: 0,
             statuses: Vec::new(),
             faults: Vec::new(),
             discarded: 0,
             submitted: 0,
+            mark: String::new(),
         }
     }
 
@@ -141,9 +147,15 @@ impl End {
         let state = self.disk.fold();
         let streams = state.peers.get(&self.peer).cloned().unwrap_or_default();
         // The application too knows only what it had recorded with its transactions.
-        self.held = streams.work.iter().filter(|(_, work)| work.answered.is_none()).map(|(seq, _)| *seq).collect();
+        self.remember_work();
         let applied = Seq::count(streams.incoming.and_then(|incoming| incoming.applied));
         self.taken.retain(|(seq, _)| seq.value() <= applied);
+    }
+
+    /// What is held is what the journal says.
+    fn remember_work(&mut self) {
+        let streams = self.disk.fold().peers.get(&self.peer).cloned().unwrap_or_default();
+        self.held = streams.work.iter().filter(|(_, work)| work.answered.is_none()).map(|(seq, _)| *seq).collect();
     }
 
     pub(crate) fn outbound(&mut self, answers: Option<Seq>) -> Outbound {
@@ -152,7 +164,7 @@ impl End {
             to: self.peer.clone(),
             id: MessageId::from_u128(u128::from(self.submitted)),
             kind: Kind::Unknown(9),
-            body: format!("{}-{}", self.id, self.submitted).into_bytes(),
+            body: format!("{}-{}{}", self.id, self.submitted, self.mark).into_bytes(),
             cause: None,
             answers,
         }
@@ -167,6 +179,9 @@ impl End {
             let apply = vec![Applied { peer, seq, disposition }];
             let write = self.session.transact(now, Transaction { apply, ..Transaction::default() }).unwrap();
             self.taken.push((seq, message.body().to_vec()));
+            if Some(seq) <= self.session.state().peers[&self.peer].incoming.as_ref().unwrap().doubtful {
+                self.doubted.push(message.body().to_vec());
+            }
             if hold {
                 self.held.push_back(seq);
             }
@@ -306,6 +321,9 @@ impl Pair {
             self.archive[side.outbox()].push(publish.frame.clone());
             self.queues[side.outbox()].push_back(publish.frame);
         }
+        if effects.rewound.contains(&Rewound::Own(self.end(side).peer.clone())) {
+            self.end(side).remember_work();
+        }
         self.end(side).faults.extend(effects.faults);
         self.end(side).discarded += effects.discard.len();
         self.loads[side.outbox()].extend(effects.load);
@@ -428,6 +446,38 @@ impl End {
         new.epoch = Epoch::new(0);
         new.restart();
         new
+    }
+
+    /// What is submitted from now on can be told from what an earlier life submitted.
+    pub(crate) fn mark_bodies(&mut self, mark: &str) {
+        self.mark = mark.to_owned();
+    }
+
+    /// Stops the streams, by the news that a later opening of the same journal was heard.
+    pub(crate) fn freeze(&mut self) {
+        let identity = self.session.identity().clone();
+        let mut header =
+            messages::Header::new(self.peer.clone(), self.id.clone(), identity.incarnation, identity.epoch);
+        let incoming = self.session.state().peers[&self.peer].incoming.clone().unwrap();
+        header.incarnation = incoming.incarnation;
+        let header = header
+            .numbered(incoming.through.unwrap().next(), messages::ChainHash::from_bytes([1; 32]))
+            .carrying(MessageId::from_u128(0), Kind::Unknown(1), None, b"x");
+        let message = Message::new(header, b"x").unwrap();
+        let envelope = Box::new(messages::Envelope::Message(message));
+        let tag = DeliveryTag { connection: 9, tag: 9 };
+        let now = Now { at: Millis(0), wall_ms: 0 };
+        let (changes, effects) = self.session.handle(now, Input::Delivered(tag, envelope)).committed_elsewhere();
+        self.disk.write(&changes);
+        assert!(matches!(effects.faults.as_slice(), [Fault::Frozen { .. }]), "{:?}", effects.faults);
+    }
+
+    /// The machine is put back to an earlier copy of its disk.
+    pub(crate) fn restored(&mut self, copy: &Self) {
+        self.disk = copy.disk.clone();
+        self.epoch = copy.epoch;
+        self.taken.clone_from(&copy.taken);
+        self.nonces += 100_000;
     }
 
     /// The process starts again with a configuration that does not name the peer.
