@@ -112,6 +112,8 @@ impl World {
         world.deliver(1, hello().bytes()).await;
         assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == Published::Status));
         assert!(matches!(world.command().await, WireCommand::Acknowledge(tags) if tags[0].tag == 1));
+        // Word that the server's stream is taken from now on.
+        assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == Published::Status));
         world
     }
 
