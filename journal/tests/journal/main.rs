@@ -11,4 +11,5 @@ mod history;
 mod inspect;
 mod opening;
 mod reading;
+mod sled_store;
 mod store_model;
