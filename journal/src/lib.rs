@@ -18,6 +18,7 @@
 //! ```
 
 mod commit;
+mod engine;
 mod high_water;
 pub mod inspect;
 #[allow(clippy::module_inception)]
@@ -36,6 +37,7 @@ mod write_ahead;
 mod writer;
 
 pub use commit::{Commit, CommitError};
+pub use engine::{Engine, EngineNameError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
 pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};

@@ -35,6 +35,7 @@ fn outcome(dir: &Path, seed: u64, steps: u64) -> String {
                 OpenError::Io { .. }
                 | OpenError::Owner { .. }
                 | OpenError::Locked { .. }
+                | OpenError::Engine { .. }
                 | OpenError::Endpoint { .. } => {
                     format!("wrong: {error:?}")
                 }
