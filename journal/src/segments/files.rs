@@ -18,6 +18,8 @@ const DIGITS: usize = 12;
 pub(super) const LOCK_FILE: &str = "segments.lock";
 /// Bytes that looking for a frame behind damage reads at once.
 const SEARCH_BYTES: usize = 64 * 1024;
+/// How often a folder is listed again because compaction removed a segment meanwhile.
+const LISTINGS: u32 = 100;
 
 pub(super) fn segment_name(number: u32) -> String {
     format!("{number:0DIGITS$}{EXTENSION}")
@@ -46,6 +48,16 @@ pub(super) type Listing = BTreeMap<u32, u64>;
 
 /// Lists the segments of a folder. What else lies there is left alone.
 pub(super) fn list(dir: &Path) -> Result<Listing, StoreError> {
+    for _ in 0..LISTINGS {
+        if let Some(found) = list_once(dir)? {
+            return Ok(found);
+        }
+    }
+    Err(io("listing the segments")(std::io::Error::other("they are replaced faster than they can be listed")))
+}
+
+/// Nothing when a segment was removed between its name and its length: the rest of the list is as old.
+fn list_once(dir: &Path) -> Result<Option<Listing>, StoreError> {
     let mut found = Listing::new();
     for entry in fs::read_dir(dir).map_err(io("listing the segments"))? {
         let entry = entry.map_err(io("listing the segments"))?;
@@ -58,12 +70,11 @@ pub(super) fn list(dir: &Path) -> Result<Listing, StoreError> {
         };
         match entry.metadata() {
             Ok(meta) => found.insert(number, meta.len()),
-            // Compaction removes segments while others look.
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io("looking at a segment")(error)),
         };
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Whether the folder holds, or was about to hold, a store of segments.

@@ -195,8 +195,15 @@ pub(super) struct Record<'a> {
     pub(super) value: Option<&'a [u8]>,
 }
 
-/// The record at the beginning of these bytes, and its length. Nothing when they hold none that is whole.
-pub(super) fn read_record(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, usize)> {
+impl Record<'_> {
+    /// Bytes that it takes in its payload.
+    pub(super) fn bytes(&self) -> usize {
+        RECORD_HEADER + self.key.len() + self.value.map_or(0, <[u8]>::len)
+    }
+}
+
+/// The record at the beginning of these bytes. Nothing when they hold none that is whole.
+pub(super) fn read_record(bytes: &[u8]) -> Option<Record<'_>> {
     let head = bytes.get(..RECORD_HEADER)?;
     let key_bytes = usize::from(u16::from_le_bytes([head[0], head[1]]));
     if key_bytes > KEY_BYTES_MAX {
@@ -205,10 +212,10 @@ pub(super) fn read_record(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, usize)>
     let value_start = RECORD_HEADER + key_bytes;
     let key = bytes.get(RECORD_HEADER..value_start)?;
     match number(head, 2) {
-        DELETED => Some((key, None, value_start)),
+        DELETED => Some(Record { at: 0, key, value: None }),
         length => {
             let end = value_start.checked_add(usize::try_from(length).ok()?)?;
-            Some((key, Some(bytes.get(value_start..end)?), end))
+            Some(Record { at: 0, key, value: Some(bytes.get(value_start..end)?) })
         }
     }
 }
@@ -233,9 +240,9 @@ impl<'a> Iterator for Records<'a> {
         let rest = self.payload.get(self.at..).filter(|rest| !rest.is_empty())?;
         let at = self.at;
         match read_record(rest) {
-            Some((key, value, length)) => {
-                self.at += length;
-                Some(Ok(Record { at, key, value }))
+            Some(record) => {
+                self.at += record.bytes();
+                Some(Ok(Record { at, ..record }))
             }
             None => {
                 self.at = self.payload.len();

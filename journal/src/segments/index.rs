@@ -260,9 +260,10 @@ fn read_some(
 /// The value of a record, if it is the one that the index means. The rows above have checksums; this only makes sure that the
 /// right bytes are looked at.
 fn checked<'a>(bytes: &'a [u8], key: &[u8], place: Place) -> Result<&'a [u8], StoreError> {
-    match read_record(bytes) {
-        Some((found, Some(value), length)) if found == key && length == bytes.len() => Ok(value),
-        Some(_) | None => {
+    let record = read_record(bytes).filter(|record| record.key == key && record.bytes() == bytes.len());
+    match record.and_then(|record| record.value) {
+        Some(value) => Ok(value),
+        None => {
             let what = "the record there is not the one that was written";
             Err(damaged("reading", &segment_name(place.segment), u64::from(place.offset), what))
         }

@@ -150,6 +150,8 @@ impl Log {
         let number = self.active.checked_add(1).ok_or_else(exhausted)?;
         let file = Arc::new(create(&self.dir, number)?);
         self.finish_segment(&file, SegmentHeader { number, floor: self.floor })?;
+        // A seal that came to the disk before what it seals would make a damaged segment of one that a crash cut off.
+        self.sync()?;
         let at = self.write(Kind::Seal, &mut empty_frame())?;
         self.end = at + FRAME_HEADER;
         self.reach(Point::SealWritten);

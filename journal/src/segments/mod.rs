@@ -6,7 +6,7 @@
 //! written over. A write or sync that failed ends the store: it is never tried again.
 //!
 //! **Segments.** A full segment is followed by the next in this order: the new file with its header is synced, then its name,
-//! then the old one gets its seal, then that is synced. Only then is the new one written. So a sealed segment promises the next
+//! then the old one, then that gets its seal, then the seal is synced. Only then is the new one written. So a sealed segment promises the next
 //! one, and one without a seal that is not the last has lost its end.
 //!
 //! **A torn tail and damage.** Each frame says up to where its segment was on stable storage when it was written. Bytes that

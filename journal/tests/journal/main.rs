@@ -11,5 +11,6 @@ mod history;
 mod inspect;
 mod opening;
 mod reading;
+mod segments;
 mod sled_store;
 mod store_model;
