@@ -1,6 +1,5 @@
 //! An open journal: committing to it and reading from it.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -12,7 +11,7 @@ use crate::commit::{Commit, pair};
 use crate::engine::Engine;
 use crate::high_water::HighWater;
 use crate::key::{Direction, Key, MessageTable, Table};
-use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
+use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
 use crate::segments::SegmentStore;
 use crate::sled_store::SledStore;
@@ -53,7 +52,7 @@ struct Open {
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     /// Held for as long as the journal is open.
-    _lock: Option<File>,
+    _lock: Option<HeldLock>,
 }
 
 impl Drop for Open {
@@ -126,7 +125,7 @@ impl Journal {
         mut state: State,
         opening: &Opening,
         dir: &Path,
-        lock: Option<File>,
+        lock: Option<HeldLock>,
     ) -> Result<(Self, State), OpenError> {
         let meta = match &state.meta {
             Some(meta) if meta.endpoint != opening.endpoint => {
