@@ -1,6 +1,5 @@
 //! An open journal: committing to it and reading from it.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -9,10 +8,12 @@ use std::thread::JoinHandle;
 use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
+use crate::engine::Engine;
 use crate::high_water::HighWater;
 use crate::key::{Direction, Key, MessageTable, Table};
-use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
+use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
+use crate::segments::SegmentStore;
 use crate::sled_store::SledStore;
 use crate::state::State;
 use crate::store::{Store, StoreError};
@@ -51,7 +52,7 @@ struct Open {
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     /// Held for as long as the journal is open.
-    _lock: Option<File>,
+    _lock: Option<HeldLock>,
 }
 
 impl Drop for Open {
@@ -66,18 +67,41 @@ impl Drop for Open {
 }
 
 impl Journal {
-    /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it.
+    /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it. The
+    /// engine is the one that the journal has, the default for a new one.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was committed then.
     pub fn open(dir: &Path, opening: &Opening) -> Result<(Self, State), OpenError> {
+        Self::open_with(dir, opening, None)
+    }
+
+    /// As [`Self::open`], and a new journal gets that engine.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::Engine`] when the journal is there already and has another engine.
+    pub fn open_as(dir: &Path, opening: &Opening, engine: Engine) -> Result<(Self, State), OpenError> {
+        Self::open_with(dir, opening, Some(engine))
+    }
+
+    fn open_with(dir: &Path, opening: &Opening, wanted: Option<Engine>) -> Result<(Self, State), OpenError> {
         let lock = claim(dir)?;
-        let store = SledStore::open(&dir.join(STORE_DIR))
+        let path = dir.join(STORE_DIR);
+        let found = Engine::of(&path).map_err(|source| OpenError::Io {
+            path: path.clone(),
+            operation: "looking for its engine",
+            source,
+        })?;
+        if let (Some(found), Some(wanted)) = (found, wanted)
+            && found != wanted
+        {
+            return Err(OpenError::Engine { path: dir.to_owned(), wanted, found });
+        }
+        let store = open_store(&path, found.or(wanted).unwrap_or_default())
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
         // The name of the store's directory, too, before anything in it is called durable.
         sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
-        let (store, state): (Arc<dyn Store>, State) = (Arc::new(store), State::default());
-        let state = replay(store.as_ref(), state, dir)?;
+        let state = replay(store.as_ref(), State::default(), dir)?;
         let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
         let shortfalls = mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default();
         if !shortfalls.is_empty() {
@@ -101,7 +125,7 @@ impl Journal {
         mut state: State,
         opening: &Opening,
         dir: &Path,
-        lock: Option<File>,
+        lock: Option<HeldLock>,
     ) -> Result<(Self, State), OpenError> {
         let meta = match &state.meta {
             Some(meta) if meta.endpoint != opening.endpoint => {
@@ -247,6 +271,13 @@ impl Journal {
     pub fn store(&self) -> &dyn Store {
         self.0.store.as_ref()
     }
+}
+
+fn open_store(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match engine {
+        Engine::Sled => Arc::new(SledStore::open(path)?),
+        Engine::Segments => Arc::new(SegmentStore::open(path)?),
+    })
 }
 
 /// A change that sets a row of the application.

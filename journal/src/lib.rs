@@ -18,6 +18,7 @@
 //! ```
 
 mod commit;
+mod engine;
 mod high_water;
 mod incoming;
 pub mod inspect;
@@ -27,6 +28,7 @@ mod key;
 mod memory_store;
 mod opening;
 mod row;
+pub mod segments;
 mod sled_store;
 mod state;
 mod store;
@@ -36,6 +38,7 @@ mod write_ahead;
 mod writer;
 
 pub use commit::{Commit, CommitError};
+pub use engine::{Engine, EngineNameError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
 pub use incoming::{Incoming, Part, Place, Void};
 pub use journal::{Journal, ReadError, put_app};
@@ -43,6 +46,7 @@ pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
 pub use opening::{OpenError, Opening, is_running};
 pub use row::{HeaderRow, Meta, Outgoing, Row, RowError, Work};
+pub use segments::{SegmentReader, SegmentStore};
 pub use sled_store::SledStore;
 pub use state::{IllegalChange, Link, PeerState, State};
 pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use journal::{Journal, OpenError, WriteAhead, verify};
+use journal::{Engine, Journal, OpenError, WriteAhead, verify};
 
 use crate::child::start;
 use crate::history::{History, Random, opening, rows_of};
@@ -35,6 +35,7 @@ fn outcome(dir: &Path, seed: u64, steps: u64) -> String {
                 OpenError::Io { .. }
                 | OpenError::Owner { .. }
                 | OpenError::Locked { .. }
+                | OpenError::Engine { .. }
                 | OpenError::Endpoint { .. } => {
                     format!("wrong: {error:?}")
                 }
@@ -83,9 +84,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 /// Damages one file. Says how; nothing when that changed no byte.
 fn damage(store: &Path, random: &mut Random) -> Option<String> {
     let files = files(store);
-    // Every second time the data file, where nearly everything is.
+    // Every second time the largest file, where nearly everything is.
     let chosen = match random.below(2) {
-        0 => store.join("db"),
+        0 => files.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap().clone(),
         _ => files[usize::try_from(random.below(files.len() as u64)).unwrap()].clone(),
     };
     let good = fs::read(&chosen).unwrap();
@@ -126,10 +127,10 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub(crate) fn trials(seed: u64) {
+pub(crate) fn trials(seed: u64, engine: Engine) {
     let good = tempfile::tempdir().unwrap();
     let mut history = History::new(seed);
-    let (journal, _) = Journal::open(good.path(), &opening()).unwrap();
+    let (journal, _) = Journal::open_as(good.path(), &opening(), engine).unwrap();
     for _ in 0..STEPS {
         journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
     }
@@ -166,7 +167,7 @@ pub(crate) fn trials(seed: u64) {
         *tally.entry(format!("{} -> {short}", how.split(" at ").next().unwrap_or_default())).or_default() += 1;
     }
     for (what, count) in &tally {
-        println!("{count:>4}  {what}");
+        println!("{engine}: {count:>4}  {what}");
     }
     assert!(failures.is_empty(), "{failures:#?}");
 }

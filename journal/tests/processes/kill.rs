@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use journal::{Journal, Key, State, WriteAhead, verify};
+use journal::{Engine, Journal, Key, State, WriteAhead, verify};
 
 use crate::child::start;
 use crate::history::{COUNT, History, Random, Rows, opening, rows_of};
@@ -31,8 +31,10 @@ pub(crate) fn commit_until_killed(dir: &Path, seed: u64) -> ExitCode {
     }
 }
 
-pub(crate) fn trials(seed: u64) {
+pub(crate) fn trials(seed: u64, engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
+    // The children go on with the engine that they find.
+    drop(Journal::open_as(dir.path(), &opening(), engine).unwrap());
     let mut random = Random(seed);
     let mut known = History::new(seed);
     let mut epoch = 0;
@@ -71,7 +73,7 @@ pub(crate) fn trials(seed: u64) {
         epoch = meta.epoch.value();
         journal.commit(WriteAhead::new(known.step(), ())).wait().unwrap();
     }
-    println!("{ROUNDS} kills, {} steps, {unacknowledged} more than were acknowledged", known.steps);
+    println!("{engine}: {ROUNDS} kills, {} steps, {unacknowledged} more than were acknowledged", known.steps);
 }
 
 fn check_state(state: &State, known: &History) {

@@ -13,10 +13,14 @@ mod power;
 
 use std::process::ExitCode;
 
+use journal::Engine;
 use libtest_mimic::{Arguments, Trial};
 
 /// Replays a run: the seed that it printed.
 const SEED_VARIABLE: &str = "JOURNAL_TEST_SEED";
+
+/// A test: its seed, and the engine that it is about.
+type Run = fn(u64, Engine);
 
 /// The seed of this run: given, or fresh.
 fn seed() -> u64 {
@@ -37,19 +41,19 @@ fn main() -> ExitCode {
     }
     let seed = seed();
     println!("seed {seed}; the same again: {SEED_VARIABLE}={seed} cargo test -p journal --test processes");
-    let trials = vec![
-        Trial::test("whatever_was_acknowledged_survives_kill_9", move || {
-            kill::trials(seed);
-            Ok(())
-        }),
-        Trial::test("damaged_files_give_an_error_or_the_whole_journal_and_never_wrong_data", move || {
-            damage::trials(seed);
-            Ok(())
-        }),
-        Trial::test("a_commit_cut_off_by_a_loss_of_power_is_there_whole_or_not_at_all", move || {
-            power::trials(seed);
-            Ok(())
-        }),
+    let tests: [(&str, Run); 3] = [
+        ("whatever_was_acknowledged_survives_kill_9", kill::trials),
+        ("damaged_files_give_an_error_or_the_whole_journal_and_never_wrong_data", damage::trials),
+        ("a_commit_cut_off_by_a_loss_of_power_is_there_whole_or_not_at_all", power::trials),
     ];
+    let on = |engine: Engine| {
+        tests.map(|(name, run)| {
+            Trial::test(format!("{engine}::{name}"), move || {
+                run(seed, engine);
+                Ok(())
+            })
+        })
+    };
+    let trials = Engine::ALL.into_iter().flat_map(on).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
