@@ -101,9 +101,10 @@ pub async fn run(
         shim: config.shim,
         boot,
         ship: ship.clone(),
+        journal: service.journal.clone(),
         slots: config.slots,
     });
-    let resumed = worker.resume(&service.journal)?;
+    let resumed = worker.reconsider().await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(ship.run(service.endpoint.clone(), config.name));
     tasks.spawn(worker.work(resumed));

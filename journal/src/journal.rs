@@ -240,6 +240,25 @@ impl Journal {
         value.map(|value| Row::decode(&key, &value).map_err(ReadError::from)).transpose()
     }
 
+    /// What the stream received from a peer amounts to; nothing if none was.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn incoming(&self, peer: &EndpointId) -> Result<Option<crate::Incoming>, ReadError> {
+        match self.row(&Key::Stream(Direction::In, peer.clone()))? {
+            Some(Row::Incoming(_, row)) => Ok(Some(row)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Whether a message from a peer was applied and its outcome is still open.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn is_open(&self, peer: &EndpointId, seq: Seq) -> Result<bool, ReadError> {
+        Ok(self.row(&Key::Message(MessageTable::Work, peer.clone(), seq))?.is_some())
+    }
+
     /// The application's rows whose names begin with the prefix, in order.
     ///
     /// # Errors
