@@ -13,6 +13,7 @@ use crate::high_water::HighWater;
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
+use crate::seam::{BeforeMark, Seams};
 use crate::sled_store::SledStore;
 use crate::state::State;
 use crate::store::{Store, StoreError};
@@ -71,19 +72,28 @@ impl Journal {
     /// # Errors
     /// [`OpenError`]; nothing was committed then.
     pub fn open(dir: &Path, opening: &Opening) -> Result<(Self, State), OpenError> {
+        Self::open_through(dir, opening, Seams::default())
+    }
+
+    /// As [`Self::open`], with something between the journal and its disk: for tests that make the disk fail.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was committed then.
+    #[doc(hidden)]
+    pub fn open_through(dir: &Path, opening: &Opening, seams: Seams) -> Result<(Self, State), OpenError> {
         let lock = claim(dir)?;
         let store = SledStore::open(&dir.join(STORE_DIR))
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
         // The name of the store's directory, too, before anything in it is called durable.
         sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
-        let (store, state): (Arc<dyn Store>, State) = (Arc::new(store), State::default());
-        let state = replay(store.as_ref(), state, dir)?;
+        let store = (seams.store)(Arc::new(store));
+        let state = replay(store.as_ref(), State::default(), dir)?;
         let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
         let shortfalls = mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default();
         if !shortfalls.is_empty() {
             return Err(OpenError::Shorter { path: dir.to_owned(), shortfalls });
         }
-        Self::start(store, state, opening, dir, Some(lock))
+        Self::start(store, state, opening, dir, Some((lock, seams.mark)))
     }
 
     /// Opens a journal over a store of the caller's: for simulation and tests. There is no high-water file then.
@@ -101,7 +111,7 @@ impl Journal {
         mut state: State,
         opening: &Opening,
         dir: &Path,
-        lock: Option<File>,
+        held: Option<(File, Arc<BeforeMark>)>,
     ) -> Result<(Self, State), OpenError> {
         let meta = match &state.meta {
             Some(meta) if meta.endpoint != opening.endpoint => {
@@ -127,8 +137,10 @@ impl Journal {
         state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
 
         let (jobs, queue) = mpsc::sync_channel(QUEUE_MAX);
+        let (lock, before_mark) = held.unzip();
         let mark_dir = lock.is_some().then(|| dir.to_owned());
-        let writer = Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, unmarked: 1 };
+        let before_mark = before_mark.unwrap_or(Seams::default().mark);
+        let writer = Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, before_mark, unmarked: 1 };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue)).map_err(
             |source| OpenError::Io { path: dir.to_owned(), operation: "starting the writer thread", source },
         )?;

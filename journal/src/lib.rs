@@ -26,6 +26,7 @@ mod key;
 mod memory_store;
 mod opening;
 mod row;
+mod seam;
 mod sled_store;
 mod state;
 mod store;
@@ -41,6 +42,8 @@ pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
 pub use opening::{OpenError, Opening, is_running};
 pub use row::{HeaderRow, Incoming, Meta, Outgoing, Row, RowError, Work};
+#[doc(hidden)]
+pub use seam::{BeforeMark, MarkStep, Seams, WrapStore};
 pub use sled_store::SledStore;
 pub use state::{IllegalChange, Link, PeerState, State};
 pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::commit::CommitError;
 use crate::high_water::HighWater;
 use crate::row::Row;
+use crate::seam::BeforeMark;
 use crate::state::State;
 use crate::store::{Batch, Store, StoreError};
 use crate::write_ahead::Change;
@@ -38,6 +39,8 @@ pub(crate) struct Writer {
     pub(crate) state: State,
     /// Where the high-water file is; nothing for a store in memory.
     pub(crate) mark_dir: Option<PathBuf>,
+    /// Asked before each step of writing it.
+    pub(crate) before_mark: Arc<BeforeMark>,
     /// Syncs since the mark was written.
     pub(crate) unmarked: u64,
 }
@@ -158,7 +161,7 @@ impl Writer {
     fn mark(&mut self) {
         let (Some(dir), true) = (&self.mark_dir, self.unmarked > 0) else { return };
         let Some(mark) = HighWater::of(&self.state) else { return };
-        match mark.write(dir) {
+        match mark.write_in_steps(dir, self.before_mark.as_ref()) {
             Ok(()) => self.unmarked = 0,
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "The high-water file could not be written; tried again later.")
