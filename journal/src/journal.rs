@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
-use crate::high_water::HighWater;
+use crate::high_water::{HighWater, Shortfall};
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
@@ -17,6 +17,7 @@ use crate::seam::{BeforeMark, Seams};
 use crate::sled_store::SledStore;
 use crate::state::State;
 use crate::store::{Store, StoreError};
+use crate::tail_mark::TailMark;
 use crate::write_ahead::{Change, WriteAhead};
 use crate::writer::{Job, QUEUE_MAX, Writer};
 
@@ -55,6 +56,13 @@ struct Open {
     _lock: Option<File>,
 }
 
+/// What a journal in a directory holds there besides its store.
+struct Held {
+    lock: File,
+    before_mark: Arc<BeforeMark>,
+    tail: Option<TailMark>,
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         drop(self.jobs.take());
@@ -84,16 +92,26 @@ impl Journal {
         let lock = claim(dir)?;
         let store = SledStore::open(&dir.join(STORE_DIR))
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
-        // The name of the store's directory, too, before anything in it is called durable.
+        let untrusted = |source| OpenError::HighWater { path: dir.to_owned(), source };
+        let batches = TailMark::read(dir).map_err(untrusted)?;
+        let tail = TailMark::open(dir).inspect_err(|error| {
+            tracing::warn!(dir = %dir.display(), %error, "The tail mark cannot be opened; it is left as it is.");
+        });
+        // The names of the store's directory and of the mark, too, before anything is called durable.
         sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
         let store = (seams.store)(Arc::new(store));
         let state = replay(store.as_ref(), State::default(), dir)?;
-        let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
-        let shortfalls = mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default();
+        let shortfalls = match HighWater::read(dir).map_err(untrusted)? {
+            Some(mark) => HighWater { batches: mark.batches.max(batches), ..mark }.shortfalls(&state),
+            None if state.totals.batches < batches => {
+                vec![Shortfall::Batches { marked: batches, found: state.totals.batches }]
+            }
+            None => Vec::new(),
+        };
         if !shortfalls.is_empty() {
             return Err(OpenError::Shorter { path: dir.to_owned(), shortfalls });
         }
-        Self::start(store, state, opening, dir, Some((lock, seams.mark)))
+        Self::start(store, state, opening, dir, Some(Held { lock, before_mark: seams.mark, tail: tail.ok() }))
     }
 
     /// Opens a journal over a store of the caller's: for simulation and tests. There is no high-water file then.
@@ -111,7 +129,7 @@ impl Journal {
         mut state: State,
         opening: &Opening,
         dir: &Path,
-        held: Option<(File, Arc<BeforeMark>)>,
+        held: Option<Held>,
     ) -> Result<(Self, State), OpenError> {
         let meta = match &state.meta {
             Some(meta) if meta.endpoint != opening.endpoint => {
@@ -137,10 +155,14 @@ impl Journal {
         state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
 
         let (jobs, queue) = mpsc::sync_channel(QUEUE_MAX);
-        let (lock, before_mark) = held.unzip();
-        let mark_dir = lock.is_some().then(|| dir.to_owned());
-        let before_mark = before_mark.unwrap_or(Seams::default().mark);
-        let writer = Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, before_mark, unmarked: 1 };
+        let mark_dir = held.is_some().then(|| dir.to_owned());
+        let (lock, before_mark, tail) = match held {
+            Some(Held { lock, before_mark, tail }) => (Some(lock), before_mark, tail),
+            None => (None, Seams::default().mark, None),
+        };
+        let mut writer =
+            Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, before_mark, tail, unmarked: 1 };
+        writer.mark_tail();
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue)).map_err(
             |source| OpenError::Io { path: dir.to_owned(), operation: "starting the writer thread", source },
         )?;

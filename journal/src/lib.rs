@@ -30,6 +30,7 @@ mod seam;
 mod sled_store;
 mod state;
 mod store;
+mod tail_mark;
 mod totals;
 mod verify;
 mod write_ahead;

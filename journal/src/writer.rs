@@ -13,6 +13,7 @@ use crate::row::Row;
 use crate::seam::BeforeMark;
 use crate::state::State;
 use crate::store::{Batch, Store, StoreError};
+use crate::tail_mark::TailMark;
 use crate::write_ahead::Change;
 
 /// Commits that wait for the writer at most; the next one blocks its caller. The driver keeps far fewer in flight.
@@ -41,6 +42,8 @@ pub(crate) struct Writer {
     pub(crate) mark_dir: Option<PathBuf>,
     /// Asked before each step of writing it.
     pub(crate) before_mark: Arc<BeforeMark>,
+    /// Written after each sync; nothing where the high-water file is not, and once it could not be written.
+    pub(crate) tail: Option<TailMark>,
     /// Syncs since the mark was written.
     pub(crate) unmarked: u64,
 }
@@ -153,7 +156,20 @@ impl Writer {
             self.store.sync()
         }));
         let gave_up = "the engine panicked".to_owned();
-        written.unwrap_or(Err(StoreError::Damaged { operation: "writing", detail: gave_up }))
+        written.unwrap_or(Err(StoreError::Damaged { operation: "writing", detail: gave_up }))?;
+        self.mark_tail();
+        Ok(())
+    }
+
+    /// Notes how many batches are on stable storage. Only after a sync.
+    pub(crate) fn mark_tail(&mut self) {
+        if let Some(tail) = &self.tail
+            && let Err(error) = tail.write(self.state.totals.batches)
+        {
+            // An older mark claims less than it could, and nothing that is not so.
+            tracing::warn!(%error, "The tail mark could not be written; it stays as it is until the next opening.");
+            self.tail = None;
+        }
     }
 
     /// Brings the high-water file up to date. What it says is on stable storage already, so a failure loses nothing but
