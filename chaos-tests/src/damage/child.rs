@@ -144,7 +144,7 @@ fn seam(engine: Engine, trial: &Trial, dir: &Path) {
             Err(error) => refusals.push(chain(&error)),
         }
     }
-    verdict(&judge(engine, dir, written(trial, acknowledged)).after(&refusals));
+    verdict(&judge(engine, dir, written(trial, acknowledged)).after(&refusals, false));
 }
 
 /// Fills the disk until only that many bytes are left.
@@ -201,7 +201,7 @@ fn mounted(engine: Engine, trial: &Trial, dir: &Path) -> io::Result<()> {
         Fault::ReadOnlyMount => {}
         _ => fs::remove_file(dir.join(FILLER))?,
     }
-    verdict(&judge(engine, &journal, written(trial, acknowledged)).after(&refusals));
+    verdict(&judge(engine, &journal, written(trial, acknowledged)).after(&refusals, false));
     Ok(())
 }
 

@@ -183,3 +183,48 @@ pub(super) fn rows_of(journal: &Journal) -> Result<Rows, journal::StoreError> {
     rows.remove(&Key::Totals.bytes());
     Ok(rows)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_judge_sees_what_is_missing_what_is_other_and_what_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Engine::Sled.open(dir.path(), Seams::default()).unwrap();
+        let mut history = History::new(5);
+        for _ in 0..30 {
+            journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
+        }
+        drop(journal);
+        let right = Written { seed: 5, acknowledged: 30, submitted: 30 };
+        for (written, verdict) in [
+            (Written { acknowledged: 31, submitted: 31, ..right }, Verdict::SilentLoss),
+            (Written { acknowledged: 29, submitted: 29, ..right }, Verdict::WrongData),
+            (Written { seed: 6, ..right }, Verdict::WrongData),
+            (Written { acknowledged: 29, ..right }, Verdict::Unharmed),
+        ] {
+            let judgement = judge(Engine::Sled, dir.path(), written);
+            assert_eq!(judgement.verdict, verdict, "{written:?}: {}", judgement.detail);
+        }
+        // It has gone on since then.
+        assert_eq!(judge(Engine::Sled, dir.path(), right).verdict, Verdict::WrongData);
+        let open = Engine::Sled.open(dir.path(), Seams::default()).unwrap();
+        assert_eq!(judge(Engine::Sled, dir.path(), right).verdict, Verdict::Misnamed);
+        drop(open);
+        std::fs::write(dir.path().join("high-water"), "damaged").unwrap();
+        assert_eq!(judge(Engine::Sled, dir.path(), right).verdict, Verdict::Detected);
+    }
+
+    #[test]
+    fn rows_that_are_only_missing_are_a_loss_and_others_are_wrong() {
+        let row = |name: &str, content: &str| (name.as_bytes().to_vec(), content.as_bytes().to_vec());
+        let written = Rows::from([row("a", "1"), row("b", "2")]);
+        let verdict = |found: Rows| compare_rows(&found, &written).err().map(|judgement| judgement.verdict);
+        assert_eq!(verdict(written.clone()), None);
+        assert_eq!(verdict(Rows::from([row("a", "1")])), Some(Verdict::SilentLoss));
+        assert_eq!(verdict(Rows::from([row("a", "1"), row("b", "1")])), Some(Verdict::WrongData));
+        assert_eq!(verdict(Rows::from([row("a", "1"), row("b", "2"), row("c", "3")])), Some(Verdict::WrongData));
+    }
+}

@@ -91,6 +91,8 @@ struct Said {
     verdict: Option<Judgement>,
     ended: bool,
     hung: bool,
+    /// The last line.
+    last: String,
     killed: bool,
     status: String,
 }
@@ -188,7 +190,8 @@ impl Running<'_> {
             return Ok(Judgement::new(Verdict::Skipped, format!("strace gave up: {}", under_fault.status)));
         }
         let acknowledged = under_fault.acknowledged.unwrap_or(acknowledged);
-        let judged = conclude(&self.phase(Phase::Judge { acknowledged }, dir, &[])?).after(&under_fault.refused);
+        let judged = conclude(&self.phase(Phase::Judge { acknowledged }, dir, &[])?)
+            .after(&under_fault.refused, self.injected.starts_with("pread"));
         if under_fault.ended || judged.verdict.is_failure() {
             return Ok(judged);
         }
@@ -251,6 +254,7 @@ impl Running<'_> {
 
     fn hear(&mut self, said: &mut Said, line: &str) {
         let (what, detail) = line.split_once(' ').unwrap_or((line, ""));
+        line.clone_into(&mut said.last);
         match what {
             "acknowledged" => said.acknowledged = detail.parse().ok().or(said.acknowledged),
             "refused" => said.refused.push(detail.to_owned()),
@@ -283,7 +287,8 @@ fn lines(child: &mut Child) -> Receiver<String> {
 /// What a process amounts to, from what it said and how it ended.
 fn conclude(said: &Said) -> Judgement {
     if said.hung {
-        return Judgement::new(Verdict::Hung, format!("nothing was said for {} s", SILENCE_MAX.as_secs()));
+        let detail = format!("nothing was said for {} s, after: {:?}", SILENCE_MAX.as_secs(), said.last);
+        return Judgement::new(Verdict::Hung, detail);
     }
     match (&said.verdict, &said.skipped) {
         (Some(judgement), _) if said.ended || judgement.verdict.is_failure() => judgement.clone(),

@@ -13,6 +13,9 @@ pub enum Verdict {
     Unharmed,
     /// The journal said what was wrong, and handed out nothing that was. Where the fault ended, everything was there afterwards.
     Detected,
+    /// It refused, and still does now that the fault is over: what the engine did while the disk could not be read is not undone.
+    /// Nothing is silent, but somebody has to put the journal aside.
+    LeftDamaged,
     /// The fault cannot be made on this machine.
     Skipped,
     /// A panic came out of the journal, or took its process down.
@@ -31,9 +34,10 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every verdict, in the order of the table's columns.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unharmed,
         Self::Detected,
+        Self::LeftDamaged,
         Self::Skipped,
         Self::Panicked,
         Self::Hung,
@@ -47,7 +51,7 @@ impl Verdict {
     #[must_use]
     pub const fn is_failure(self) -> bool {
         match self {
-            Self::Unharmed | Self::Detected | Self::Skipped => false,
+            Self::Unharmed | Self::Detected | Self::LeftDamaged | Self::Skipped => false,
             Self::Panicked | Self::Hung | Self::SilentLoss | Self::WrongData | Self::Misnamed | Self::StillRefused => {
                 true
             }
@@ -60,6 +64,7 @@ impl fmt::Display for Verdict {
         f.pad(match self {
             Self::Unharmed => "unharmed",
             Self::Detected => "detected",
+            Self::LeftDamaged => "left-damaged",
             Self::Skipped => "skipped",
             Self::Panicked => "panicked",
             Self::Hung => "hung",
@@ -94,13 +99,14 @@ impl Judgement {
         Self { verdict, detail: detail.into().replace('\n', " ") }
     }
 
-    /// What this means for a fault that is over: what was refused while it lasted must be there now.
-    pub(super) fn after(self, refusals: &[String]) -> Self {
+    /// What this means for a fault that is over: what was refused while it lasted must be there now. `damaging` says whether the
+    /// fault may have made the engine damage its own files, as a disk does that cannot be read.
+    pub(super) fn after(self, refusals: &[String], damaging: bool) -> Self {
         match (self.verdict, refusals.first()) {
-            (Verdict::Detected, _) => Self::new(
-                Verdict::StillRefused,
-                format!("after the fault: {}; while it lasted: {refusals:?}", self.detail),
-            ),
+            (Verdict::Detected, _) => {
+                let verdict = if damaging { Verdict::LeftDamaged } else { Verdict::StillRefused };
+                Self::new(verdict, format!("after the fault: {}; while it lasted: {refusals:?}", self.detail))
+            }
             (Verdict::Unharmed, Some(refusal)) => {
                 Self::new(Verdict::Detected, format!("{refusal}; everything was there afterwards"))
             }
@@ -114,19 +120,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_is_read_as_it_is_written_and_only_three_are_no_failure() {
+    fn a_verdict_is_read_as_it_is_written_and_only_four_are_no_failure() {
         for verdict in Verdict::ALL {
             assert_eq!(verdict.to_string().parse(), Ok(verdict));
         }
-        assert_eq!(Verdict::ALL.into_iter().filter(|verdict| !verdict.is_failure()).count(), 3);
+        assert_eq!(Verdict::ALL.into_iter().filter(|verdict| !verdict.is_failure()).count(), 4);
     }
 
     #[test]
     fn who_still_refuses_after_the_fault_fails_and_who_lost_something_stays_failed() {
-        let after = |verdict| Judgement::new(verdict, "").after(&["no space".to_owned()]).verdict;
+        let after = |verdict| Judgement::new(verdict, "").after(&["no space".to_owned()], false).verdict;
         assert_eq!(after(Verdict::Unharmed), Verdict::Detected);
         assert_eq!(after(Verdict::Detected), Verdict::StillRefused);
         assert_eq!(after(Verdict::SilentLoss), Verdict::SilentLoss);
-        assert_eq!(Judgement::new(Verdict::Unharmed, "").after(&[]).verdict, Verdict::Unharmed);
+        assert_eq!(Judgement::new(Verdict::Unharmed, "").after(&[], false).verdict, Verdict::Unharmed);
+        assert_eq!(Judgement::new(Verdict::Detected, "").after(&[], true).verdict, Verdict::LeftDamaged);
     }
 }
