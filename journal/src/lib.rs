@@ -24,6 +24,7 @@ pub mod inspect;
 mod journal;
 mod key;
 mod memory_store;
+mod nudge;
 mod opening;
 mod row;
 mod seam;

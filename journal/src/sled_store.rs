@@ -9,6 +9,8 @@
 //!   error of the disk is a refusal that destroys nothing;
 //! - a snapshot that it was writing when it died it takes for a finished one, and then refuses to open for good. The real one
 //!   and the log are still there, so what is unfinished is removed before;
+//! - when a write fails, its `flush` may miss that and wait for good; calling it once more wakes it, so somebody looks whether
+//!   a call has been running for long;
 //! - damaged files may make it panic, so a panic is caught wherever it is called, and reported as damage;
 //! - its helper threads may hold its files for a moment after it was closed, so closing waits until they let go.
 
@@ -17,8 +19,10 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::nudge::{Nudger, PAUSE};
 use crate::store::{Batch, Store, StoreError, Visit};
 
 /// Bytes of a piece. Sled keeps in a file of its own, never synced, whatever is over about 128 KiB in its log, and it writes
@@ -52,7 +56,9 @@ const IN_PIECES: u8 = 1;
 #[derive(Debug)]
 pub struct SledStore {
     /// Taken out only when the store is dropped.
-    db: Option<sled::Db>,
+    db: Option<Arc<sled::Db>>,
+    /// Looks after `flush`.
+    nudger: Nudger,
     /// The engine's one data file, opened once more for `fdatasync`.
     file: File,
     dir: PathBuf,
@@ -66,10 +72,14 @@ impl SledStore {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         prepare(dir)?;
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = guarded("opening", || config.open())?;
+        let db = Arc::new(guarded("opening", || config.open())?);
+        let weak = Arc::downgrade(&db);
+        // Whoever waits gets the answer; this call is only there to wake it.
+        let nudge = move || drop(weak.upgrade().map(|db| guarded("flushing", || db.flush())));
         let io = |operation| move |source| StoreError::Io { operation, source };
         let file = File::open(dir.join("db")).map_err(io("opening the data file to sync it"))?;
-        let store = Self { db: Some(db), file, dir: dir.to_owned() };
+        let nudger = Nudger::start(PAUSE, nudge).map_err(io("starting a thread"))?;
+        let store = Self { db: Some(db), nudger, file, dir: dir.to_owned() };
         store.sync()?;
         // The files' names must survive too.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
@@ -229,7 +239,7 @@ impl Store for SledStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        guarded("flushing", || self.db().flush())?;
+        self.nudger.watch(|| guarded("flushing", || self.db().flush()))?;
         self.file.sync_data().map_err(|source| StoreError::Io { operation: "fdatasync", source })
     }
 
