@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod any_bytes;
 mod commits;
 mod failures;
 mod gate;
