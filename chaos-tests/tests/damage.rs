@@ -52,6 +52,11 @@ fn sled_journals_that_are_damaged_lose_nothing_without_a_word() {
 }
 
 #[test]
+fn segmented_journals_that_are_damaged_lose_nothing_without_a_word() {
+    finds_nothing("segments");
+}
+
+#[test]
 fn one_trial_run_alone_is_the_same_trial_and_its_table_has_one_row() {
     let all = damage(&["--trials", "4", "--seed", "11", "-o", "json"]);
     let all: Vec<Value> = serde_json::from_slice(&all.stdout).unwrap();

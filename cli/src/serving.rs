@@ -73,6 +73,10 @@ fn open_failure(error: &OpenError) -> (Exit, &'static str) {
         OpenError::Locked { .. } => {
             (Exit::Config, "it is running already: use that process, stop it, or give another home folder with --dir")
         }
+        OpenError::Engine { .. } => (
+            Exit::Config,
+            "set journal_engine to the engine that it has, or leave the setting out; give a new endpoint another folder",
+        ),
         OpenError::Endpoint { .. } => (Exit::Config, "give every endpoint a folder of its own"),
         OpenError::Io { source, .. } | OpenError::Store { source: StoreError::Io { source, .. }, .. }
             if source.kind() == std::io::ErrorKind::StorageFull =>

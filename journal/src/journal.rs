@@ -9,11 +9,13 @@ use std::thread::JoinHandle;
 use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
+use crate::engine::Engine;
 use crate::high_water::{HighWater, Shortfall};
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
 use crate::seam::{BeforeMark, Seams};
+use crate::segments::SegmentStore;
 use crate::sled_store::SledStore;
 use crate::state::State;
 use crate::store::{Store, StoreError};
@@ -75,22 +77,47 @@ impl Drop for Open {
 }
 
 impl Journal {
-    /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it.
+    /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it. The
+    /// engine is the one that the journal has, the default for a new one.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was committed then.
     pub fn open(dir: &Path, opening: &Opening) -> Result<(Self, State), OpenError> {
-        Self::open_through(dir, opening, Seams::default())
+        Self::open_through(dir, opening, None, Seams::default())
     }
 
-    /// As [`Self::open`], with something between the journal and its disk: for tests that make the disk fail.
+    /// As [`Self::open`], and a new journal gets that engine.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing was committed then.
+    /// [`OpenError`]; [`OpenError::Engine`] when the journal is there already and has another engine.
+    pub fn open_as(dir: &Path, opening: &Opening, engine: Engine) -> Result<(Self, State), OpenError> {
+        Self::open_through(dir, opening, Some(engine), Seams::default())
+    }
+
+    /// As the others, with something between the journal and its disk: for tests that make the disk fail.
+    ///
+    /// # Errors
+    /// As for [`Self::open_as`].
     #[doc(hidden)]
-    pub fn open_through(dir: &Path, opening: &Opening, seams: Seams) -> Result<(Self, State), OpenError> {
+    pub fn open_through(
+        dir: &Path,
+        opening: &Opening,
+        wanted: Option<Engine>,
+        seams: Seams,
+    ) -> Result<(Self, State), OpenError> {
         let lock = claim(dir)?;
-        let store = SledStore::open(&dir.join(STORE_DIR))
+        let path = dir.join(STORE_DIR);
+        let found = Engine::of(&path).map_err(|source| OpenError::Io {
+            path: path.clone(),
+            operation: "looking for its engine",
+            source,
+        })?;
+        if let (Some(found), Some(wanted)) = (found, wanted)
+            && found != wanted
+        {
+            return Err(OpenError::Engine { path: dir.to_owned(), wanted, found });
+        }
+        let store = open_store(&path, found.or(wanted).unwrap_or_default())
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
         let untrusted = |source| OpenError::HighWater { path: dir.to_owned(), source };
         let batches = TailMark::read(dir).map_err(untrusted)?;
@@ -99,7 +126,7 @@ impl Journal {
         });
         // The names of the store's directory and of the mark, too, before anything is called durable.
         sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
-        let store = (seams.store)(Arc::new(store));
+        let store = (seams.store)(store);
         let state = replay(store.as_ref(), State::default(), dir)?;
         let shortfalls = match HighWater::read(dir).map_err(untrusted)? {
             Some(mark) => HighWater { batches: mark.batches.max(batches), ..mark }.shortfalls(&state),
@@ -280,6 +307,13 @@ impl Journal {
     pub fn store(&self) -> &dyn Store {
         self.0.store.as_ref()
     }
+}
+
+fn open_store(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match engine {
+        Engine::Sled => Arc::new(SledStore::open(path)?),
+        Engine::Segments => Arc::new(SegmentStore::open(path)?),
+    })
 }
 
 /// A change that sets a row of the application.

@@ -18,6 +18,7 @@
 //! ```
 
 mod commit;
+mod engine;
 mod high_water;
 pub mod inspect;
 #[allow(clippy::module_inception)]
@@ -28,6 +29,7 @@ mod nudge;
 mod opening;
 mod row;
 mod seam;
+pub mod segments;
 mod sled_store;
 mod state;
 mod store;
@@ -38,6 +40,7 @@ mod write_ahead;
 mod writer;
 
 pub use commit::{Commit, CommitError};
+pub use engine::{Engine, EngineNameError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
 pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};
@@ -46,6 +49,7 @@ pub use opening::{OpenError, Opening, is_running};
 pub use row::{HeaderRow, Incoming, Meta, Outgoing, Row, RowError, Work};
 #[doc(hidden)]
 pub use seam::{BeforeMark, MarkStep, Seams, WrapStore};
+pub use segments::{SegmentReader, SegmentStore};
 pub use sled_store::SledStore;
 pub use state::{IllegalChange, Link, PeerState, State};
 pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use messages::{EndpointId, Incarnation};
 
+use crate::engine::Engine;
 use crate::high_water::{self, Shortfall};
 use crate::row::{Row, RowError};
 use crate::state::{IllegalChange, State};
@@ -70,6 +71,16 @@ pub enum OpenError {
         expected: EndpointId,
         /// The endpoint that it belongs to.
         found: EndpointId,
+    },
+    /// It is kept by another engine than the one that is wanted.
+    #[error("the journal in {} is kept by the engine {found}, not by {wanted}", path.display())]
+    Engine {
+        /// The directory.
+        path: PathBuf,
+        /// The engine that was asked for.
+        wanted: Engine,
+        /// The engine whose files are there.
+        found: Engine,
     },
     /// The engine refused.
     #[error("the store in {} cannot be read", path.display())]

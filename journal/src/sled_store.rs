@@ -64,6 +64,19 @@ pub struct SledStore {
     dir: PathBuf,
 }
 
+/// Names of the files that the engine makes first, in this order.
+const FIRST_FILES: [&str; 2] = ["conf", "db"];
+
+/// Whether the folder holds, or was about to hold, a store of this engine.
+pub(crate) fn is_store(dir: &Path) -> std::io::Result<bool> {
+    for name in FIRST_FILES {
+        if dir.join(name).try_exists()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl SledStore {
     /// Opens the store in `dir`, creating it if there is none.
     ///

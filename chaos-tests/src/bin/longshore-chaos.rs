@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chaos_tests::damage::{self, Engine, Options, Phase, Trial};
+use chaos_tests::damage::{self, Options, Phase, Trial};
 use chaos_tests::demo::{self, Report};
 use chaos_tests::live::{interrupt, wait_for};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use journal::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Breaks things around Longshore and counts what is lost.
@@ -36,7 +37,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct DamageArgs {
     /// The engine under the journals
-    #[arg(long, value_enum, default_value = "sled")]
+    #[arg(long, default_value_t = Engine::Sled, value_name = "sled|segments")]
     engine: Engine,
     /// How many
     #[arg(long, default_value_t = 200, value_name = "N")]

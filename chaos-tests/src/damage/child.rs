@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use journal::{Journal, Seams, WriteAhead};
+use journal::{Engine, Journal, Seams, WriteAhead};
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::engine::Engine;
+use super::engine::open;
 use super::failing::{Failing, seams};
 use super::history::{History, drops_rows, steps_of};
 use super::judge::{Written, chain, judge, rows_of};
@@ -72,7 +72,7 @@ fn commit(journal: &Journal, history: &mut History, steps: u64) -> io::Result<()
 }
 
 fn build(engine: Engine, trial: &Trial, dir: &Path) -> io::Result<()> {
-    let (journal, _) = engine.open(dir, Seams::default()).map_err(|error| failed(&error))?;
+    let (journal, _) = open(engine, dir, Seams::default()).map_err(|error| failed(&error))?;
     let mut history = History::new(trial.seed);
     commit(&journal, &mut history, trial.steps)?;
     say("acknowledged", &history.steps.to_string());
@@ -104,7 +104,7 @@ fn stays_closed(journal: &Journal) -> Option<Judgement> {
 }
 
 fn until_refused(engine: Engine, trial: &Trial, dir: &Path) {
-    let (journal, _) = match engine.open(dir, Seams::default()) {
+    let (journal, _) = match open(engine, dir, Seams::default()) {
         Ok(opened) => opened,
         Err(error) => return say("refused", &chain(&error)),
     };
@@ -129,7 +129,7 @@ fn seam(engine: Engine, trial: &Trial, dir: &Path) {
     let (mut acknowledged, mut refusals) = (0, Vec::new());
     // Twice, so that opening a journal that holds something is made to fail as well.
     for steps in [trial.steps / 2, trial.steps - trial.steps / 2] {
-        match engine.open(dir, seams(&failing)) {
+        match open(engine, dir, seams(&failing)) {
             Ok((journal, _)) => {
                 let (reached, refusal) = commit_until_refused(&journal, &mut history, steps);
                 acknowledged = reached;
@@ -190,7 +190,7 @@ fn mounted(engine: Engine, trial: &Trial, dir: &Path) -> io::Result<()> {
         _ => full_disk(engine, trial, dir, &journal)?,
     };
     // Whoever tries again while the fault lasts is refused, or has everything.
-    match engine.open(&journal, Seams::default()) {
+    match open(engine, &journal, Seams::default()) {
         Ok(opened) => drop(opened),
         Err(error) => refusals.push(format!("opening: {}", chain(&error))),
     }
@@ -207,7 +207,7 @@ fn mounted(engine: Engine, trial: &Trial, dir: &Path) -> io::Result<()> {
 
 /// Commits into a disk that fills up. Gives the steps acknowledged, and what was refused.
 fn full_disk(engine: Engine, trial: &Trial, dir: &Path, journal: &Path) -> io::Result<(u64, Vec<String>)> {
-    let (open, _) = engine.open(journal, Seams::default()).map_err(|error| failed(&error))?;
+    let (open, _) = open(engine, journal, Seams::default()).map_err(|error| failed(&error))?;
     let mut random = trial.random();
     let mut history = History::new(trial.seed);
     commit(&open, &mut history, trial.steps)?;

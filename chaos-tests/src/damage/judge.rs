@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
-use journal::{Direction, Journal, Key, MessageTable, OpenError, Row, Seams, State, WriteAhead, verify};
+use journal::{Direction, Engine, Journal, Key, MessageTable, OpenError, Row, Seams, State, WriteAhead, verify};
 use messages::{EndpointId, Message, Seq};
 
-use super::engine::Engine;
+use super::engine::open;
 use super::history::{History, Rows, steps_of};
 use super::verdict::{Judgement, Verdict};
 
@@ -45,7 +45,7 @@ pub(super) fn judge(engine: Engine, dir: &Path, written: Written) -> Judgement {
 }
 
 fn judge_opened(engine: Engine, dir: &Path, written: Written) -> Judgement {
-    let (journal, state) = match engine.open(dir, Seams::default()) {
+    let (journal, state) = match open(engine, dir, Seams::default()) {
         Ok(opened) => opened,
         Err(error) => return refusal(&error),
     };
@@ -61,7 +61,7 @@ fn judge_opened(engine: Engine, dir: &Path, written: Written) -> Judgement {
     }
     drop(journal);
     let written = Written { acknowledged: history.steps, submitted: history.steps, ..written };
-    match engine.open(dir, Seams::default()) {
+    match open(engine, dir, Seams::default()) {
         Ok((journal, state)) => match compare(&journal, &state, written) {
             Ok(_) => Judgement::new(Verdict::Unharmed, format!("{there} steps, and {GOING_ON} more")),
             Err(judgement) => Judgement::new(judgement.verdict, format!("after going on: {}", judgement.detail)),
@@ -80,7 +80,9 @@ fn refusal(error: &OpenError) -> Judgement {
         | OpenError::HighWater { .. }
         | OpenError::Io { .. } => Verdict::Detected,
         // Nobody else had it open, and it was this endpoint's and this user's all the time.
-        OpenError::Owner { .. } | OpenError::Locked { .. } | OpenError::Endpoint { .. } => Verdict::Misnamed,
+        OpenError::Owner { .. } | OpenError::Locked { .. } | OpenError::Endpoint { .. } | OpenError::Engine { .. } => {
+            Verdict::Misnamed
+        }
     };
     Judgement::new(verdict, format!("refused: {}", chain(error)))
 }
@@ -192,7 +194,7 @@ mod tests {
     #[test]
     fn the_judge_sees_what_is_missing_what_is_other_and_what_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Engine::Sled.open(dir.path(), Seams::default()).unwrap();
+        let (journal, _) = open(Engine::Sled, dir.path(), Seams::default()).unwrap();
         let mut history = History::new(5);
         for _ in 0..30 {
             journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
@@ -210,7 +212,7 @@ mod tests {
         }
         // It has gone on since then.
         assert_eq!(judge(Engine::Sled, dir.path(), right).verdict, Verdict::WrongData);
-        let open = Engine::Sled.open(dir.path(), Seams::default()).unwrap();
+        let open = open(Engine::Sled, dir.path(), Seams::default()).unwrap();
         assert_eq!(judge(Engine::Sled, dir.path(), right).verdict, Verdict::Misnamed);
         drop(open);
         std::fs::write(dir.path().join("high-water"), "damaged").unwrap();

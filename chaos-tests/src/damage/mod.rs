@@ -15,7 +15,6 @@ mod run;
 mod verdict;
 
 pub use child::run_phase;
-pub use engine::Engine;
 pub use plan::{Ending, Fault, Phase, Trial};
 pub use report::report;
 pub use run::{Options, Outcome, RunError, run};

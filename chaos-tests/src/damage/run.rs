@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use journal::Engine;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 
-use super::engine::Engine;
 use super::files::{copy, damage, files};
 use super::plan::{Ending, Phase, Place, Trial};
 use super::random::Random;

@@ -12,4 +12,6 @@ mod history;
 mod inspect;
 mod opening;
 mod reading;
+mod segments;
+mod sled_store;
 mod store_model;

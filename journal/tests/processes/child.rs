@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use crate::engine::Engine;
+use journal::Engine;
 
 const TASK: &str = "JOURNAL_TEST_CHILD";
 const ENGINE: &str = "JOURNAL_TEST_CHILD_ENGINE";
@@ -40,7 +40,7 @@ pub(crate) fn task() -> Option<(Engine, Task)> {
         "points" => Task::Points { dir, seed, last: number(STEPS)? },
         _ => return None,
     };
-    Some((Engine::named(&std::env::var(ENGINE).ok()?)?, task))
+    Some((std::env::var(ENGINE).ok()?.parse().ok()?, task))
 }
 
 /// A child that runs, and the lines it says.
@@ -52,7 +52,7 @@ pub(crate) struct Running {
 pub(crate) fn start(engine: Engine, task: &str, dir: &Path, seed: u64, steps: u64) -> Running {
     let mut process = Command::new(std::env::current_exe().unwrap())
         .env(TASK, task)
-        .env(ENGINE, engine.name())
+        .env(ENGINE, engine.to_string())
         .env(DIR, dir)
         .env(SEED, seed.to_string())
         .env(STEPS, steps.to_string())

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use journal::{OpenError, WriteAhead, verify};
+use journal::{Engine, OpenError, WriteAhead, verify};
 
 use crate::child::start;
-use crate::engine::Engine;
+use crate::engine::open;
 use crate::history::{History, Random, rows_of};
 
 const TRIALS: u64 = 40;
@@ -24,7 +24,7 @@ pub(crate) fn open_and_compare(engine: Engine, dir: &Path, seed: u64, steps: u64
 }
 
 fn outcome(engine: Engine, dir: &Path, seed: u64, steps: u64) -> String {
-    let opened = match engine.open(dir) {
+    let opened = match open(engine, dir) {
         Ok((journal, _)) => journal,
         Err(error) => {
             return match error {
@@ -36,6 +36,7 @@ fn outcome(engine: Engine, dir: &Path, seed: u64, steps: u64) -> String {
                 OpenError::Io { .. }
                 | OpenError::Owner { .. }
                 | OpenError::Locked { .. }
+                | OpenError::Engine { .. }
                 | OpenError::Endpoint { .. } => {
                     format!("wrong: {error:?}")
                 }
@@ -130,7 +131,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 pub(crate) fn trials(engine: Engine, seed: u64) {
     let good = tempfile::tempdir().unwrap();
     let mut history = History::new(seed);
-    let (journal, _) = engine.open(good.path()).unwrap();
+    let (journal, _) = open(engine, good.path()).unwrap();
     for _ in 0..STEPS {
         journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
     }

@@ -5,17 +5,17 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use journal::{Key, State, WriteAhead, verify};
+use journal::{Engine, Key, State, WriteAhead, verify};
 
 use crate::child::start;
-use crate::engine::Engine;
+use crate::engine::open;
 use crate::history::{COUNT, History, Random, Rows, opening, rows_of};
 
 const ROUNDS: u64 = 20;
 
 /// The child: commits on from where the journal stands, up to eight at a time, and says each step that is acknowledged.
 pub(crate) fn commit_until_killed(engine: Engine, dir: &Path, seed: u64) -> ExitCode {
-    let (journal, _) = engine.open(dir).unwrap();
+    let (journal, _) = open(engine, dir).unwrap();
     let mut history = History::after(seed, count_of(&rows_of(journal.store()).unwrap()));
     let mut random = Random(history.steps);
     let mut waiting = VecDeque::new();
@@ -54,7 +54,7 @@ pub(crate) fn trials(engine: Engine, seed: u64) {
         }
         child.wait();
 
-        let (journal, state) = engine.open(dir.path()).unwrap();
+        let (journal, state) = open(engine, dir.path()).unwrap();
         let rows = rows_of(journal.store()).unwrap();
         let count = count_of(&rows);
         assert!(count >= acknowledged, "round {round}: {acknowledged} were acknowledged, {count} are there");

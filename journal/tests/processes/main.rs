@@ -16,7 +16,7 @@ mod power;
 
 use std::process::ExitCode;
 
-use engine::Engine;
+use journal::Engine;
 use libtest_mimic::{Arguments, Trial};
 
 /// Replays a run: the seed that it printed.
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
                 run(engine, seed);
                 Ok(())
             });
-            trials.push(trial.with_kind(engine.name()));
+            trials.push(trial.with_kind(engine.to_string()));
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use journal::{Batch, Seams, Store, StoreError, Visit, WriteAhead, verify};
+use journal::{Batch, Engine, Seams, Store, StoreError, Visit, WriteAhead, verify};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::child::start;
-use crate::engine::Engine;
+use crate::engine::{open, open_through};
 use crate::history::{History, rows_of};
 use crate::kill::{check_state, count_of};
 
@@ -81,7 +81,7 @@ pub(crate) fn run_script(engine: Engine, dir: &Path, seed: u64, last: u64) -> Ex
                 Ok(())
             }),
         };
-        let (journal, _) = engine.open_through(dir, seams).unwrap();
+        let (journal, _) = open_through(engine, dir, seams).unwrap();
         for _ in 0..steps {
             let step = journal.commit(WriteAhead::new(history.step(), history.steps)).wait().unwrap();
             writeln!(out, "{step}").and_then(|()| out.flush()).unwrap();
@@ -93,7 +93,7 @@ pub(crate) fn run_script(engine: Engine, dir: &Path, seed: u64, last: u64) -> Ex
 
 /// What a process that was killed at that point left, against what it said before.
 fn check(engine: Engine, dir: &Path, seed: u64, point: u64, acknowledged: u64) {
-    let (journal, state) = engine.open(dir).unwrap_or_else(|error| panic!("point {point}: {error}: {error:?}"));
+    let (journal, state) = open(engine, dir).unwrap_or_else(|error| panic!("point {point}: {error}: {error:?}"));
     let rows = rows_of(journal.store()).unwrap();
     let count = count_of(&rows);
     let may = acknowledged..=acknowledged + 1;

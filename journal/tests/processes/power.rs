@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use journal::{WriteAhead, verify};
+use journal::{Engine, WriteAhead, verify};
 
 use crate::child::start;
-use crate::engine::Engine;
+use crate::engine::open;
 use crate::history::{History, Random, rows_of};
 use crate::images::{Files, images};
 use crate::kill::count_of;
@@ -30,7 +30,7 @@ pub(crate) fn open_and_compare(engine: Engine, dir: &Path, seed: u64, most: u64)
 }
 
 fn outcome(engine: Engine, dir: &Path, seed: u64, most: u64) -> String {
-    let journal = match engine.open(dir) {
+    let journal = match open(engine, dir) {
         Ok((journal, _)) => journal,
         Err(error) => return format!("refused: {error}: {error:?}"),
     };
@@ -66,7 +66,7 @@ pub(crate) fn trials(engine: Engine, seed: u64) {
     let live = tempfile::tempdir().unwrap();
     let mut random = Random(seed ^ 0x9f);
     let mut history = History::new(seed);
-    let (journal, _) = engine.open(live.path()).unwrap();
+    let (journal, _) = open(engine, live.path()).unwrap();
     let (mut whole, mut absent, mut failures) = (0, 0, Vec::new());
     for commit in 0..COMMITS {
         for _ in 0..random.below(30) {
