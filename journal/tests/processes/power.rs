@@ -3,16 +3,71 @@
 //! all. A crash is not damage.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
-use journal::{Engine, WriteAhead, verify};
+use journal::{Batch, Engine, Seams, Store, StoreError, Visit, WriteAhead, verify};
 
 use crate::child::start;
-use crate::engine::open;
+use crate::engine::{open, open_through};
 use crate::history::{History, Random, rows_of};
 use crate::images::{Files, images};
 use crate::kill::count_of;
+
+/// Between the journal and its store: notes what the files hold after a batch was applied and before it is synced.
+struct Noting {
+    inner: Arc<dyn Store>,
+    dir: PathBuf,
+    applied: Arc<Mutex<Files>>,
+}
+
+impl Store for Noting {
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.inner.apply(batch)?;
+        *self.applied.lock().unwrap() = Files::read(&self.dir);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.inner.sync()
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.inner.scan(from, to, visit)
+    }
+
+    fn size(&self) -> Result<u64, StoreError> {
+        self.inner.size()
+    }
+
+    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.value(key)
+    }
+}
+
+/// What a loss of power may leave, and which of that may be without the last commit, or with it.
+struct Left {
+    image: Files,
+    absent: bool,
+    whole: bool,
+}
+
+/// Everything that may be left of a commit. sled writes while it syncs, before the sync of the file; the segmented log writes when
+/// a batch is applied, and what it writes after the sync of the file lies behind a commit that is there for good.
+fn left(engine: Engine, [before, applied, after]: [&Files; 3], random: &mut Random) -> Vec<Left> {
+    let cut_off = match engine {
+        Engine::Sled => after,
+        Engine::Segments => applied,
+    };
+    let of = |image: Files| Left { absent: image != *after, whole: image != *before, image };
+    let mut left: Vec<Left> = images(before, cut_off, random).into_iter().map(of).collect();
+    if cut_off != after {
+        let there = |image| Left { absent: false, whole: true, image };
+        left.extend(images(cut_off, after, random).into_iter().map(there));
+    }
+    left
+}
 
 /// Commits that are cut off, each in many ways.
 const COMMITS: u64 = 12;
@@ -66,7 +121,11 @@ pub(crate) fn trials(engine: Engine, seed: u64) {
     let live = tempfile::tempdir().unwrap();
     let mut random = Random(seed ^ 0x9f);
     let mut history = History::new(seed);
-    let (journal, _) = open(engine, live.path()).unwrap();
+    let (store, applied) = (live.path().join("store"), Arc::new(Mutex::new(Files::default())));
+    let (dir, note) = (store.clone(), Arc::clone(&applied));
+    let seams =
+        Seams { store: Box::new(move |inner| Arc::new(Noting { inner, dir, applied: note })), ..Seams::default() };
+    let (journal, _) = open_through(engine, live.path(), seams).unwrap();
     let (mut whole, mut absent, mut failures) = (0, 0, Vec::new());
     for commit in 0..COMMITS {
         for _ in 0..random.below(30) {
@@ -74,26 +133,24 @@ pub(crate) fn trials(engine: Engine, seed: u64) {
         }
         let marks = tempfile::tempdir().unwrap();
         write_marks(live.path(), marks.path(), &mut Random(0));
-        let (before, steps) = (Files::read(&live.path().join("store")), history.steps);
+        let (before, steps) = (Files::read(&store), history.steps);
         let changes = (0..=random.below(12)).flat_map(|_| history.step()).collect();
         journal.commit(WriteAhead::new(changes, ())).wait().unwrap();
-        let after = Files::read(&live.path().join("store"));
+        let (applied, after) = (applied.lock().unwrap().clone(), Files::read(&store));
 
         let dir = tempfile::tempdir().unwrap();
-        let images = images(&before, &after, &mut random);
-        for (number, image) in images.iter().enumerate() {
+        let left = left(engine, [&before, &applied, &after], &mut random);
+        for (number, left) in left.iter().enumerate() {
             let folder = dir.path().join(number.to_string());
-            image.write(&folder.join("store"));
+            left.image.write(&folder.join("store"));
             write_marks(marks.path(), &folder, &mut random);
         }
         let mut child = start(engine, "recover", dir.path(), seed, history.steps);
-        for (number, image) in images.iter().enumerate() {
+        for (number, left) in left.iter().enumerate() {
             let said = child.line();
-            let found = said.as_deref().map(str::parse::<u64>);
-            let (nothing, everything) = (*image == before, *image == after);
-            match found {
-                Some(Ok(found)) if found == history.steps && !nothing => whole += 1,
-                Some(Ok(found)) if found == steps && !everything => absent += 1,
+            match said.as_deref().map(str::parse::<u64>) {
+                Some(Ok(found)) if found == history.steps && left.whole => whole += 1,
+                Some(Ok(found)) if found == steps && left.absent => absent += 1,
                 _ => failures.push(format!("commit {commit}, image {number}: {steps} to {}: {said:?}", history.steps)),
             }
         }
