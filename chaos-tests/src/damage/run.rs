@@ -19,8 +19,9 @@ use super::plan::{Ending, Phase, Place, Trial};
 use super::random::Random;
 use super::verdict::{Judgement, Verdict};
 
-/// How long a process may say nothing. Whoever is silent for longer hangs for good.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a process may say nothing. Whoever is silent for longer hangs for good; a machine whose disk is busy may take a minute
+/// over a few hundred syncs.
+const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// What to run.
 #[derive(Debug, Clone)]
