@@ -19,7 +19,7 @@ use crate::seam::{BeforeMark, MarkStep};
 use crate::state::State;
 
 /// The file's name in the journal's directory.
-const NAME: &str = "high-water";
+pub(crate) const NAME: &str = "high-water";
 /// Bytes. More than 10,000 peers take.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 const FORMAT: u8 = 1;

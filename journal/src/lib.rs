@@ -27,6 +27,7 @@ mod key;
 mod memory_store;
 mod nudge;
 mod opening;
+mod quarantine;
 mod row;
 mod seam;
 pub mod segments;
@@ -46,6 +47,7 @@ pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
 pub use opening::{OpenError, Opening, is_running};
+pub use quarantine::{Quarantined, quarantine};
 pub use row::{HeaderRow, Incoming, Meta, Outgoing, Row, RowError, Work};
 #[doc(hidden)]
 pub use seam::{BeforeMark, MarkStep, Seams, WrapStore};

@@ -17,7 +17,7 @@ use std::path::Path;
 use crate::high_water::ReadError;
 
 /// The file's name in the journal's directory.
-const NAME: &str = "tail";
+pub(crate) const NAME: &str = "tail";
 const FORMAT: u8 = 1;
 /// Few enough that a disk writes them whole.
 const BYTES: usize = 13;

@@ -11,6 +11,7 @@ mod high_water;
 mod history;
 mod inspect;
 mod opening;
+mod quarantine;
 mod reading;
 mod segments;
 mod sled_store;
