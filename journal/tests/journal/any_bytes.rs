@@ -1,10 +1,13 @@
-//! The fuzz target `rows` on stable: random bytes, and valid rows made wrong.
+//! The fuzz targets `rows` and `segments` on stable: random bytes, and valid rows and segments made wrong.
 
 #[path = "../../../fuzz/bodies/rows.rs"]
 mod body;
 #[path = "../../../fuzz/bodies/mutate.rs"]
 mod mutate;
+#[path = "../../../fuzz/bodies/segments.rs"]
+mod segments;
 
+use journal::{Batch, SegmentStore, Store};
 use proptest::prelude::*;
 
 use crate::history::History;
@@ -18,6 +21,31 @@ fn valid() -> Vec<Vec<u8>> {
         [&[length][..], key, &value[5..]].concat()
     };
     rows.iter().filter(|(_, value)| value.len() < 2_000).map(input).collect()
+}
+
+/// A segment with some batches in it, synced and not.
+fn segment() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SegmentStore::open(dir.path()).unwrap();
+    for number in 0..12_u8 {
+        let mut batch = Batch::default();
+        batch.put(vec![number % 5], vec![number; usize::from(number) * 9]);
+        batch.delete(vec![number % 3]);
+        store.apply(&batch).unwrap();
+        if number % 4 == 0 {
+            store.sync().unwrap();
+        }
+    }
+    drop(store);
+    std::fs::read(dir.path().join(segments::FIRST)).unwrap()
+}
+
+#[test]
+fn a_segment_is_one_and_stays_one_when_its_unsynced_end_is_torn() {
+    let whole = segment();
+    for bytes in [&whole[..], &whole[..whole.len() - 1]] {
+        assert!(segments::any_bytes(tempfile::tempdir().unwrap().path(), bytes));
+    }
 }
 
 #[test]
@@ -49,7 +77,24 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn segments_made_wrong_are_read_alike_by_everyone_or_refused(
+        edits in prop::collection::vec((any::<usize>(), any::<u8>(), any::<u8>()), 0..5),
+        random in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let segment = SEGMENT.with(Clone::clone);
+        for bytes in [mutate::mutate(&segment, &edits), [&segment[..], &random].concat(), random] {
+            segments::any_bytes(tempfile::tempdir().unwrap().path(), &bytes);
+        }
+    }
+}
+
 thread_local! {
+    /// Made once, as well.
+    static SEGMENT: std::rc::Rc<Vec<u8>> = std::rc::Rc::new(segment());
     /// Made once: a history takes longer than a case.
     static VALID: std::rc::Rc<Vec<Vec<u8>>> = std::rc::Rc::new(valid());
 }
