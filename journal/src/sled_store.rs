@@ -142,6 +142,15 @@ fn prepare(dir: &Path) -> Result<(), StoreError> {
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
         return Err(StoreError::Locked);
     }
+    let prepared = prepare_locked(dir, &file);
+    // Not left to closing the file: a process that is just being started from here still has it open for a moment, and the engine
+    // would find its own store in use.
+    file.unlock().map_err(io("unlocking the data file"))?;
+    prepared
+}
+
+fn prepare_locked(dir: &Path, file: &File) -> Result<(), StoreError> {
+    let io = |operation| move |source| StoreError::Io { operation, source };
     let (mut buffer, mut offset) = (vec![0; READ_BYTES], 0);
     loop {
         match file.read_at(&mut buffer, offset).map_err(io("reading the data file through"))? {
