@@ -1,6 +1,5 @@
 //! An open journal: committing to it and reading from it.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -10,6 +9,7 @@ use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
 use crate::engine::Engine;
+use crate::held_lock::HeldLock;
 use crate::high_water::{HighWater, Shortfall};
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
@@ -54,13 +54,13 @@ struct Open {
     meta: Meta,
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
-    /// Held for as long as the journal is open.
-    _lock: Option<File>,
+    /// Held for as long as the journal is open: the last field, so that it ends after the store is closed.
+    _lock: Option<HeldLock>,
 }
 
 /// What a journal in a directory holds there besides its store.
 struct Held {
-    lock: File,
+    lock: HeldLock,
     before_mark: Arc<BeforeMark>,
     tail: Option<TailMark>,
 }

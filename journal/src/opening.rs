@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use messages::{EndpointId, Incarnation};
 
 use crate::engine::Engine;
+use crate::held_lock::HeldLock;
 use crate::high_water::{self, Shortfall};
 use crate::row::{Row, RowError};
 use crate::state::{IllegalChange, State};
@@ -164,7 +165,7 @@ pub(crate) fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<
 }
 
 /// Makes the directory if need be, checks whose it is, and takes its lock.
-pub(crate) fn claim(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn claim(dir: &Path) -> Result<HeldLock, OpenError> {
     let io = |path: &Path, operation| {
         let path = path.to_owned();
         move |source| OpenError::Io { path, operation, source }
@@ -197,7 +198,7 @@ pub(crate) fn claim(dir: &Path) -> Result<File, OpenError> {
     }
     lock.set_len(0).map_err(io(&path, "writing the lock file"))?;
     writeln!(lock, "{}", std::process::id()).map_err(io(&path, "writing the lock file"))?;
-    Ok(lock)
+    Ok(HeldLock::new(lock))
 }
 
 pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {

@@ -54,6 +54,7 @@ use self::format::{FRAME_HEADER, Records, push_record};
 use self::index::{Index, Segment, read_value};
 use self::log::{Log, empty_frame, remove, reopen};
 use self::recover::recover;
+use crate::held_lock::HeldLock;
 use crate::store::{Batch, Store, StoreError, Visit};
 
 /// Bytes of a segment. Compaction frees space in this unit, and each one costs an open file.
@@ -138,7 +139,7 @@ pub struct SegmentStore {
     index: RwLock<Index>,
     writing: Mutex<Writing>,
     /// Held for as long as the store is open.
-    _lock: File,
+    _lock: HeldLock,
 }
 
 impl std::fmt::Debug for SegmentStore {
@@ -247,12 +248,12 @@ impl SegmentStore {
 }
 
 /// Takes the lock, which also says to which engine the folder belongs.
-fn lock(dir: &Path) -> Result<File, StoreError> {
+fn lock(dir: &Path) -> Result<HeldLock, StoreError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let lock = options.open(dir.join(LOCK_FILE)).map_err(io("opening the lock file"))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(HeldLock::new(lock)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
         Err(TryLockError::Error(source)) => Err(io("locking")(source)),
     }
