@@ -9,10 +9,9 @@ use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
 use crate::engine::Engine;
-use crate::held_lock::HeldLock;
 use crate::high_water::{HighWater, Shortfall};
 use crate::key::{Direction, Key, MessageTable, Table};
-use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
+use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
 use crate::seam::{BeforeMark, Seams};
 use crate::segments::SegmentStore;

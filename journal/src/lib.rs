@@ -19,7 +19,6 @@
 
 mod commit;
 mod engine;
-mod held_lock;
 mod high_water;
 pub mod inspect;
 #[allow(clippy::module_inception)]

@@ -71,6 +71,8 @@ impl Compaction {
                     budget = budget.saturating_sub(next - offset);
                     Some((number, next))
                 }
+                // Only a segment that the index does not know would leave the floor where it is.
+                None if log.floor <= number => return Ok(()),
                 None => {
                     self.done.push(number);
                     None

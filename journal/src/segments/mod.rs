@@ -54,7 +54,7 @@ use self::format::{FRAME_HEADER, Records, push_record};
 use self::index::{Index, Segment, read_value};
 use self::log::{Log, empty_frame, remove, reopen};
 use self::recover::recover;
-use crate::held_lock::HeldLock;
+use crate::opening::HeldLock;
 use crate::store::{Batch, Store, StoreError, Visit};
 
 /// Bytes of a segment. Compaction frees space in this unit, and each one costs an open file.
@@ -253,7 +253,7 @@ fn lock(dir: &Path) -> Result<HeldLock, StoreError> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let lock = options.open(dir.join(LOCK_FILE)).map_err(io("opening the lock file"))?;
     match lock.try_lock() {
-        Ok(()) => Ok(HeldLock::new(lock)),
+        Ok(()) => Ok(HeldLock(lock)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
         Err(TryLockError::Error(source)) => Err(io("locking")(source)),
     }

@@ -3,6 +3,25 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// The tests of that module that every engine must pass, as tests of their own for each.
+macro_rules! on_each_engine {
+    ($($test:ident),+ $(,)?) => {
+        mod on_sled {
+            $(#[test]
+            fn $test() {
+                super::$test(journal::Engine::Sled);
+            })+
+        }
+        mod on_segments {
+            $(#[test]
+            fn $test() {
+                super::$test(journal::Engine::Segments);
+            })+
+        }
+    };
+}
+pub(crate) use on_each_engine;
+
 mod any_bytes;
 mod commits;
 mod failures;
