@@ -65,7 +65,8 @@ pub(crate) fn start_failure(error: &StartError) -> (Exit, &'static str) {
     }
 }
 
-fn open_failure(error: &OpenError) -> (Exit, &'static str) {
+/// What to do when a journal cannot be opened.
+pub(crate) fn open_failure(error: &OpenError) -> (Exit, &'static str) {
     match error {
         OpenError::Owner { .. } => {
             (Exit::NotAllowed, "run as the folder's owner, or give another home folder with --dir")
@@ -88,9 +89,11 @@ fn open_failure(error: &OpenError) -> (Exit, &'static str) {
         | OpenError::Row { .. }
         | OpenError::Illegal { .. }
         | OpenError::Shorter { .. }
-        | OpenError::HighWater { .. } => {
-            (Exit::Damaged, "change nothing in the folder; run `longshore journal verify --offline` on a copy of it")
-        }
+        | OpenError::HighWater { .. } => (
+            Exit::Damaged,
+            "copy the folder; run `longshore journal verify --offline` on the copy; to go on without what it holds: `longshore journal \
+             quarantine`",
+        ),
     }
 }
 

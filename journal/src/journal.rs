@@ -9,14 +9,16 @@ use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
 use crate::engine::Engine;
-use crate::high_water::HighWater;
+use crate::high_water::{HighWater, Shortfall};
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
+use crate::seam::{BeforeMark, Seams};
 use crate::segments::SegmentStore;
 use crate::sled_store::SledStore;
 use crate::state::State;
 use crate::store::{Store, StoreError};
+use crate::tail_mark::TailMark;
 use crate::write_ahead::{Change, WriteAhead};
 use crate::writer::{Job, QUEUE_MAX, Writer};
 
@@ -51,8 +53,15 @@ struct Open {
     meta: Meta,
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
-    /// Held for as long as the journal is open.
+    /// Held for as long as the journal is open: the last field, so that it ends after the store is closed.
     _lock: Option<HeldLock>,
+}
+
+/// What a journal in a directory holds there besides its store.
+struct Held {
+    lock: HeldLock,
+    before_mark: Arc<BeforeMark>,
+    tail: Option<TailMark>,
 }
 
 impl Drop for Open {
@@ -73,7 +82,7 @@ impl Journal {
     /// # Errors
     /// [`OpenError`]; nothing was committed then.
     pub fn open(dir: &Path, opening: &Opening) -> Result<(Self, State), OpenError> {
-        Self::open_with(dir, opening, None)
+        Self::open_through(dir, opening, None, Seams::default())
     }
 
     /// As [`Self::open`], and a new journal gets that engine.
@@ -81,10 +90,20 @@ impl Journal {
     /// # Errors
     /// [`OpenError`]; [`OpenError::Engine`] when the journal is there already and has another engine.
     pub fn open_as(dir: &Path, opening: &Opening, engine: Engine) -> Result<(Self, State), OpenError> {
-        Self::open_with(dir, opening, Some(engine))
+        Self::open_through(dir, opening, Some(engine), Seams::default())
     }
 
-    fn open_with(dir: &Path, opening: &Opening, wanted: Option<Engine>) -> Result<(Self, State), OpenError> {
+    /// As the others, with something between the journal and its disk: for tests that make the disk fail.
+    ///
+    /// # Errors
+    /// As for [`Self::open_as`].
+    #[doc(hidden)]
+    pub fn open_through(
+        dir: &Path,
+        opening: &Opening,
+        wanted: Option<Engine>,
+        seams: Seams,
+    ) -> Result<(Self, State), OpenError> {
         let lock = claim(dir)?;
         let path = dir.join(STORE_DIR);
         let found = Engine::of(&path).map_err(|source| OpenError::Io {
@@ -99,15 +118,26 @@ impl Journal {
         }
         let store = open_store(&path, found.or(wanted).unwrap_or_default())
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
-        // The name of the store's directory, too, before anything in it is called durable.
+        let untrusted = |source| OpenError::HighWater { path: dir.to_owned(), source };
+        let batches = TailMark::read(dir).map_err(untrusted)?;
+        let tail = TailMark::open(dir).inspect_err(|error| {
+            tracing::warn!(dir = %dir.display(), %error, "The tail mark cannot be opened; it is left as it is.");
+        });
+        // The names of the store's directory and of the mark, too, before anything is called durable.
         sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
+        let store = (seams.store)(store);
         let state = replay(store.as_ref(), State::default(), dir)?;
-        let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
-        let shortfalls = mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default();
+        let shortfalls = match HighWater::read(dir).map_err(untrusted)? {
+            Some(mark) => HighWater { batches: mark.batches.max(batches), ..mark }.shortfalls(&state),
+            None if state.totals.batches < batches => {
+                vec![Shortfall::Batches { marked: batches, found: state.totals.batches }]
+            }
+            None => Vec::new(),
+        };
         if !shortfalls.is_empty() {
             return Err(OpenError::Shorter { path: dir.to_owned(), shortfalls });
         }
-        Self::start(store, state, opening, dir, Some(lock))
+        Self::start(store, state, opening, dir, Some(Held { lock, before_mark: seams.mark, tail: tail.ok() }))
     }
 
     /// Opens a journal over a store of the caller's: for simulation and tests. There is no high-water file then.
@@ -125,7 +155,7 @@ impl Journal {
         mut state: State,
         opening: &Opening,
         dir: &Path,
-        lock: Option<HeldLock>,
+        held: Option<Held>,
     ) -> Result<(Self, State), OpenError> {
         let meta = match &state.meta {
             Some(meta) if meta.endpoint != opening.endpoint => {
@@ -151,8 +181,14 @@ impl Journal {
         state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
 
         let (jobs, queue) = mpsc::sync_channel(QUEUE_MAX);
-        let mark_dir = lock.is_some().then(|| dir.to_owned());
-        let writer = Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, unmarked: 1 };
+        let mark_dir = held.is_some().then(|| dir.to_owned());
+        let (lock, before_mark, tail) = match held {
+            Some(Held { lock, before_mark, tail }) => (Some(lock), before_mark, tail),
+            None => (None, Seams::default().mark, None),
+        };
+        let mut writer =
+            Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, before_mark, tail, unmarked: 1 };
+        writer.mark_tail();
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue)).map_err(
             |source| OpenError::Io { path: dir.to_owned(), operation: "starting the writer thread", source },
         )?;

@@ -114,8 +114,8 @@ pub enum OpenError {
         /// What is missing.
         shortfalls: Vec<Shortfall>,
     },
-    /// The high-water file cannot be trusted.
-    #[error("the high-water file in {} cannot be trusted", path.display())]
+    /// The high-water file or the tail mark cannot be trusted.
+    #[error("the high-water marks in {} cannot be trusted", path.display())]
     HighWater {
         /// The directory.
         path: PathBuf,

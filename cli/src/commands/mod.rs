@@ -15,6 +15,7 @@ mod job_run;
 mod job_show;
 pub(crate) mod journal;
 mod journal_print;
+mod journal_quarantine;
 pub(crate) mod reconcile;
 pub(crate) mod server_run;
 pub(crate) mod version;

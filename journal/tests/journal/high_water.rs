@@ -165,6 +165,47 @@ fn a_mark_that_is_absurdly_large_is_not_read() {
     assert!(matches!(HighWater::read(dir.path()), Err(HighWaterReadError::Damaged)));
 }
 
+/// What a killed process leaves: a copy of the journal's folder while it is open, before the high-water file was written.
+#[test]
+fn after_a_kill_even_the_last_commit_is_missed_when_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut history = History::new(5);
+    let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
+    let [before, after] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for _ in 0..5 {
+        journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
+    }
+    copy(dir.path(), before.path());
+    journal
+        .commit(WriteAhead::new(vec![journal::put_app(b"run/1".to_vec(), b"succeeded".to_vec())], ()))
+        .wait()
+        .unwrap();
+    copy(dir.path(), after.path());
+    fs::remove_file(after.path().join("high-water")).ok();
+    Journal::open(after.path(), &opening()).expect("with its last commit it opens");
+    copy(dir.path(), after.path());
+    fs::remove_file(after.path().join("high-water")).ok();
+    restore(before.path(), after.path());
+    assert_eq!(shortfalls(after.path()), [Shortfall::Batches { marked: 7, found: 6 }]);
+    fs::remove_dir_all(after.path().join("store")).unwrap();
+    assert_eq!(shortfalls(after.path()), [Shortfall::Batches { marked: 7, found: 0 }]);
+}
+
+#[test]
+fn a_tail_mark_that_a_loss_of_power_left_older_or_empty_stands_in_nobodys_way() {
+    let (dir, _) = closed(10);
+    let path = dir.path().join("tail");
+    for older in [vec![0; 13], Vec::new(), fs::read(&path).unwrap()] {
+        fs::write(&path, older).unwrap();
+        Journal::open(dir.path(), &opening()).unwrap();
+    }
+    fs::write(&path, "something else").unwrap();
+    let refused = Journal::open(dir.path(), &opening()).err();
+    assert!(matches!(refused, Some(OpenError::HighWater { .. })), "{refused:?}");
+    fs::remove_file(&path).unwrap();
+    Journal::open(dir.path(), &opening()).unwrap();
+}
+
 crate::on_each_engine!(
     a_store_replaced_by_an_older_copy_is_refused_and_what_is_missing_is_named,
     a_store_of_the_same_length_with_another_history_is_refused,

@@ -22,6 +22,7 @@ macro_rules! on_each_engine {
 }
 pub(crate) use on_each_engine;
 
+mod any_bytes;
 mod commits;
 mod failures;
 mod gate;
@@ -29,6 +30,7 @@ mod high_water;
 mod history;
 mod inspect;
 mod opening;
+mod quarantine;
 mod reading;
 mod segments;
 mod sled_store;

@@ -10,7 +10,7 @@ use journal::{
 use messages::{EndpointId, Epoch, Incarnation, Seq};
 use tempfile::TempDir;
 
-use crate::history::{History, Random, opening};
+use crate::history::{History, Random, opening, rows_of};
 
 fn open(dir: &Path) -> Result<(Journal, journal::State), OpenError> {
     Journal::open(dir, &opening())
@@ -246,6 +246,31 @@ fn a_row_that_is_missing_or_back_in_an_older_form_is_found() {
     assert_eq!(old, IllegalChange::Rows { written: 3, found: 3 });
     let totals = tampered(|batch| batch.delete(Key::Totals.bytes()));
     assert_eq!(totals, IllegalChange::Rows { written: 0, found: 3 });
+}
+
+#[test]
+fn a_snapshot_that_the_engine_was_writing_when_it_died_does_not_keep_the_journal_closed() {
+    let (dir, history) = closed(40);
+    // What a full disk or a kill leaves of it: the engine takes it for the newest one.
+    let unfinished = dir.path().join("store").join("snap.FFFFFFFFFFFFFFF0.generating");
+    fs::write(&unfinished, b"the first byt").unwrap();
+    let (journal, _) = open(dir.path()).unwrap();
+    assert!(rows_of(journal.store()).unwrap() == history.rows);
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn a_store_whose_file_cannot_be_read_is_refused_before_the_engine_sees_it() {
+    let (dir, _) = closed(3);
+    let (file, aside) = (dir.path().join("store").join("db"), dir.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    let refused = error(dir.path());
+    let OpenError::Store { source: StoreError::Io { operation, .. }, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(operation, "reading the data file through");
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    open(dir.path()).unwrap();
 }
 
 crate::on_each_engine!(
