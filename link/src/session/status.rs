@@ -202,6 +202,11 @@ impl Session {
             Some(_) if self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some()) => return false,
             Some(known) if sending.epoch < known.epoch => {
                 turn.effects.faults.push(Fault::Stale { peer: peer.clone() });
+                // Nothing old knows the future: that this journal is behind is true whoever says it. Two ends that were both put back to
+                // older copies would otherwise ignore each other for ever.
+                if let Some(behind) = self.behind(peer, status) {
+                    self.fell_behind(now, turn, peer, behind);
+                }
                 return false;
             }
             Some(known) => {
