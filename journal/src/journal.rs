@@ -10,6 +10,7 @@ use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
 use crate::high_water::HighWater;
+use crate::in_step::InStep;
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
@@ -79,10 +80,7 @@ impl Journal {
         let (store, state): (Arc<dyn Store>, State) = (Arc::new(store), State::default());
         let state = replay(store.as_ref(), state, dir)?;
         let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
-        let shortfalls = mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default();
-        if !shortfalls.is_empty() {
-            return Err(OpenError::Shorter { path: dir.to_owned(), shortfalls });
-        }
+        long_enough(mark.as_ref(), &state, dir)?;
         Self::start(store, state, opening, dir, Some(lock))
     }
 
@@ -98,34 +96,12 @@ impl Journal {
 
     fn start(
         store: Arc<dyn Store>,
-        mut state: State,
+        state: State,
         opening: &Opening,
         dir: &Path,
         lock: Option<File>,
     ) -> Result<(Self, State), OpenError> {
-        let meta = match &state.meta {
-            Some(meta) if meta.endpoint != opening.endpoint => {
-                let (expected, found) = (opening.endpoint.clone(), meta.endpoint.clone());
-                return Err(OpenError::Endpoint { path: dir.to_owned(), expected, found });
-            }
-            Some(meta) => Meta { epoch: meta.epoch.next(), ..meta.clone() },
-            None => Meta {
-                endpoint: opening.endpoint.clone(),
-                incarnation: opening.incarnation,
-                epoch: Epoch::FIRST,
-                created_ms: opening.now_ms,
-            },
-        };
-        let row = Row::Meta(meta.clone());
-        let store_error = |source| OpenError::Store { path: dir.to_owned(), source };
-        let mut batch = crate::store::Batch::default();
-        let (key, value) = row.encode();
-        batch.put(key, value);
-        state.totals.seal(store.as_ref(), &mut batch).map_err(store_error)?;
-        store.apply(&batch).map_err(store_error)?;
-        store.sync().map_err(store_error)?;
-        state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
-
+        let (meta, state) = begin(store.as_ref(), state, opening, dir)?;
         let (jobs, queue) = mpsc::sync_channel(QUEUE_MAX);
         let mark_dir = lock.is_some().then(|| dir.to_owned());
         let writer = Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, unmarked: 1 };
@@ -134,6 +110,26 @@ impl Journal {
         )?;
         let open = Open { store, meta, jobs: Some(jobs), writer: Some(thread), _lock: lock };
         Ok((Self(Arc::new(open)), state))
+    }
+
+    /// Opens a journal over a store of the caller's without a thread: for simulators, which decide themselves what is written
+    /// when. What is returned reads; only the [`InStep`] beside it writes. The mark stands in for the high-water file.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    #[doc(hidden)]
+    pub fn in_step(
+        store: Arc<dyn Store>,
+        opening: &Opening,
+        mark: Option<&HighWater>,
+    ) -> Result<(Self, InStep, State), OpenError> {
+        let path = Path::new("(memory)");
+        let state = replay(store.as_ref(), State::default(), path)?;
+        long_enough(mark, &state, path)?;
+        let (meta, state) = begin(store.as_ref(), state, opening, path)?;
+        let writer = Writer { store: Arc::clone(&store), state: state.clone(), mark_dir: None, unmarked: 1 };
+        let open = Open { store, meta, jobs: None, writer: None, _lock: None };
+        Ok((Self(Arc::new(open)), InStep::new(writer), state))
     }
 
     /// What journal this is.
@@ -246,6 +242,39 @@ impl Journal {
     pub fn store(&self) -> &dyn Store {
         self.0.store.as_ref()
     }
+}
+
+/// Refuses a journal that is shorter than it is known to have been.
+fn long_enough(mark: Option<&HighWater>, state: &State, dir: &Path) -> Result<(), OpenError> {
+    let shortfalls = mark.map(|mark| mark.shortfalls(state)).unwrap_or_default();
+    if shortfalls.is_empty() { Ok(()) } else { Err(OpenError::Shorter { path: dir.to_owned(), shortfalls }) }
+}
+
+/// Makes the opening durable: the journal's first row, or a raised epoch.
+fn begin(store: &dyn Store, mut state: State, opening: &Opening, dir: &Path) -> Result<(Meta, State), OpenError> {
+    let meta = match &state.meta {
+        Some(meta) if meta.endpoint != opening.endpoint => {
+            let (expected, found) = (opening.endpoint.clone(), meta.endpoint.clone());
+            return Err(OpenError::Endpoint { path: dir.to_owned(), expected, found });
+        }
+        Some(meta) => Meta { epoch: meta.epoch.next(), ..meta.clone() },
+        None => Meta {
+            endpoint: opening.endpoint.clone(),
+            incarnation: opening.incarnation,
+            epoch: Epoch::FIRST,
+            created_ms: opening.now_ms,
+        },
+    };
+    let row = Row::Meta(meta.clone());
+    let store_error = |source| OpenError::Store { path: dir.to_owned(), source };
+    let mut batch = crate::store::Batch::default();
+    let (key, value) = row.encode();
+    batch.put(key, value);
+    state.totals.seal(store, &mut batch).map_err(store_error)?;
+    store.apply(&batch).map_err(store_error)?;
+    store.sync().map_err(store_error)?;
+    state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
+    Ok((meta, state))
 }
 
 /// A change that sets a row of the application.

@@ -19,6 +19,7 @@
 
 mod commit;
 mod high_water;
+mod in_step;
 pub mod inspect;
 #[allow(clippy::module_inception)]
 mod journal;
@@ -36,6 +37,8 @@ mod writer;
 
 pub use commit::{Commit, CommitError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
+#[doc(hidden)]
+pub use in_step::InStep;
 pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
