@@ -112,6 +112,9 @@ struct SendingSide {
     probes: VecDeque<Asked>,
     /// Probes since there was last any progress.
     attempts: u32,
+    /// Asks again until something is answered: over a new connection one question may be lost like anything else, and a peer
+    /// that lost part of its journal is known by its answer alone.
+    unheard: bool,
     /// Answers in a row that found something missing, without anything received in between.
     fruitless: u32,
     /// When the next probe is due.
@@ -272,6 +275,9 @@ impl Session {
             // also shows whether their queues still take anything.
             let is_agent = self.identity.local.agent().is_some();
             let asks = is_agent || self.anything_unreceived(&peer);
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.sending.unheard = asks;
+            }
             self.publish_status(now, turn, &peer, if asks { Probe::Yes } else { Probe::No });
         }
     }

@@ -274,9 +274,11 @@ impl Session {
     /// When to ask the peer next, after that many probes without progress: soon while it may miss something, now and then
     /// while the outcome of something is open, lest a lost status leave bodies here for ever.
     pub(super) fn probe_due(&self, now: Now, peer: &EndpointId, attempts: u32) -> Option<Millis> {
-        let outgoing = &self.streams(peer)?.outgoing;
+        let unheard = self.peers.get(peer).is_some_and(|entry| entry.sending.unheard);
+        let nothing = Outgoing::default();
+        let outgoing = self.streams(peer).map_or(&nothing, |streams| &streams.outgoing);
         let last = outgoing.next.previous();
-        if outgoing.received < last {
+        if unheard || outgoing.received < last {
             Some(now.at.after(self.config.probe_delay(attempts)))
         } else if outgoing.settled < last {
             Some(now.at.after(self.config.probe_max_ms))

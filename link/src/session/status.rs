@@ -238,6 +238,7 @@ impl Session {
         let published = side.probes[at].published;
         side.probes.drain(..=at);
         side.attempts = 0;
+        let first = std::mem::take(&mut side.unheard);
         // Everything still to be resent is found missing again, so the list is made anew.
         side.missing = outgoing.ranges.missing(outgoing.received, published).collect();
         if !side.missing.is_empty() {
@@ -257,6 +258,11 @@ impl Session {
         }
         if side.missing.is_empty() && outgoing.received < side.published {
             side.probe_due = Some(now.at.after(self.config.probe_delay(0)));
+        } else if first {
+            let due = self.probe_due(now, peer, 0);
+            if let Some(entry) = self.peers.get_mut(peer) {
+                entry.sending.probe_due = due;
+            }
         }
     }
 }

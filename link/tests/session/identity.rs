@@ -203,3 +203,36 @@ fn a_peer_that_answers_but_takes_nothing_is_sent_the_same_ever_more_seldom() {
     assert!((1..=10).contains(&pair.server.resent), "resent {} times", pair.server.resent);
     assert!(pair.agent.statuses.len() < 40, "{} statuses", pair.agent.statuses.len());
 }
+
+/// The one question that an agent with nothing to send asks over a new connection may be lost like anything else.
+#[test]
+fn a_peer_that_lost_what_it_had_is_noticed_although_the_first_question_is_lost() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let snapshot = pair.server.disk.clone();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    pair.disconnect();
+    pair.server.disk = snapshot;
+    pair.server.restart();
+    pair.connect();
+    assert!(!pair.queues[Side::Server.inbox()].is_empty(), "the agent has asked");
+    pair.queues[Side::Server.inbox()].clear();
+    pair.settle_some(5);
+    let lost = Freeze::PeerLostPart { received: Some(seq(2)), found: Some(seq(1)) };
+    assert_eq!(frozen(&pair.agent), Some(lost), "{}", pair.describe());
+}
+
+#[test]
+fn an_agent_that_was_answered_asks_no_more() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let before = pair.server.statuses.len();
+    pair.settle_some(25);
+    // Only heartbeats came since, and those are not answered.
+    assert_eq!(pair.server.statuses.len(), before);
+}
