@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chaos_tests::demo::{self, Report};
 use chaos_tests::live::{interrupt, wait_for};
+use chaos_tests::simulate::Simulate;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,11 +29,14 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
+    Simulate(Simulate),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo { dir, keep } => run_demo(&dir, keep),
+        Command::Simulate(simulate) => simulate.execute(),
     }
 }
 
