@@ -95,16 +95,19 @@ impl Session {
         }
         if self.may_publish_next(&peer, seq) {
             self.publish_message(now, turn, &peer, &message);
+        } else if self.incoming(&peer).is_none() {
+            self.pump(now, turn, &peer);
         }
         turn.effects.changed.push(peer);
         Ok(())
     }
 
-    /// Whether nothing that was journaled earlier, and nothing that is to be resent, must go before this message.
+    /// Whether the peer was heard, and nothing that was journaled earlier or is to be resent must go before this message.
     fn may_publish_next(&self, peer: &EndpointId, seq: Seq) -> bool {
         let Some(entry) = self.peers.get(peer) else { return false };
         let side = &entry.sending;
         self.connected
+            && self.incoming(peer).is_some()
             && entry.frozen.is_none()
             && side.loading.is_none()
             && side.missing.is_empty()
@@ -140,13 +143,16 @@ impl Session {
     /// Asks for the next messages that may go out: first what is missing, then what was never published.
     pub(super) fn pump(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId) {
         let limit = self.publish_limit(peer);
+        // A peer that was never heard may be replaced before it is, and nobody would know that the work was done.
+        let heard = self.incoming(peer).is_some();
         let connected = self.connected;
         let Some(entry) = self.peers.get_mut(peer) else { return };
         let side = &mut entry.sending;
         if !connected || entry.frozen.is_some() || side.loading.is_some() {
             return;
         }
-        let next = match side.missing.pop_front() {
+        let missing = if heard { side.missing.pop_front() } else { None };
+        let next = match missing {
             Some((from, to)) => {
                 let end = to.value().min(from.value() + LOAD_MAX - 1);
                 let end = Seq::new(end).unwrap_or(to);
@@ -158,7 +164,7 @@ impl Session {
             None => {
                 let from = Seq::after(side.published);
                 let end = Seq::new(from.value() + LOAD_MAX - 1).min(limit);
-                end.filter(|end| from <= *end).map(|end| (from, end))
+                end.filter(|end| heard && from <= *end).map(|end| (from, end))
             }
         };
         if let Some((from, to)) = next {

@@ -11,7 +11,10 @@ fn a_stranger_is_not_journaled() {
     let mut pair = Pair::new(&Config::default());
     let mut other = Pair::new(&Config::default());
     other.agent = End::new("intruder", "server", Config::default());
+    // It has met a server of its own.
+    other.server = End::new("server", "intruder", Config::default());
     other.connect();
+    other.settle(false);
     other.submit(Side::Agent);
     let before = pair.server.session.state().clone();
     let frames = std::mem::take(&mut other.queues[Side::Server.inbox()]);
@@ -235,4 +238,32 @@ fn an_agent_that_was_answered_asks_no_more() {
     pair.settle_some(25);
     // Only heartbeats came since, and those are not answered.
     assert_eq!(pair.server.statuses.len(), before);
+}
+
+/// Nobody could know that the old journal's work was done, if not a word of it had been heard.
+#[test]
+fn nothing_is_published_to_a_journal_of_which_nothing_was_heard() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Server);
+    for _ in 0..6 {
+        for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+            pair.deliver(Side::Agent, &frame);
+        }
+        // Every word of the agent is lost.
+        pair.queues[Side::Server.inbox()].clear();
+        let now = pair.now();
+        while let Some(write) = pair.agent.application(now, false) {
+            pair.commit(Side::Agent, write);
+        }
+        pair.now += 1_000;
+        for side in Side::BOTH {
+            pair.input(side, Input::TimedOut);
+        }
+    }
+    let before = pair.agent.taken.len();
+    pair.agent = End::reinstalled(&pair.agent);
+    pair.input(Side::Agent, Input::Connected);
+    pair.settle(false);
+    assert_eq!((before, pair.agent.taken.len()), (0, 1), "{}", pair.describe());
 }

@@ -32,6 +32,7 @@ fn a_message_goes_from_submitted_to_settled_on_both_sides() {
 fn held_work_is_not_settled_before_its_answer_has_arrived() {
     let mut pair = Pair::new(&Config::default());
     pair.connect();
+    pair.settle(false);
     pair.submit(Side::Server);
     for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
         pair.deliver(Side::Agent, &frame);
@@ -66,6 +67,7 @@ pub(crate) fn is_message(frame: &messages::Frame) -> bool {
 fn any_message_redelivered_any_number_of_times_takes_effect_once() {
     let mut pair = Pair::new(&Config::default());
     pair.connect();
+    pair.settle(false);
     for _ in 0..20 {
         pair.submit(Side::Server);
     }
@@ -187,6 +189,7 @@ fn the_window_bounds_what_is_under_way() {
     let config = Config { window: 10, ..Config::default() };
     let mut pair = Pair::new(&config);
     pair.connect();
+    pair.settle(false);
     for _ in 0..100 {
         pair.submit(Side::Server);
     }
