@@ -183,11 +183,15 @@ impl Session {
             };
             self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
         }
-        if restarted && self.anything_unreceived(peer) {
+        // A process in the place of another may know less than that one said: only its answer shows.
+        let sent = self.streams(peer).is_some_and(|streams| streams.outgoing.next > Seq::FIRST);
+        let replaced = sent && heard.is_some_and(|(epoch, _)| epoch != sending.epoch);
+        if replaced || restarted && self.anything_unreceived(peer) {
             // The peer is back: no need to wait out a backoff that grew while it was away.
             if let Some(entry) = self.peers.get_mut(peer) {
                 entry.sending.attempts = 0;
                 entry.sending.fruitless = 0;
+                entry.sending.unheard |= replaced;
                 entry.sending.probe_due = Some(now.at);
             }
         }

@@ -267,3 +267,19 @@ fn nothing_is_published_to_a_journal_of_which_nothing_was_heard() {
     pair.settle(false);
     assert_eq!((before, pair.agent.taken.len()), (0, 1), "{}", pair.describe());
 }
+
+#[test]
+fn a_peer_that_lost_what_it_had_is_noticed_over_a_connection_that_stays() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let snapshot = pair.server.disk.clone();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    pair.server.disk = snapshot;
+    pair.restart(Side::Server);
+    pair.settle_some(5);
+    let lost = Freeze::PeerLostPart { received: Some(seq(2)), found: Some(seq(1)) };
+    assert_eq!(frozen(&pair.agent), Some(lost), "{}", pair.describe());
+}
