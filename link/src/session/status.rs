@@ -164,6 +164,11 @@ impl Session {
             }
             if sending.epoch < known.epoch {
                 turn.effects.faults.push(Fault::Stale { peer: peer.clone() });
+                // Nothing old knows the future: that this process is old too is true whoever says so. Two ends that were both
+                // put back to older copies would otherwise ignore each other for ever.
+                if let Some(freeze) = self.superseded(status) {
+                    self.freeze(now, turn, peer, freeze);
+                }
                 return false;
             }
         }
@@ -198,6 +203,13 @@ impl Session {
         true
     }
 
+    /// Whether the peer has heard of a later opening of this journal than this one.
+    fn superseded(&self, status: &Status) -> Option<Freeze> {
+        let report = status.receiving.as_ref().filter(|report| report.incarnation == self.identity.incarnation)?;
+        let (epoch, heard) = (self.identity.epoch, report.epoch);
+        (heard > epoch).then_some(Freeze::Superseded { epoch, heard })
+    }
+
     /// What a status says that cannot be, or nothing.
     fn contradiction(&self, peer: &EndpointId, status: &Status) -> Option<Freeze> {
         let streams = self.streams(peer)?;
@@ -210,8 +222,8 @@ impl Session {
         if report.incarnation != self.identity.incarnation {
             return Some(Freeze::Replaced { known: report.incarnation });
         }
-        if report.epoch > self.identity.epoch {
-            return Some(Freeze::Superseded { epoch: self.identity.epoch, heard: report.epoch });
+        if let Some(freeze) = self.superseded(status) {
+            return Some(freeze);
         }
         let (sent, reaches) = (outgoing.next.previous(), report.ranges.last().max(report.through));
         if reaches > sent {

@@ -283,3 +283,38 @@ fn a_peer_that_lost_what_it_had_is_noticed_over_a_connection_that_stays() {
     let lost = Freeze::PeerLostPart { received: Some(seq(2)), found: Some(seq(1)) };
     assert_eq!(frozen(&pair.agent), Some(lost), "{}", pair.describe());
 }
+
+#[test]
+fn two_ends_that_were_both_put_back_to_older_copies_notice_it() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Server);
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let old = (pair.server.disk.clone(), pair.server.epoch);
+    for _ in 0..3 {
+        pair.restart(Side::Server);
+        pair.settle(false);
+    }
+    // Each remembers openings of the other that the other no longer knows of.
+    let copy = (pair.agent.disk.clone(), pair.agent.epoch);
+    (pair.server.disk, pair.server.epoch) = old;
+    for _ in 0..3 {
+        pair.agent.restart();
+    }
+    pair.server.restart();
+    let heard = std::mem::take(&mut pair.queues);
+    assert!(heard.iter().all(|queue| queue.is_empty()));
+    pair.input(Side::Agent, Input::Connected);
+    let later: Vec<_> = pair.queues[Side::Server.inbox()].drain(..).collect();
+    for frame in &later {
+        pair.deliver(Side::Server, frame);
+    }
+    (pair.agent.disk, pair.agent.epoch) = copy;
+    pair.agent.restart();
+    pair.connect();
+    pair.settle_some(20);
+    for end in [&pair.server, &pair.agent] {
+        assert!(matches!(frozen(end), Some(Freeze::Superseded { .. })), "{}", pair.describe());
+    }
+}
