@@ -72,6 +72,8 @@ impl Checker for ResentIsLost {
                     Fate::Destroyed => {
                         known.queued = known.queued.saturating_sub(1);
                         known.lost |= known.queued == 0 && !known.arrived;
+                        // What is left of a copy that the broker had doubled is not where it was put.
+                        known.displaced |= known.queued > 0;
                     }
                     Fate::Displaced => known.displaced = true,
                 }
