@@ -10,6 +10,7 @@ use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 use crate::commit::{Commit, pair};
 use crate::engine::Engine;
 use crate::high_water::{HighWater, Shortfall};
+use crate::in_step::InStep;
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
@@ -134,9 +135,7 @@ impl Journal {
             }
             None => Vec::new(),
         };
-        if !shortfalls.is_empty() {
-            return Err(OpenError::Shorter { path: dir.to_owned(), shortfalls });
-        }
+        long_enough(shortfalls, dir)?;
         Self::start(store, state, opening, dir, Some(Held { lock, before_mark: seams.mark, tail: tail.ok() }))
     }
 
@@ -152,34 +151,12 @@ impl Journal {
 
     fn start(
         store: Arc<dyn Store>,
-        mut state: State,
+        state: State,
         opening: &Opening,
         dir: &Path,
         held: Option<Held>,
     ) -> Result<(Self, State), OpenError> {
-        let meta = match &state.meta {
-            Some(meta) if meta.endpoint != opening.endpoint => {
-                let (expected, found) = (opening.endpoint.clone(), meta.endpoint.clone());
-                return Err(OpenError::Endpoint { path: dir.to_owned(), expected, found });
-            }
-            Some(meta) => Meta { epoch: meta.epoch.next(), ..meta.clone() },
-            None => Meta {
-                endpoint: opening.endpoint.clone(),
-                incarnation: opening.incarnation,
-                epoch: Epoch::FIRST,
-                created_ms: opening.now_ms,
-            },
-        };
-        let row = Row::Meta(meta.clone());
-        let store_error = |source| OpenError::Store { path: dir.to_owned(), source };
-        let mut batch = crate::store::Batch::default();
-        let (key, value) = row.encode();
-        batch.put(key, value);
-        state.totals.seal(store.as_ref(), &mut batch).map_err(store_error)?;
-        store.apply(&batch).map_err(store_error)?;
-        store.sync().map_err(store_error)?;
-        state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
-
+        let (meta, state) = begin(store.as_ref(), state, opening, dir)?;
         let (jobs, queue) = mpsc::sync_channel(QUEUE_MAX);
         let mark_dir = held.is_some().then(|| dir.to_owned());
         let (lock, before_mark, tail) = match held {
@@ -194,6 +171,29 @@ impl Journal {
         )?;
         let open = Open { store, meta, jobs: Some(jobs), writer: Some(thread), _lock: lock };
         Ok((Self(Arc::new(open)), state))
+    }
+
+    /// Opens a journal over a store of the caller's without a thread: for simulators, which decide themselves what is written
+    /// when. What is returned reads; only the [`InStep`] beside it writes. The mark stands in for the high-water file.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    #[doc(hidden)]
+    pub fn in_step(
+        store: Arc<dyn Store>,
+        opening: &Opening,
+        mark: Option<&HighWater>,
+    ) -> Result<(Self, InStep, State), OpenError> {
+        let path = Path::new("(memory)");
+        let state = replay(store.as_ref(), State::default(), path)?;
+        long_enough(mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default(), path)?;
+        let (meta, state) = begin(store.as_ref(), state, opening, path)?;
+        let before_mark = Seams::default().mark;
+        let (writer_store, writer_state) = (Arc::clone(&store), state.clone());
+        let writer =
+            Writer { store: writer_store, state: writer_state, mark_dir: None, before_mark, tail: None, unmarked: 1 };
+        let open = Open { store, meta, jobs: None, writer: None, _lock: None };
+        Ok((Self(Arc::new(open)), InStep::new(writer), state))
     }
 
     /// What journal this is.
@@ -333,6 +333,38 @@ fn open_store(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError>
         Engine::Sled => Arc::new(SledStore::open(path)?),
         Engine::Segments => Arc::new(SegmentStore::open(path)?),
     })
+}
+
+/// Refuses a journal that is shorter than it is known to have been.
+fn long_enough(shortfalls: Vec<Shortfall>, dir: &Path) -> Result<(), OpenError> {
+    if shortfalls.is_empty() { Ok(()) } else { Err(OpenError::Shorter { path: dir.to_owned(), shortfalls }) }
+}
+
+/// Makes the opening durable: the journal's first row, or a raised epoch.
+fn begin(store: &dyn Store, mut state: State, opening: &Opening, dir: &Path) -> Result<(Meta, State), OpenError> {
+    let meta = match &state.meta {
+        Some(meta) if meta.endpoint != opening.endpoint => {
+            let (expected, found) = (opening.endpoint.clone(), meta.endpoint.clone());
+            return Err(OpenError::Endpoint { path: dir.to_owned(), expected, found });
+        }
+        Some(meta) => Meta { epoch: meta.epoch.next(), ..meta.clone() },
+        None => Meta {
+            endpoint: opening.endpoint.clone(),
+            incarnation: opening.incarnation,
+            epoch: Epoch::FIRST,
+            created_ms: opening.now_ms,
+        },
+    };
+    let row = Row::Meta(meta.clone());
+    let store_error = |source| OpenError::Store { path: dir.to_owned(), source };
+    let mut batch = crate::store::Batch::default();
+    let (key, value) = row.encode();
+    batch.put(key, value);
+    state.totals.seal(store, &mut batch).map_err(store_error)?;
+    store.apply(&batch).map_err(store_error)?;
+    store.sync().map_err(store_error)?;
+    state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
+    Ok((meta, state))
 }
 
 /// A change that sets a row of the application.

@@ -20,6 +20,7 @@
 mod commit;
 mod engine;
 mod high_water;
+mod in_step;
 mod incoming;
 pub mod inspect;
 #[allow(clippy::module_inception)]
@@ -44,7 +45,9 @@ mod writer;
 pub use commit::{Commit, CommitError};
 pub use engine::{Engine, EngineNameError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
-pub use incoming::{Incoming, Part, Place, Void};
+#[doc(hidden)]
+pub use in_step::InStep;
+pub use incoming::{Incoming, Part, Place, Succession, Void};
 pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;

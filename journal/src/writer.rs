@@ -67,7 +67,7 @@ impl Writer {
                 (first.done)(Err(error.clone()));
                 continue;
             }
-            failed = self.turn(first, jobs).err();
+            failed = self.turn(first, &mut || jobs.try_recv().ok()).err();
             if failed.is_none() && self.unmarked >= MARK_EVERY_SYNCS {
                 self.mark();
             }
@@ -78,7 +78,7 @@ impl Writer {
     }
 
     /// Writes the first job and whatever else waits, syncs once, and answers all of them.
-    fn turn(&mut self, first: Job, jobs: &Receiver<Job>) -> Result<(), CommitError> {
+    pub(crate) fn turn(&mut self, first: Job, more: &mut dyn FnMut() -> Option<Job>) -> Result<(), CommitError> {
         let mut batch = Batch::default();
         let mut bytes = 0;
         let mut waiting = Vec::new();
@@ -96,7 +96,7 @@ impl Writer {
                 }
             }
             if bytes < BATCH_BYTES_MAX {
-                next = jobs.try_recv().ok();
+                next = more();
             }
         }
         let written = self.write(batch).map_err(|error| CommitError::Store(Arc::new(error)));

@@ -41,6 +41,7 @@ fn valid() -> Vec<Vec<u8>> {
         sending: Sending {
             incarnation,
             lineage: Some(Lineage::new(incarnation)),
+            journal: Some(incarnation),
             epoch,
             lowest_kept,
             next: seq(5),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chaos_tests::damage::{self, Options, Phase, Trial};
 use chaos_tests::demo::{self, Report};
 use chaos_tests::live::{interrupt, wait_for};
+use chaos_tests::simulate::Simulate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use journal::Engine;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +33,8 @@ enum Command {
     },
     /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
     Damage(DamageArgs),
+    /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
+    Simulate(Simulate),
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
             eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }),
+        Command::Simulate(simulate) => simulate.execute(),
     }
 }
 

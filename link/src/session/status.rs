@@ -82,6 +82,7 @@ impl Session {
         let outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
         Sending {
             incarnation: self.own(peer),
+            journal: Some(self.identity.incarnation).filter(|journal| *journal != self.own(peer)),
             lineage: outgoing.lineage,
             epoch: self.identity.epoch,
             lowest_kept: Seq::after(outgoing.forgotten),
@@ -216,7 +217,7 @@ impl Session {
                 }
             }
             None => {
-                let incoming = Incoming::of(&lineage, sending.epoch);
+                let incoming = Incoming::of(sending.made_as(), &lineage, sending.epoch);
                 self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
             }
         }
