@@ -2,12 +2,23 @@
 //! runs that may have come further than this journal says are marked, and what the server may have forgotten is told to it. It
 //! never decides whether a step ran: that is up to the step's declared effect.
 
+use journal::{Journal, ReadError, put_app};
 use link::session::Transaction;
 use link::{SubmitError, outbound};
 use messages::{Body, RunRecalled};
 
 use crate::records::{ResumeError, RunRecord};
 use crate::worker::Worker;
+
+/// The name of the row that says how many losses of the server's journal were answered. A process that ends before it is written
+/// begins again, which the server does not mind.
+const RECALLED: &[u8] = b"recalled";
+
+fn recalled(journal: &Journal) -> Result<u32, ReadError> {
+    let mut losses = 0;
+    journal.app_rows(RECALLED, &mut |_, bytes| losses = bytes.try_into().map_or(0, u32::from_be_bytes))?;
+    Ok(losses)
+}
 
 impl Worker {
     /// Reads the runs from the journal, and compares them with what the journal says of the stream that they came in: at every start,
@@ -45,8 +56,19 @@ impl Worker {
         self.resume()
     }
 
-    /// Tells the server of every run that this agent still has: what it sent, and how it ended.
+    /// Tells a server whose journal lost something of every run that this agent still has: what it sent, and how it ended. Does nothing
+    /// if that was done.
     pub(crate) async fn recall(&self) -> Result<(), SubmitError> {
+        let (losses, recalled) = match (self.journal().outgoing(&self.server()), recalled(self.journal())) {
+            (Ok(stream), Ok(recalled)) => (stream.map_or(0, |stream| stream.losses), recalled),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "The journal cannot be read, so the server is not told of the runs here.");
+                return Ok(());
+            }
+        };
+        if losses == recalled {
+            return Ok(());
+        }
         let records = match RunRecord::load(self.journal()) {
             Ok(records) => records,
             Err(error) => {
@@ -69,6 +91,8 @@ impl Worker {
                 Err(error) => tracing::error!(%run, %error, "A run is too large to tell the server of it."),
             }
         }
+        let rows = vec![put_app(RECALLED.to_vec(), losses.to_be_bytes().to_vec())];
+        self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await?;
         Ok(())
     }
 }

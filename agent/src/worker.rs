@@ -126,6 +126,10 @@ impl Worker {
         let mut tasks = JoinSet::new();
         let mut waiting = self.take_up(&mut tasks, resumed);
         self.present().await;
+        // An earlier process may have ended before it could.
+        if self.recall().await.is_err() {
+            return;
+        }
         loop {
             tokio::select! {
                 slot = Arc::clone(&self.0.slots).acquire_owned(), if !waiting.is_empty() => {

@@ -287,6 +287,17 @@ impl Journal {
         }
     }
 
+    /// What the stream sent to a peer amounts to; nothing if none was.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn outgoing(&self, peer: &EndpointId) -> Result<Option<crate::Outgoing>, ReadError> {
+        match self.row(&Key::Stream(Direction::Out, peer.clone()))? {
+            Some(Row::Outgoing(_, row)) => Ok(Some(row)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
     /// Whether a message from a peer was applied and its outcome is still open.
     ///
     /// # Errors

@@ -103,7 +103,8 @@ impl WorkItem {
         }
         let refusal = Body::Refusal(Refusal { message: header.id, reason });
         let outbound = outbound(header.from.clone(), id, &refusal, Some(header.id));
-        (applied, outbound.ok())
+        let answer = outbound.map(|outbound| Outbound { answers: Some(self.seq), ..outbound });
+        (applied, answer.ok())
     }
 
     fn applied(&self, disposition: Disposition) -> Applied {

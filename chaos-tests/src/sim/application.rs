@@ -117,6 +117,8 @@ pub(crate) enum JobState {
 pub(crate) struct Application {
     pub(crate) runs: BTreeMap<u64, Run>,
     pub(crate) jobs: BTreeMap<u64, Job>,
+    /// How many losses of the server's journal were answered with what is known here.
+    pub(crate) recalled: u32,
 }
 
 fn name(table: u8, job: u64) -> Vec<u8> {
@@ -142,6 +144,11 @@ pub(crate) fn run_row(job: u64, run: &Run) -> Change {
     content.extend(run.losses.to_be_bytes());
     content.extend(run.seq.value().to_be_bytes());
     put_app(name(b'r', job), content)
+}
+
+/// The row that says how many losses of the server's journal were answered.
+pub(crate) fn recalled_row(losses: u32) -> Change {
+    put_app(name(b'l', 0), losses.to_be_bytes().to_vec())
 }
 
 /// The row of a job.
@@ -182,6 +189,7 @@ impl Application {
                     };
                     read.runs.extend(seq.map(|seq| (job, Run { seq, once, stage, said, doubtful, losses })));
                 }
+                (b'l', [a, b, c, d]) => read.recalled = u32::from_be_bytes([*a, *b, *c, *d]),
                 (b'j', [code, agent]) => {
                     let state = match code {
                         1 => JobState::Sent,

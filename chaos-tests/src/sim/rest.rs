@@ -106,7 +106,9 @@ impl World {
                 Some(JobState::Refused) => JobEnd::Refused,
                 Some(JobState::Sent | JobState::Began) | None => JobEnd::Open,
             };
-            let excused = asked.state == AskedState::Void || self.is_stopped((0, asked.agent));
+            // What both the server and the agent were made to forget, nobody is left to declare.
+            let forgotten = self.changed.contains(&0) && self.changed.contains(&asked.agent);
+            let excused = asked.state == AskedState::Void || self.is_stopped((0, asked.agent)) || forgotten;
             let cloned = self.cloned.contains(&asked.agent);
             self.see(&Observation::Ended { job, end, excused, cloned })?;
         }

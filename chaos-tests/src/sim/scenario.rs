@@ -104,7 +104,7 @@ impl FaultClass {
     #[must_use]
     pub const fn expectation(self) -> Expectation {
         match self {
-            Self::Rollback | Self::Reinstall | Self::Clone => Expectation::ConvergesOrStops,
+            Self::Clone => Expectation::ConvergesOrStops,
             _ => Expectation::Converges,
         }
     }

@@ -5,7 +5,7 @@ use journal::HeaderRow;
 use link::session::{Applied, Disposition, Outbound, TransactError, Transaction};
 use messages::{EndpointId, Kind, Message, MessageId, Seq};
 
-use super::application::{Job, JobState, Run, Say, Stage, job_row, run_row};
+use super::application::{Job, JobState, Run, Say, Stage, job_row, recalled_row, run_row};
 use super::checkers::{Observation, Promise, Stream};
 use super::node::After;
 use super::planted::Planted;
@@ -93,7 +93,7 @@ impl World {
         let Some(Say::Do { job, once, refuse }) = Say::decode(message.body()) else { return Disposition::Settle };
         if refuse {
             let row = HeaderRow { refused: Some("no".to_owned()), ..HeaderRow::of(message, self.wall_ms(n)) };
-            transaction.send.push(self.outbound(EndpointId::Server, Say::Refused { job }, None));
+            transaction.send.push(self.outbound(EndpointId::Server, Say::Refused { job }, Some(seq)));
             let said = Some(JobState::Refused);
             let run = Run { seq, once, stage: Stage::Over, said, doubtful: false, losses: 0 };
             transaction.rows.push(run_row(job, &run));
@@ -155,6 +155,12 @@ impl World {
 
     /// Tells a server that may have forgotten them how the runs ended that are known here.
     pub(crate) fn recall(&mut self, n: usize) -> Step {
+        let process = self.process(n);
+        let losses = process.journal.outgoing(&EndpointId::Server).ok().flatten().map_or(0, |row| row.losses);
+        if losses == process.app.recalled {
+            return Ok(());
+        }
+        process.app.recalled = losses;
         let ended: Vec<Say> = self
             .process(n)
             .app
@@ -168,7 +174,8 @@ impl World {
             })
             .collect();
         let send = ended.into_iter().map(|say| self.outbound(EndpointId::Server, say, None)).collect();
-        self.transact(n, Transaction { send, ..Transaction::default() }, After::Nothing).map(drop)
+        let rows = vec![recalled_row(losses)];
+        self.transact(n, Transaction { rows, send, ..Transaction::default() }, After::Nothing).map(drop)
     }
 
     fn stage(&mut self, n: usize, job: u64, stage: Stage) {

@@ -112,6 +112,8 @@ pub(crate) struct World {
     pub(crate) ids: u128,
     /// Seats whose streams may end stopped, by what happened to them.
     pub(crate) may_stop: BTreeSet<usize>,
+    /// Endpoints that are not, or not only, who they were.
+    pub(crate) changed: BTreeSet<usize>,
     /// Seats of which there is more than one machine.
     pub(crate) cloned: Vec<usize>,
     /// For planted faults: the newest wall clock seen by each node, and the last probe that it sent to each peer.
@@ -168,6 +170,7 @@ impl World {
             fault_rate,
             ids: 0,
             may_stop: BTreeSet::new(),
+            changed: BTreeSet::new(),
             cloned: Vec::new(),
             latest_wall: BTreeMap::new(),
             last_probe: BTreeMap::new(),
@@ -381,6 +384,7 @@ impl World {
     /// From now on an endpoint is not, or not only, who it was.
     pub(crate) fn identity_changed(&mut self, seat: usize, by: FaultClass) {
         self.checkers.identity_changed(seat);
+        self.changed.insert(seat);
         match by.expectation() {
             Expectation::ConvergesOrStops => {
                 self.may_stop.insert(seat);
@@ -448,6 +452,10 @@ impl World {
         }
         self.nodes[n].process = process;
         if self.nodes[n].process.is_some() {
+            if seat != 0 {
+                // An earlier process may have ended before it could.
+                self.recall(n)?;
+            }
             self.numbered(n)?;
         }
         Ok(())

@@ -204,7 +204,8 @@ pub enum Disposition {
     Settle,
     /// Work was begun; it is settled when a message that [`Outbound::answers`] it has been received.
     Hold,
-    /// It is unacceptable and will never be acted on. Its header row says why.
+    /// It is unacceptable and will never be acted on. Its header row says why. It is settled when a message of the same transaction
+    /// that [`Outbound::answers`] it has been received, or at once if there is none.
     Refuse(Box<HeaderRow>),
 }
 

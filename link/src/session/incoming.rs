@@ -141,7 +141,7 @@ impl Session {
     }
 
     /// Records that the application has dealt with a message. The transaction was checked before.
-    pub(super) fn apply(&mut self, now: Now, turn: &mut Turn, applied: Applied) {
+    pub(super) fn apply(&mut self, now: Now, turn: &mut Turn, applied: Applied, is_answered: bool) {
         let Applied { peer, seq, disposition } = applied;
         let Some(mut incoming) = self.incoming(&peer).cloned() else { return };
         incoming.applied = Some(seq);
@@ -154,6 +154,10 @@ impl Session {
             }
             Disposition::Refuse(row) => {
                 self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, *row)));
+                if is_answered {
+                    // Its sender drops it only when it knows that it was refused.
+                    self.change(turn, Change::Put(Row::Work(peer.clone(), seq, Work::default())));
+                }
             }
         }
         self.settle(now, turn, &peer);

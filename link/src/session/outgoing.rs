@@ -22,8 +22,11 @@ impl Session {
     ) -> Result<journal::WriteAhead<Effects>, TransactError> {
         self.check(&transaction)?;
         let mut turn = Turn::default();
+        let answered: Vec<_> =
+            transaction.send.iter().filter_map(|sent| Some((sent.to.clone(), sent.answers?))).collect();
         for applied in transaction.apply {
-            self.apply(now, &mut turn, applied);
+            let is_answered = answered.contains(&(applied.peer.clone(), applied.seq));
+            self.apply(now, &mut turn, applied, is_answered);
         }
         turn.changes.extend(transaction.rows);
         for outbound in transaction.send {
@@ -44,8 +47,9 @@ impl Session {
                 return Err(TransactError::OutOfOrder { peer: peer.clone(), seq: *seq });
             }
             *mark = Some(*seq);
-            if *disposition == Disposition::Hold {
-                held.insert((peer.clone(), *seq));
+            match disposition {
+                Disposition::Hold | Disposition::Refuse(_) => drop(held.insert((peer.clone(), *seq))),
+                Disposition::Settle => {}
             }
         }
         for outbound in &transaction.send {
