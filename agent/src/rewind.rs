@@ -20,7 +20,25 @@ fn recalled(journal: &Journal) -> Result<u32, ReadError> {
     Ok(losses)
 }
 
+/// The name of the row with the boot of the machine in which the server last heard this agent.
+const BOOT: &[u8] = b"boot";
+
 impl Worker {
+    /// Whether the server has heard this agent since the machine was started. A machine that is put back to an old copy is started;
+    /// a process that starts again on a machine that runs on has the journal that it left.
+    pub(crate) fn knows_boot(&self) -> bool {
+        let mut known = false;
+        let current = self.boot().to_string();
+        let read = self.journal().app_rows(BOOT, &mut |_, bytes| known = bytes == current.as_bytes());
+        read.is_ok() && known
+    }
+
+    /// Notes that the server has heard this agent since the machine was started.
+    pub(crate) async fn note_boot(&self) -> Result<(), SubmitError> {
+        let rows = vec![put_app(BOOT.to_vec(), self.boot().to_string().into_bytes())];
+        self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await
+    }
+
     /// Reads the runs from the journal, and compares them with what the journal says of the stream that they came in: at every start,
     /// and when the server has found that this agent's journal lost something.
     pub(crate) async fn reconsider(&self) -> Result<Vec<RunRecord>, ResumeError> {

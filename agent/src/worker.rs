@@ -130,9 +130,18 @@ impl Worker {
         if self.recall().await.is_err() {
             return;
         }
+        let mut heard = self.endpoint().heard();
+        // After a start of the machine the disk may be an old copy: what it says was not begun may have been.
+        let mut cleared = self.knows_boot();
         loop {
             tokio::select! {
-                slot = Arc::clone(&self.0.slots).acquire_owned(), if !waiting.is_empty() => {
+                stopped = async { heard.wait_for(|heard| *heard).await.is_err() }, if !cleared => {
+                    if stopped || self.note_boot().await.is_err() {
+                        break;
+                    }
+                    cleared = true;
+                }
+                slot = Arc::clone(&self.0.slots).acquire_owned(), if cleared && !waiting.is_empty() => {
                     if let Some(record) = waiting.pop_front() {
                         self.spawn(&mut tasks, record, slot.ok());
                         self.present().await;

@@ -6,6 +6,8 @@ use crate::key::{Direction, Key, MessageTable};
 use crate::row::Row;
 
 /// One change of the journal.
+// A commit has a few of them, and most are puts.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Sets a row.

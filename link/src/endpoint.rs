@@ -194,6 +194,7 @@ pub struct Endpoint {
     pub(crate) rewound: std::sync::Arc<Mutex<mpsc::Receiver<()>>>,
     pub(crate) changes: watch::Receiver<u64>,
     pub(crate) connected: watch::Receiver<bool>,
+    pub(crate) heard: watch::Receiver<bool>,
 }
 
 impl Endpoint {
@@ -291,6 +292,12 @@ impl Endpoint {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
+    }
+
+    /// Whether a peer has heard this very process. Were its journal an old copy, that would be known by then.
+    #[must_use]
+    pub fn heard(&self) -> watch::Receiver<bool> {
+        self.heard.clone()
     }
 
     /// Whether there is a connection to the broker.

@@ -49,6 +49,8 @@ impl EnvelopeType {
 }
 
 /// What came over the broker.
+// One of them is on its way at a time, and boxed where it waits.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Envelope {
     /// A sequenced, journaled message.

@@ -77,6 +77,7 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
     let rewinds = Rewinds::default();
     let (change_sender, changes) = watch::channel(0);
     let (connected_sender, connected) = watch::channel(false);
+    let (heard_sender, heard) = watch::channel(false);
     let endpoint = Endpoint {
         local: meta.endpoint,
         requests,
@@ -86,6 +87,7 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         rewound: Mutex::new(rewound).into(),
         changes,
         connected,
+        heard,
     };
     let unapplied = session.peers().filter_map(|peer| Some((peer.clone(), session.unapplied(peer)?.1)));
     let durable: BTreeMap<EndpointId, Seq> = unapplied.collect();
@@ -101,6 +103,7 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         rewound: rewound_sender,
         changes: change_sender,
         connected: connected_sender,
+        heard: heard_sender,
         commits: FuturesOrdered::new(),
         backlog: VecDeque::new(),
         loads: VecDeque::new(),
@@ -167,6 +170,7 @@ pub struct Driver {
     rewound: mpsc::Sender<()>,
     changes: watch::Sender<u64>,
     connected: watch::Sender<bool>,
+    heard: watch::Sender<bool>,
     commits: FuturesOrdered<journal::Commit<(Effects, Reply)>>,
     /// Commands that the transport has not taken yet.
     backlog: VecDeque<WireCommand>,
@@ -368,6 +372,8 @@ impl Driver {
             let _one_waits_already = self.rewound.try_send(());
         }
         if !faults.is_empty() || !changed.is_empty() {
+            let heard = self.session.peers().any(|peer| self.session.is_heard(peer));
+            self.heard.send_if_modified(|known| std::mem::replace(known, heard) != heard);
             self.notice();
         }
     }

@@ -124,7 +124,8 @@ impl Session {
     }
 
     /// Whether the peer has heard this process. Before that nothing is sent: it would not be taken.
-    pub(super) fn is_heard(&self, peer: &EndpointId) -> bool {
+    #[must_use]
+    pub fn is_heard(&self, peer: &EndpointId) -> bool {
         self.peers.get(peer).is_some_and(|entry| entry.agreed)
     }
 
