@@ -16,5 +16,7 @@ mod job_show;
 pub(crate) mod journal;
 mod journal_print;
 pub(crate) mod reconcile;
+mod reconcile_ask;
+mod reconcile_resolve;
 pub(crate) mod server_run;
 pub(crate) mod version;

@@ -24,6 +24,7 @@ fn every_command_explains_itself() {
         "journal stats",
         "journal verify",
         "reconcile show",
+        "reconcile resolve",
         "broker check",
         "broker definitions",
         "broker conf",
