@@ -13,6 +13,8 @@ use crate::support::{LIMIT, World, ensure, lines, text};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_agent_restored_from_an_old_copy_goes_on_and_both_journals_are_whole", restored),
+    ("an_agent_whose_folder_is_gone_is_taken_up_again", reinstalled),
+    ("a_server_restored_from_an_old_copy_goes_on_and_both_journals_are_whole", server_restored),
     ("two_copies_of_an_agent_are_stopped_until_a_person_decides", copied),
     ("the_older_of_two_copies_goes_on_when_a_person_decided_so", copy_goes_on),
 ];
@@ -84,6 +86,54 @@ fn restored() -> Result<(), Failed> {
     world.fleet.wait_online()?;
     runs(&world, "later")?;
     is_whole(&world)
+}
+
+fn reinstalled() -> Result<(), Failed> {
+    let mut world = World::start(&["a1"])?;
+    for name in ["before-1", "before-2"] {
+        runs(&world, name)?;
+    }
+    // What is not settled is sent again; here the outcome of each run is known at both ends before the journal is lost.
+    wait_for("everything to be settled", LIMIT, || {
+        let (_, views) = world.fleet.link("server").ok()?;
+        let outgoing = &views.first()?.streams.outgoing;
+        (outgoing.settled == outgoing.last).then_some(())
+    })?;
+    stop(agent(&mut world))?;
+    std::fs::remove_dir_all(world.fleet.endpoint_dir("a1"))?;
+    agent(&mut world).start()?;
+    runs(&world, "after")?;
+    let ran = ["before-1", "before-2", "after"].map(|name| lines(&world.path(name)));
+    ensure(ran == [1, 1, 1], format!("each ran once: {ran:?}"))?;
+    is_whole(&world)?;
+    let said = world.fleet.server.output();
+    ensure(said.contains("The peer's journal was lost or restored") && !said.contains("are stopped"), said)
+}
+
+fn server_restored() -> Result<(), Failed> {
+    let mut world = World::start(&["a1"])?;
+    let (folder, old) = (world.fleet.endpoint_dir("server"), world.path("old"));
+    runs(&world, "before")?;
+    stop(&mut world.fleet.server)?;
+    copy(&folder, &old)?;
+    world.fleet.server.start()?;
+    world.fleet.wait_online()?;
+    for name in ["lost-1", "lost-2"] {
+        runs(&world, name)?;
+    }
+    stop(&mut world.fleet.server)?;
+    std::fs::remove_dir_all(&folder)?;
+    std::fs::rename(&old, &folder)?;
+    world.fleet.server.start()?;
+    world.fleet.wait_online()?;
+    runs(&world, "after")?;
+    let ran = ["lost-1", "lost-2", "after"].map(|name| lines(&world.path(name)));
+    ensure(ran == [1, 1, 1], format!("each ran once: {ran:?}"))?;
+    is_whole(&world)?;
+    let said = world.fleet.server.output();
+    ensure(said.contains("This endpoint goes on under another journal name") && !said.contains("are stopped"), said)?;
+    let said = agent(&mut world).output();
+    ensure(said.contains("The peer's journal was lost or restored"), said)
 }
 
 /// Two processes of one journal, as when a machine is cloned. Returns the second one, once the streams are stopped.
