@@ -53,11 +53,26 @@ enum Outcome {
 
 /// Executes what is left of a run.
 pub(crate) async fn execute(worker: &Worker, mut record: RunRecord) -> Result<RunRecord, ExecuteError> {
+    // Of a step that an earlier process began, a doubtful run knows only what its folder says.
+    let mut recorded = record.attempt() > 0;
     while record.progress.end.is_none() {
         let Some(spec) = record.spec().cloned() else {
             finish(worker, &mut record, RunEnd::Succeeded, None).await?;
             continue;
         };
+        if record.progress.doubtful && (recorded || record.attempt() == 0) {
+            recorded = false;
+            match doubt(worker, &record, &spec).await {
+                Doubt::Ended(end) => {
+                    if record.attempt() == 0 {
+                        begin(worker, &mut record, &spec).await?;
+                    }
+                    ended(worker, &mut record, &spec, end).await?;
+                    continue;
+                }
+                Doubt::Begin => {}
+            }
+        }
         if record.attempt() == 0 {
             begin(worker, &mut record, &spec).await?;
         }
@@ -68,6 +83,49 @@ pub(crate) async fn execute(worker: &Worker, mut record: RunRecord) -> Result<Ru
         }
     }
     Ok(record)
+}
+
+/// What is to be done about a step that a lost journal may have begun.
+enum Doubt {
+    /// Begin it, or look after what its folder shows of it.
+    Begin,
+    Ended(StepEnd),
+}
+
+/// The run was sent before this agent's journal was lost or restored, so the step may have run although nothing here says so: its
+/// declared effect decides, unless the folder of the attempt shows what became of it.
+async fn doubt(worker: &Worker, record: &RunRecord, spec: &StepSpec) -> Doubt {
+    let dir = worker.attempt_dir(record.start.run, &spec.id, record.attempt().max(1));
+    let evident = match Attempt::open(&dir) {
+        Ok(attempt) => match look(&attempt, worker.boot()).await {
+            Ok(AttemptState::NotPrepared | AttemptState::NotStarted) => false,
+            Ok(AttemptState::Running { .. } | AttemptState::Ended(_))
+            | Ok(AttemptState::Interrupted(_) | AttemptState::Unreadable { .. })
+            | Err(_) => true,
+        },
+        Err(_) => false,
+    };
+    if evident {
+        return Doubt::Begin;
+    }
+    let evidence =
+        "the journal of this agent was lost or restored after the run was sent, and nothing shows whether the step ran";
+    let check = match &spec.effect {
+        Effect::ReadOnly | Effect::Idempotent => return Doubt::Begin,
+        Effect::Once => return Doubt::Ended(StepEnd::Unknown(evidence.to_owned())),
+        Effect::Guarded(check) => check,
+    };
+    if let Err(error) = make_folder(&worker.work_dir(record.start.run)) {
+        return Doubt::Ended(StepEnd::Unknown(format!("{evidence}; its check has no folder to run in: {error}")));
+    }
+    match ask(worker, record, spec, check).await {
+        Ok(CheckOutcome::Done) => Doubt::Ended(StepEnd::AlreadyDone),
+        Ok(CheckOutcome::NotDone(code @ (126 | 127))) => {
+            Doubt::Ended(StepEnd::Unknown(format!("{evidence}; its check could not be run (exit code {code})")))
+        }
+        Ok(CheckOutcome::NotDone(_)) => Doubt::Begin,
+        Err(reason) => Doubt::Ended(StepEnd::Unknown(format!("{evidence}; {reason}"))),
+    }
 }
 
 /// Commits that another attempt begins. Only then may it.

@@ -3,6 +3,7 @@
 pub mod attempt;
 mod execute;
 mod records;
+mod rewind;
 mod service;
 pub mod shim;
 mod ship;

@@ -41,6 +41,12 @@ pub(crate) struct Progress {
     pub(crate) end: Option<RunEnd>,
     /// Whether the server has all of its logs.
     pub(crate) logs_done: bool,
+    /// The agent's journal was lost or restored since the run was sent: it may have come further than this row says.
+    #[serde(default)]
+    pub(crate) doubtful: bool,
+    /// How often the server had found this agent's journal to have lost something, when this was last looked at.
+    #[serde(default)]
+    pub(crate) losses: u32,
 }
 
 /// Why the runs cannot be read from the journal.
@@ -52,6 +58,9 @@ pub enum ResumeError {
     /// A run's row cannot be read.
     #[error("a run's row cannot be read; was it written by a later version?")]
     Row(#[from] DecodeError),
+    /// The endpoint does not take changes.
+    #[error(transparent)]
+    Endpoint(#[from] link::SubmitError),
     /// Only one of a run's two rows is there, although they are written and removed together.
     #[error("half of the record of run {run} is missing")]
     Half {
@@ -63,8 +72,18 @@ pub enum ResumeError {
 impl RunRecord {
     pub(crate) fn new(start: RunStart, seq: Seq, message: MessageId, taken_ms: u64) -> Self {
         let run = start.run;
-        let progress =
-            Progress { run, seq, message, taken_ms, step: 0, attempts: Vec::new(), end: None, logs_done: false };
+        let progress = Progress {
+            run,
+            seq,
+            message,
+            taken_ms,
+            step: 0,
+            attempts: Vec::new(),
+            end: None,
+            logs_done: false,
+            doubtful: false,
+            losses: 0,
+        };
         Self { start, progress }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use journal::Engine;
 use link::session::Config;
 use link::wire::WireEnd;
 use link::{RunError, Service, ServiceConfig, StartError};
@@ -33,6 +34,8 @@ pub struct AgentConfig {
     pub shim: ShimCommand,
     /// Limits and delays of the protocol.
     pub session: Config,
+    /// The engine of the journal; nothing for the one that it has, and the default for a new one.
+    pub engine: Option<Engine>,
 }
 
 /// Why an agent did not start, or stopped.
@@ -80,6 +83,7 @@ pub async fn run(
             endpoint: EndpointId::Agent(config.name.clone()),
             peers: vec![EndpointId::Server],
             session: config.session,
+            engine: config.engine,
         },
         transport,
         shutdown,
@@ -97,9 +101,10 @@ pub async fn run(
         shim: config.shim,
         boot,
         ship: ship.clone(),
+        journal: service.journal.clone(),
         slots: config.slots,
     });
-    let resumed = worker.resume(&service.journal)?;
+    let resumed = worker.reconsider().await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(ship.run(service.endpoint.clone(), config.name));
     tasks.spawn(worker.work(resumed));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use journal::Journal;
-use link::session::Transaction;
+use link::session::{Rewound, Transaction};
 use link::{Endpoint, SubmitError, Work, WorkItem, wall_ms};
 use messages::{AgentId, Body, EndpointId, MessageId, Presence, RunId, StepId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,6 +37,7 @@ struct Inner {
     shim: ShimCommand,
     boot: BootId,
     ship: Ship,
+    journal: Journal,
     slots: Arc<Semaphore>,
     slot_count: u16,
     runs: Mutex<Runs>,
@@ -58,20 +59,25 @@ pub(crate) struct WorkerParts {
     pub(crate) shim: ShimCommand,
     pub(crate) boot: BootId,
     pub(crate) ship: Ship,
+    pub(crate) journal: Journal,
     pub(crate) slots: u16,
 }
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
-        let WorkerParts { endpoint, agent, dir, shim, boot, ship, slots } = parts;
+        let WorkerParts { endpoint, agent, dir, shim, boot, ship, journal, slots } = parts;
         let slot_count = slots.max(1);
         let slots = Arc::new(Semaphore::new(usize::from(slot_count)));
         let runs = Mutex::default();
-        Self(Arc::new(Inner { endpoint, agent, dir, shim, boot, ship, slots, slot_count, runs }))
+        Self(Arc::new(Inner { endpoint, agent, dir, shim, boot, ship, journal, slots, slot_count, runs }))
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.0.journal
     }
 
     pub(crate) fn agent(&self) -> &AgentId {
@@ -118,10 +124,7 @@ impl Worker {
     /// Takes up what an earlier process left, then takes new runs until the endpoint stops.
     pub(crate) async fn work(self, resumed: Vec<RunRecord>) {
         let mut tasks = JoinSet::new();
-        // Only what is to be executed waits for a slot, in the order in which it came.
-        let (waiting, ended): (Vec<_>, Vec<_>) = resumed.into_iter().partition(|record| record.progress.end.is_none());
-        let mut waiting = VecDeque::from(waiting);
-        ended.into_iter().for_each(|record| self.spawn(&mut tasks, record, None));
+        let mut waiting = self.take_up(&mut tasks, resumed);
         self.present().await;
         loop {
             tokio::select! {
@@ -142,6 +145,24 @@ impl Worker {
                         }
                     }
                 }
+                rewound = self.endpoint().next_rewound() => {
+                    let Ok(rewound) = rewound else { break };
+                    if rewound.contains(&Rewound::Own(self.server())) {
+                        // What the runs' tasks know is from before. Steps live on under their shims.
+                        tasks.shutdown().await;
+                        match self.reconsider().await {
+                            Ok(resumed) => waiting = self.take_up(&mut tasks, resumed),
+                            Err(error) => {
+                                tracing::error!(%error, "The runs cannot be read again; the agent must be started anew.");
+                                break;
+                            }
+                        }
+                    }
+                    if rewound.contains(&Rewound::Peers(self.server())) && self.recall().await.is_err() {
+                        break;
+                    }
+                    self.present().await;
+                }
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "A run's task ended badly; the run goes on when the agent starts again.");
@@ -155,10 +176,18 @@ impl Worker {
         tasks.shutdown().await;
     }
 
+    /// Goes on with what the journal holds. Only what is to be executed waits for a slot, in the order in which it came.
+    fn take_up(&self, tasks: &mut JoinSet<()>, records: Vec<RunRecord>) -> VecDeque<RunRecord> {
+        let (waiting, ended): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.progress.end.is_none());
+        ended.into_iter().for_each(|record| self.spawn(tasks, record, None));
+        VecDeque::from(waiting)
+    }
+
     /// Reads the runs from the journal: those to go on with, in the order in which they came.
-    pub(crate) fn resume(&self, journal: &Journal) -> Result<Vec<RunRecord>, ResumeError> {
-        let mut open = RunRecord::load(journal)?;
+    pub(crate) fn resume(&self) -> Result<Vec<RunRecord>, ResumeError> {
+        let mut open = RunRecord::load(&self.0.journal)?;
         let mut runs = self.runs();
+        *runs = Runs::default();
         for record in &open {
             if record.progress.end.is_some() && record.progress.logs_done {
                 runs.ended.insert((record.progress.seq.value(), record.start.run), true);
@@ -256,10 +285,12 @@ impl Worker {
                         "this agent has {RUNS_OPEN_MAX} runs already; it takes no more until some end"
                     ));
                 }
-                let header = &item.message.header;
-                Ok(Some(RunRecord::new(start.clone(), item.seq, header.id, wall_ms())))
+                let mut record = RunRecord::new(start.clone(), item.seq, item.message.header.id, wall_ms());
+                record.progress.doubtful = item.doubtful;
+                record.progress.losses = item.losses;
+                Ok(Some(record))
             }
-            Body::RunStart(_) | Body::StepChanged(_) | Body::RunFinished(_) => {
+            Body::RunStart(_) | Body::StepChanged(_) | Body::RunFinished(_) | Body::RunRecalled(_) => {
                 Err("an agent takes only runs, and only from the server".to_owned())
             }
             Body::Refusal(refusal) => {
@@ -278,18 +309,22 @@ impl Worker {
                 runs.ended.keys().next().copied().filter(|_| excess)
             };
             let Some((seq, run)) = oldest else { return };
-            let dir = self.run_dir(run);
-            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
-            if let Ok(Err(error)) = removed
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%run, %error, "The folder of an old run could not be removed.");
-            }
+            self.remove_folder(run).await;
             let rows = RunRecord::delete(run).to_vec();
             if self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await.is_err() {
                 return;
             }
             self.runs().ended.remove(&(seq, run));
+        }
+    }
+
+    pub(crate) async fn remove_folder(&self, run: RunId) {
+        let dir = self.run_dir(run);
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+        if let Ok(Err(error)) = removed
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%run, %error, "The folder of an old run could not be removed.");
         }
     }
 

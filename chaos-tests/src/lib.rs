@@ -1,5 +1,8 @@
-//! Why we believe it: live faults against real RabbitMQ and real processes, watched from outside. Nothing depends on this
+//! Why we believe it: a simulator, live faults against real RabbitMQ and real processes, watched from outside. Nothing depends on this
 //! package, and it never links the server or the agent: it starts the binary.
 
+pub mod damage;
 pub mod demo;
 pub mod live;
+pub mod sim;
+pub mod simulate;

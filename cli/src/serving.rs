@@ -77,7 +77,8 @@ pub(crate) fn start_failure(error: &StartError) -> (Exit, &'static str) {
     }
 }
 
-fn open_failure(error: &OpenError) -> (Exit, &'static str) {
+/// What to do when a journal cannot be opened.
+pub(crate) fn open_failure(error: &OpenError) -> (Exit, &'static str) {
     match error {
         OpenError::Owner { .. } => {
             (Exit::NotAllowed, "run as the folder's owner, or give another home folder with --dir")
@@ -85,6 +86,10 @@ fn open_failure(error: &OpenError) -> (Exit, &'static str) {
         OpenError::Locked { .. } => {
             (Exit::Config, "it is running already: use that process, stop it, or give another home folder with --dir")
         }
+        OpenError::Engine { .. } => (
+            Exit::Config,
+            "set journal_engine to the engine that it has, or leave the setting out; give a new endpoint another folder",
+        ),
         OpenError::Endpoint { .. } => (Exit::Config, "give every endpoint a folder of its own"),
         OpenError::Io { source, .. } | OpenError::Store { source: StoreError::Io { source, .. }, .. }
             if source.kind() == std::io::ErrorKind::StorageFull =>
@@ -96,9 +101,11 @@ fn open_failure(error: &OpenError) -> (Exit, &'static str) {
         | OpenError::Row { .. }
         | OpenError::Illegal { .. }
         | OpenError::Shorter { .. }
-        | OpenError::HighWater { .. } => {
-            (Exit::Damaged, "change nothing in the folder; run `longshore journal verify --offline` on a copy of it")
-        }
+        | OpenError::HighWater { .. } => (
+            Exit::Damaged,
+            "copy the folder; run `longshore journal verify --offline` on the copy; to go on without what it holds: `longshore journal \
+             quarantine`",
+        ),
     }
 }
 

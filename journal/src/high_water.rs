@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use messages::{ChainHash, EndpointId, Epoch, Incarnation, Seq, from_msgpack, to_msgpack};
 use serde::{Deserialize, Serialize};
 
+use crate::seam::{BeforeMark, MarkStep};
 use crate::state::State;
 
 /// The file's name in the journal's directory.
-const NAME: &str = "high-water";
+pub(crate) const NAME: &str = "high-water";
 /// Bytes. More than 10,000 peers take.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 const FORMAT: u8 = 1;
@@ -187,14 +188,24 @@ impl HighWater {
     /// # Errors
     /// The operating system's; the old file is still there.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
+        self.write_in_steps(dir, &|_| Ok(()))
+    }
+
+    /// As [`Self::write`], asking before each step.
+    pub(crate) fn write_in_steps(&self, dir: &Path, before: &BeforeMark) -> io::Result<()> {
         let content = to_msgpack(self).expect("plain structs of numbers and bytes always encode");
         let temporary = dir.join("high-water.new");
+        before(MarkStep::Create)?;
         let mut file = File::create(&temporary)?;
+        before(MarkStep::Write)?;
         file.write_all(&[FORMAT])?;
         file.write_all(&crc32c::crc32c(&content).to_le_bytes())?;
         file.write_all(&content)?;
+        before(MarkStep::Sync)?;
         file.sync_all()?;
+        before(MarkStep::Rename)?;
         fs::rename(&temporary, path(dir))?;
+        before(MarkStep::SyncFolder)?;
         File::open(dir)?.sync_all()
     }
 

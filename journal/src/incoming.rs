@@ -16,6 +16,9 @@ const STRIDE: u64 = 1_000_000_000_000;
 pub struct Incoming {
     /// The peer's journal.
     pub incarnation: Incarnation,
+    /// That journal under the name that it was made with, if the stream goes by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Incarnation>,
     /// The highest opening of that journal that was heard of.
     pub epoch: Epoch,
     /// Everything up to here is on stable storage here.
@@ -74,6 +77,17 @@ pub struct Void {
     pub head: Option<ChainHash>,
 }
 
+/// What it means that another incarnation of the peer's journal is taken for the peer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Succession {
+    /// It is the same journal, and remembers all that was received of it.
+    Continues,
+    /// It is the same journal, and does not remember all of it: it was restored from an old copy.
+    Forgot,
+    /// It is another journal.
+    Another,
+}
+
 /// What a number of the sender's stream is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -91,6 +105,7 @@ impl Incoming {
     pub fn new(incarnation: Incarnation, epoch: Epoch) -> Self {
         Self {
             incarnation,
+            journal: None,
             epoch,
             through: None,
             head: ChainHash::START,
@@ -110,8 +125,9 @@ impl Incoming {
 
     /// A stream of which nothing has been received, and which several incarnations of the sender's journal have written.
     #[must_use]
-    pub fn of(lineage: &Lineage, epoch: Epoch) -> Self {
+    pub fn of(journal: Incarnation, lineage: &Lineage, epoch: Epoch) -> Self {
         let mut new = Self::new(lineage.current().incarnation, epoch);
+        new.journal = Some(journal).filter(|journal| *journal != new.incarnation);
         if lineage.iter().count() > 1 || lineage.oldest().from > Seq::FIRST {
             new.parts = lineage.iter().map(|origin| Part { origin, shift: 0 }).collect();
             new.remember(lineage);
@@ -235,18 +251,21 @@ impl Incoming {
         pieces
     }
 
-    /// The row after another incarnation of the peer's journal, which wrote `lineage`, was taken for the peer's, and whether that one
-    /// lost something. What it does not remember stays: it was received, and it counts.
+    /// The row after another incarnation of the peer's journal, which was made as `journal` and wrote `lineage`, was taken for the
+    /// peer's. What it does not remember stays: it was received, and it counts.
     #[must_use]
-    pub fn adopt(&self, lineage: &Lineage, epoch: Epoch) -> (Self, bool) {
+    pub fn adopt(&self, journal: Incarnation, lineage: &Lineage, epoch: Epoch) -> (Self, Succession) {
         let known: Vec<Origin> = self.parts().iter().map(|part| part.origin).collect();
         // A row's parts are in order as they were written; if damage made them something else, nothing is shared.
         let shared = match Lineage::try_from(known).map(|known| known.agreed(lineage)) {
-            Ok(Agreed::Wholly) => return (Self { epoch: self.epoch.max(epoch), ..self.clone() }, false),
+            Ok(Agreed::Wholly) => {
+                return (Self { epoch: self.epoch.max(epoch), ..self.clone() }, Succession::Continues);
+            }
             Ok(Agreed::Through(shared)) => shared,
             Err(_) => None,
         };
-        let mut new = Self { incarnation: lineage.current().incarnation, epoch, ..self.clone() };
+        let incarnation = lineage.current().incarnation;
+        let mut new = Self { incarnation, journal: Some(journal), epoch, ..self.clone() };
         new.remember(lineage);
         let branch = Seq::after(shared);
         let end = self.mark_here(shared);
@@ -267,7 +286,20 @@ impl Incoming {
             let head = lineage.iter().find(|origin| origin.from == branch).map(|origin| origin.previous);
             new.close(end, base, head);
         }
-        (new, lost)
+        let succession = if self.made_as() != journal {
+            Succession::Another
+        } else if lost {
+            Succession::Forgot
+        } else {
+            Succession::Continues
+        };
+        (new, succession)
+    }
+
+    /// The peer's journal, under the name that it was made with.
+    #[must_use]
+    pub fn made_as(&self) -> Incarnation {
+        self.journal.unwrap_or(self.incarnation)
     }
 
     fn remember(&mut self, lineage: &Lineage) {

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use messages::{Body, ChainHash, EndpointId, Epoch, Incarnation, Kind, MessageId, Ranges, Seq, from_msgpack};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Engine;
 use crate::journal::STORE_DIR;
 use crate::key::{Direction, Key, MessageTable};
 use crate::row::{HeaderRow, Meta, Row, RowError};
+use crate::segments::SegmentStore;
 use crate::sled_store::SledStore;
 use crate::state::{PeerState, State};
 use crate::store::{Store, StoreError};
@@ -190,14 +192,14 @@ pub enum InspectError {
     Empty,
 }
 
-/// A stopped journal, opened from a copy so that looking at it changes nothing.
+/// A stopped journal, opened so that looking at it changes nothing: from a copy where the engine writes while it reads.
 pub struct Stopped {
-    store: SledStore,
-    _copy: tempfile::TempDir,
+    store: Box<dyn Store>,
+    _copy: Option<tempfile::TempDir>,
 }
 
 impl Stopped {
-    /// Copies the journal's files and opens the copy.
+    /// Opens the journal's files for reading, or a copy of them.
     ///
     /// # Errors
     /// [`InspectError`]
@@ -210,16 +212,20 @@ impl Stopped {
             let path = path.to_owned();
             move |source| InspectError::Copy { path, source }
         };
+        let engine = Engine::of(&original).map_err(failed(&original))?;
+        if engine == Some(Engine::Segments) {
+            return Ok(Self { store: Box::new(SegmentStore::open_read_only(&original)?), _copy: None });
+        }
         let copy = tempfile::Builder::new().prefix("longshore-inspect-").tempdir().map_err(failed(dir))?;
         copy_tree(&original, &copy.path().join(STORE_DIR)).map_err(failed(&original))?;
         let store = SledStore::open(&copy.path().join(STORE_DIR))?;
-        Ok(Self { store, _copy: copy })
+        Ok(Self { store: Box::new(store), _copy: Some(copy) })
     }
 
     /// The store, for [`answer`].
     #[must_use]
     pub fn store(&self) -> &dyn Store {
-        &self.store
+        self.store.as_ref()
     }
 }
 

@@ -1,6 +1,5 @@
 //! An open journal: committing to it and reading from it.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -9,13 +8,18 @@ use std::thread::JoinHandle;
 use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
-use crate::high_water::HighWater;
+use crate::engine::Engine;
+use crate::high_water::{HighWater, Shortfall};
+use crate::in_step::InStep;
 use crate::key::{Direction, Key, MessageTable, Table};
-use crate::opening::{OpenError, Opening, claim, replay, sync_folder};
+use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
+use crate::seam::{BeforeMark, Seams};
+use crate::segments::SegmentStore;
 use crate::sled_store::SledStore;
 use crate::state::State;
 use crate::store::{Store, StoreError};
+use crate::tail_mark::TailMark;
 use crate::write_ahead::{Change, WriteAhead};
 use crate::writer::{Job, QUEUE_MAX, Writer};
 
@@ -50,8 +54,15 @@ struct Open {
     meta: Meta,
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
-    /// Held for as long as the journal is open.
-    _lock: Option<File>,
+    /// Held for as long as the journal is open: the last field, so that it ends after the store is closed.
+    _lock: Option<HeldLock>,
+}
+
+/// What a journal in a directory holds there besides its store.
+struct Held {
+    lock: HeldLock,
+    before_mark: Arc<BeforeMark>,
+    tail: Option<TailMark>,
 }
 
 impl Drop for Open {
@@ -66,24 +77,66 @@ impl Drop for Open {
 }
 
 impl Journal {
-    /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it.
+    /// Opens the journal in that directory, or creates it, and raises its epoch. What the rows amount to comes with it. The
+    /// engine is the one that the journal has, the default for a new one.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was committed then.
     pub fn open(dir: &Path, opening: &Opening) -> Result<(Self, State), OpenError> {
+        Self::open_through(dir, opening, None, Seams::default())
+    }
+
+    /// As [`Self::open`], and a new journal gets that engine.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::Engine`] when the journal is there already and has another engine.
+    pub fn open_as(dir: &Path, opening: &Opening, engine: Engine) -> Result<(Self, State), OpenError> {
+        Self::open_through(dir, opening, Some(engine), Seams::default())
+    }
+
+    /// As the others, with something between the journal and its disk: for tests that make the disk fail.
+    ///
+    /// # Errors
+    /// As for [`Self::open_as`].
+    #[doc(hidden)]
+    pub fn open_through(
+        dir: &Path,
+        opening: &Opening,
+        wanted: Option<Engine>,
+        seams: Seams,
+    ) -> Result<(Self, State), OpenError> {
         let lock = claim(dir)?;
-        let store = SledStore::open(&dir.join(STORE_DIR))
-            .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
-        // The name of the store's directory, too, before anything in it is called durable.
-        sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
-        let (store, state): (Arc<dyn Store>, State) = (Arc::new(store), State::default());
-        let state = replay(store.as_ref(), state, dir)?;
-        let mark = HighWater::read(dir).map_err(|source| OpenError::HighWater { path: dir.to_owned(), source })?;
-        let shortfalls = mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default();
-        if !shortfalls.is_empty() {
-            return Err(OpenError::Shorter { path: dir.to_owned(), shortfalls });
+        let path = dir.join(STORE_DIR);
+        let found = Engine::of(&path).map_err(|source| OpenError::Io {
+            path: path.clone(),
+            operation: "looking for its engine",
+            source,
+        })?;
+        if let (Some(found), Some(wanted)) = (found, wanted)
+            && found != wanted
+        {
+            return Err(OpenError::Engine { path: dir.to_owned(), wanted, found });
         }
-        Self::start(store, state, opening, dir, Some(lock))
+        let store = open_store(&path, found.or(wanted).unwrap_or_default())
+            .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
+        let untrusted = |source| OpenError::HighWater { path: dir.to_owned(), source };
+        let batches = TailMark::read(dir).map_err(untrusted)?;
+        let tail = TailMark::open(dir).inspect_err(|error| {
+            tracing::warn!(dir = %dir.display(), %error, "The tail mark cannot be opened; it is left as it is.");
+        });
+        // The names of the store's directory and of the mark, too, before anything is called durable.
+        sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
+        let store = (seams.store)(store);
+        let state = replay(store.as_ref(), State::default(), dir)?;
+        let shortfalls = match HighWater::read(dir).map_err(untrusted)? {
+            Some(mark) => HighWater { batches: mark.batches.max(batches), ..mark }.shortfalls(&state),
+            None if state.totals.batches < batches => {
+                vec![Shortfall::Batches { marked: batches, found: state.totals.batches }]
+            }
+            None => Vec::new(),
+        };
+        long_enough(shortfalls, dir)?;
+        Self::start(store, state, opening, dir, Some(Held { lock, before_mark: seams.mark, tail: tail.ok() }))
     }
 
     /// Opens a journal over a store of the caller's: for simulation and tests. There is no high-water file then.
@@ -98,42 +151,49 @@ impl Journal {
 
     fn start(
         store: Arc<dyn Store>,
-        mut state: State,
+        state: State,
         opening: &Opening,
         dir: &Path,
-        lock: Option<File>,
+        held: Option<Held>,
     ) -> Result<(Self, State), OpenError> {
-        let meta = match &state.meta {
-            Some(meta) if meta.endpoint != opening.endpoint => {
-                let (expected, found) = (opening.endpoint.clone(), meta.endpoint.clone());
-                return Err(OpenError::Endpoint { path: dir.to_owned(), expected, found });
-            }
-            Some(meta) => Meta { epoch: meta.epoch.next(), ..meta.clone() },
-            None => Meta {
-                endpoint: opening.endpoint.clone(),
-                incarnation: opening.incarnation,
-                epoch: Epoch::FIRST,
-                created_ms: opening.now_ms,
-            },
-        };
-        let row = Row::Meta(meta.clone());
-        let store_error = |source| OpenError::Store { path: dir.to_owned(), source };
-        let mut batch = crate::store::Batch::default();
-        let (key, value) = row.encode();
-        batch.put(key, value);
-        state.totals.seal(store.as_ref(), &mut batch).map_err(store_error)?;
-        store.apply(&batch).map_err(store_error)?;
-        store.sync().map_err(store_error)?;
-        state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
-
+        let (meta, state) = begin(store.as_ref(), state, opening, dir)?;
         let (jobs, queue) = mpsc::sync_channel(QUEUE_MAX);
-        let mark_dir = lock.is_some().then(|| dir.to_owned());
-        let writer = Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, unmarked: 1 };
+        let mark_dir = held.is_some().then(|| dir.to_owned());
+        let (lock, before_mark, tail) = match held {
+            Some(Held { lock, before_mark, tail }) => (Some(lock), before_mark, tail),
+            None => (None, Seams::default().mark, None),
+        };
+        let mut writer =
+            Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, before_mark, tail, unmarked: 1 };
+        writer.mark_tail();
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue)).map_err(
             |source| OpenError::Io { path: dir.to_owned(), operation: "starting the writer thread", source },
         )?;
         let open = Open { store, meta, jobs: Some(jobs), writer: Some(thread), _lock: lock };
         Ok((Self(Arc::new(open)), state))
+    }
+
+    /// Opens a journal over a store of the caller's without a thread: for simulators, which decide themselves what is written
+    /// when. What is returned reads; only the [`InStep`] beside it writes. The mark stands in for the high-water file.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    #[doc(hidden)]
+    pub fn in_step(
+        store: Arc<dyn Store>,
+        opening: &Opening,
+        mark: Option<&HighWater>,
+    ) -> Result<(Self, InStep, State), OpenError> {
+        let path = Path::new("(memory)");
+        let state = replay(store.as_ref(), State::default(), path)?;
+        long_enough(mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default(), path)?;
+        let (meta, state) = begin(store.as_ref(), state, opening, path)?;
+        let before_mark = Seams::default().mark;
+        let (writer_store, writer_state) = (Arc::clone(&store), state.clone());
+        let writer =
+            Writer { store: writer_store, state: writer_state, mark_dir: None, before_mark, tail: None, unmarked: 1 };
+        let open = Open { store, meta, jobs: None, writer: None, _lock: None };
+        Ok((Self(Arc::new(open)), InStep::new(writer), state))
     }
 
     /// What journal this is.
@@ -216,6 +276,25 @@ impl Journal {
         value.map(|value| Row::decode(&key, &value).map_err(ReadError::from)).transpose()
     }
 
+    /// What the stream received from a peer amounts to; nothing if none was.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn incoming(&self, peer: &EndpointId) -> Result<Option<crate::Incoming>, ReadError> {
+        match self.row(&Key::Stream(Direction::In, peer.clone()))? {
+            Some(Row::Incoming(_, row)) => Ok(Some(row)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Whether a message from a peer was applied and its outcome is still open.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn is_open(&self, peer: &EndpointId, seq: Seq) -> Result<bool, ReadError> {
+        Ok(self.row(&Key::Message(MessageTable::Work, peer.clone(), seq))?.is_some())
+    }
+
     /// The application's rows whose names begin with the prefix, in order.
     ///
     /// # Errors
@@ -247,6 +326,45 @@ impl Journal {
     pub fn store(&self) -> &dyn Store {
         self.0.store.as_ref()
     }
+}
+
+fn open_store(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match engine {
+        Engine::Sled => Arc::new(SledStore::open(path)?),
+        Engine::Segments => Arc::new(SegmentStore::open(path)?),
+    })
+}
+
+/// Refuses a journal that is shorter than it is known to have been.
+fn long_enough(shortfalls: Vec<Shortfall>, dir: &Path) -> Result<(), OpenError> {
+    if shortfalls.is_empty() { Ok(()) } else { Err(OpenError::Shorter { path: dir.to_owned(), shortfalls }) }
+}
+
+/// Makes the opening durable: the journal's first row, or a raised epoch.
+fn begin(store: &dyn Store, mut state: State, opening: &Opening, dir: &Path) -> Result<(Meta, State), OpenError> {
+    let meta = match &state.meta {
+        Some(meta) if meta.endpoint != opening.endpoint => {
+            let (expected, found) = (opening.endpoint.clone(), meta.endpoint.clone());
+            return Err(OpenError::Endpoint { path: dir.to_owned(), expected, found });
+        }
+        Some(meta) => Meta { epoch: meta.epoch.next(), ..meta.clone() },
+        None => Meta {
+            endpoint: opening.endpoint.clone(),
+            incarnation: opening.incarnation,
+            epoch: Epoch::FIRST,
+            created_ms: opening.now_ms,
+        },
+    };
+    let row = Row::Meta(meta.clone());
+    let store_error = |source| OpenError::Store { path: dir.to_owned(), source };
+    let mut batch = crate::store::Batch::default();
+    let (key, value) = row.encode();
+    batch.put(key, value);
+    state.totals.seal(store, &mut batch).map_err(store_error)?;
+    store.apply(&batch).map_err(store_error)?;
+    store.sync().map_err(store_error)?;
+    state.put(&row).map_err(|source| OpenError::Illegal { path: dir.to_owned(), source })?;
+    Ok((meta, state))
 }
 
 /// A change that sets a row of the application.

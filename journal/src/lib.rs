@@ -18,31 +18,45 @@
 //! ```
 
 mod commit;
+mod engine;
 mod high_water;
+mod in_step;
 mod incoming;
 pub mod inspect;
 #[allow(clippy::module_inception)]
 mod journal;
 mod key;
 mod memory_store;
+mod nudge;
 mod opening;
+mod quarantine;
 mod row;
+mod seam;
+pub mod segments;
 mod sled_store;
 mod state;
 mod store;
+mod tail_mark;
 mod totals;
 mod verify;
 mod write_ahead;
 mod writer;
 
 pub use commit::{Commit, CommitError};
+pub use engine::{Engine, EngineNameError};
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
-pub use incoming::{Incoming, Part, Place, Void};
+#[doc(hidden)]
+pub use in_step::InStep;
+pub use incoming::{Incoming, Part, Place, Succession, Void};
 pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
 pub use opening::{OpenError, Opening, is_running};
+pub use quarantine::{Quarantined, quarantine};
 pub use row::{HeaderRow, Meta, Outgoing, Row, RowError, Work};
+#[doc(hidden)]
+pub use seam::{BeforeMark, MarkStep, Seams, WrapStore};
+pub use segments::{SegmentReader, SegmentStore};
 pub use sled_store::SledStore;
 pub use state::{IllegalChange, Link, PeerState, State};
 pub use store::{Batch, KEY_BYTES_MAX, Store, StoreError, Visit};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use messages::{EndpointId, Incarnation};
 
+use crate::engine::Engine;
 use crate::high_water::{self, Shortfall};
 use crate::row::{Row, RowError};
 use crate::state::{IllegalChange, State};
@@ -71,6 +72,16 @@ pub enum OpenError {
         /// The endpoint that it belongs to.
         found: EndpointId,
     },
+    /// It is kept by another engine than the one that is wanted.
+    #[error("the journal in {} is kept by the engine {found}, not by {wanted}", path.display())]
+    Engine {
+        /// The directory.
+        path: PathBuf,
+        /// The engine that was asked for.
+        wanted: Engine,
+        /// The engine whose files are there.
+        found: Engine,
+    },
     /// The engine refused.
     #[error("the store in {} cannot be read", path.display())]
     Store {
@@ -103,8 +114,8 @@ pub enum OpenError {
         /// What is missing.
         shortfalls: Vec<Shortfall>,
     },
-    /// The high-water file cannot be trusted.
-    #[error("the high-water file in {} cannot be trusted", path.display())]
+    /// The high-water file or the tail mark cannot be trusted.
+    #[error("the high-water marks in {} cannot be trusted", path.display())]
     HighWater {
         /// The directory.
         path: PathBuf,
@@ -152,8 +163,21 @@ pub(crate) fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<
     }
 }
 
+/// A lock that is given back when this is dropped. Closing the file would not do: a process that another thread is just
+/// starting has it open, too, until it becomes the other program, and whoever opens next would be told that it is in use.
+#[derive(Debug)]
+pub(crate) struct HeldLock(pub(crate) File);
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "A lock could not be given back; it goes with the process.");
+        }
+    }
+}
+
 /// Makes the directory if need be, checks whose it is, and takes its lock.
-pub(crate) fn claim(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn claim(dir: &Path) -> Result<HeldLock, OpenError> {
     let io = |path: &Path, operation| {
         let path = path.to_owned();
         move |source| OpenError::Io { path, operation, source }
@@ -186,7 +210,7 @@ pub(crate) fn claim(dir: &Path) -> Result<File, OpenError> {
     }
     lock.set_len(0).map_err(io(&path, "writing the lock file"))?;
     writeln!(lock, "{}", std::process::id()).map_err(io(&path, "writing the lock file"))?;
-    Ok(lock)
+    Ok(HeldLock(lock))
 }
 
 pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
@@ -214,5 +238,24 @@ pub fn is_running(dir: &Path) -> Result<bool, OpenError> {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(source)) => Err(OpenError::Io { path, operation: "trying the lock", source }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_given_back_although_a_process_that_is_just_starting_has_its_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal");
+        let lock = claim(&journal).unwrap();
+        // What a process has between fork and exec: the same open file.
+        let inherited = lock.0.try_clone().unwrap();
+        assert!(matches!(claim(&journal), Err(OpenError::Locked { .. })));
+        drop(lock);
+        claim(&journal).expect("it was given back");
+        drop(inherited);
     }
 }

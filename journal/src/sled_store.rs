@@ -5,15 +5,24 @@
 //! - what takes over about 128 KiB in its log goes to files that it never syncs. That holds for whole pages of its tree, so
 //!   longer values are stored in pieces so small that no page grows that large;
 //! - `flush_async` hangs with eight callers, so only the one committer calls `flush`, and its own timer is off;
+//! - what it cannot read while it opens it takes for the end of its log, and cuts off. So everything is read once before, and an
+//!   error of the disk is a refusal that destroys nothing;
+//! - a snapshot that it was writing when it died it takes for a finished one, and then refuses to open for good. The real one
+//!   and the log are still there, so what is unfinished is removed before;
+//! - when a write fails, its `flush` may miss that and wait for good; calling it once more wakes it, so somebody looks whether
+//!   a call has been running for long;
 //! - damaged files may make it panic, so a panic is caught wherever it is called, and reported as damage;
 //! - its helper threads may hold its files for a moment after it was closed, so closing waits until they let go.
 
 use std::fs::{File, TryLockError};
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::nudge::{Nudger, PAUSE};
 use crate::store::{Batch, Store, StoreError, Visit};
 
 /// Bytes of a piece. Sled keeps in a file of its own, never synced, whatever is over about 128 KiB in its log, and it writes
@@ -23,6 +32,9 @@ const PIECE_BYTES: usize = 4 * 1024;
 
 /// Bytes of sled's page cache. The default of 1 GiB is not an agent's size.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Bytes read at a time when everything is read once before opening.
+const READ_BYTES: usize = 64 * 1024;
 
 /// How often and how long apart closing looks whether the engine's helper threads have let go of its files: 5 seconds in all,
 /// where they take milliseconds. Whoever opens the store earlier would be told that it is in use.
@@ -44,10 +56,25 @@ const IN_PIECES: u8 = 1;
 #[derive(Debug)]
 pub struct SledStore {
     /// Taken out only when the store is dropped.
-    db: Option<sled::Db>,
+    db: Option<Arc<sled::Db>>,
+    /// Looks after `flush`.
+    nudger: Nudger,
     /// The engine's one data file, opened once more for `fdatasync`.
     file: File,
     dir: PathBuf,
+}
+
+/// Names of the files that the engine makes first, in this order.
+const FIRST_FILES: [&str; 2] = ["conf", "db"];
+
+/// Whether the folder holds, or was about to hold, a store of this engine.
+pub(crate) fn is_store(dir: &Path) -> std::io::Result<bool> {
+    for name in FIRST_FILES {
+        if dir.join(name).try_exists()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl SledStore {
@@ -56,11 +83,16 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::Locked`] while another process has it open, [`StoreError::Damaged`] when sled says so or panics.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        prepare(dir)?;
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = guarded("opening", || config.open())?;
+        let db = Arc::new(guarded("opening", || config.open())?);
+        let weak = Arc::downgrade(&db);
+        // Whoever waits gets the answer; this call is only there to wake it.
+        let nudge = move || drop(weak.upgrade().map(|db| guarded("flushing", || db.flush())));
         let io = |operation| move |source| StoreError::Io { operation, source };
         let file = File::open(dir.join("db")).map_err(io("opening the data file to sync it"))?;
-        let store = Self { db: Some(db), file, dir: dir.to_owned() };
+        let nudger = Nudger::start(PAUSE, nudge).map_err(io("starting a thread"))?;
+        let store = Self { db: Some(db), nudger, file, dir: dir.to_owned() };
         store.sync()?;
         // The files' names must survive too.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
@@ -96,6 +128,45 @@ impl SledStore {
             Some(_) | None => Err(damaged("a value has an unknown form")),
         }
     }
+}
+
+/// Does before opening what the engine does not: finds a disk that cannot be read, and removes an unfinished snapshot.
+fn prepare(dir: &Path) -> Result<(), StoreError> {
+    let io = |operation| move |source| StoreError::Io { operation, source };
+    let file = match File::open(dir.join("db")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(StoreError::Io { operation: "opening the data file to read it", source }),
+    };
+    // What looks unfinished may be in the hands of a process that is just opening it.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(StoreError::Locked);
+    }
+    let prepared = prepare_locked(dir, &file);
+    // Not left to closing the file: a process that is just being started from here still has it open for a moment, and the engine
+    // would find its own store in use.
+    file.unlock().map_err(io("unlocking the data file"))?;
+    prepared
+}
+
+fn prepare_locked(dir: &Path, file: &File) -> Result<(), StoreError> {
+    let io = |operation| move |source| StoreError::Io { operation, source };
+    let (mut buffer, mut offset) = (vec![0; READ_BYTES], 0);
+    loop {
+        match file.read_at(&mut buffer, offset).map_err(io("reading the data file through"))? {
+            0 => break,
+            bytes => offset += bytes as u64,
+        }
+    }
+    for entry in std::fs::read_dir(dir).map_err(io("listing the directory"))? {
+        let entry = entry.map_err(io("listing the directory"))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            std::fs::remove_file(entry.path()).map_err(io("removing an unfinished snapshot"))?;
+        }
+    }
+    Ok(())
 }
 
 fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
@@ -190,7 +261,7 @@ impl Store for SledStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        guarded("flushing", || self.db().flush())?;
+        self.nudger.watch(|| guarded("flushing", || self.db().flush()))?;
         self.file.sync_data().map_err(|source| StoreError::Io { operation: "fdatasync", source })
     }
 

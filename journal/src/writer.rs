@@ -10,8 +10,10 @@ use std::time::Duration;
 use crate::commit::CommitError;
 use crate::high_water::HighWater;
 use crate::row::Row;
+use crate::seam::BeforeMark;
 use crate::state::State;
 use crate::store::{Batch, Store, StoreError};
+use crate::tail_mark::TailMark;
 use crate::write_ahead::Change;
 
 /// Commits that wait for the writer at most; the next one blocks its caller. The driver keeps far fewer in flight.
@@ -38,6 +40,10 @@ pub(crate) struct Writer {
     pub(crate) state: State,
     /// Where the high-water file is; nothing for a store in memory.
     pub(crate) mark_dir: Option<PathBuf>,
+    /// Asked before each step of writing it.
+    pub(crate) before_mark: Arc<BeforeMark>,
+    /// Written after each sync; nothing where the high-water file is not, and once it could not be written.
+    pub(crate) tail: Option<TailMark>,
     /// Syncs since the mark was written.
     pub(crate) unmarked: u64,
 }
@@ -61,7 +67,7 @@ impl Writer {
                 (first.done)(Err(error.clone()));
                 continue;
             }
-            failed = self.turn(first, jobs).err();
+            failed = self.turn(first, &mut || jobs.try_recv().ok()).err();
             if failed.is_none() && self.unmarked >= MARK_EVERY_SYNCS {
                 self.mark();
             }
@@ -72,7 +78,7 @@ impl Writer {
     }
 
     /// Writes the first job and whatever else waits, syncs once, and answers all of them.
-    fn turn(&mut self, first: Job, jobs: &Receiver<Job>) -> Result<(), CommitError> {
+    pub(crate) fn turn(&mut self, first: Job, more: &mut dyn FnMut() -> Option<Job>) -> Result<(), CommitError> {
         let mut batch = Batch::default();
         let mut bytes = 0;
         let mut waiting = Vec::new();
@@ -90,7 +96,7 @@ impl Writer {
                 }
             }
             if bytes < BATCH_BYTES_MAX {
-                next = jobs.try_recv().ok();
+                next = more();
             }
         }
         let written = self.write(batch).map_err(|error| CommitError::Store(Arc::new(error)));
@@ -150,7 +156,20 @@ impl Writer {
             self.store.sync()
         }));
         let gave_up = "the engine panicked".to_owned();
-        written.unwrap_or(Err(StoreError::Damaged { operation: "writing", detail: gave_up }))
+        written.unwrap_or(Err(StoreError::Damaged { operation: "writing", detail: gave_up }))?;
+        self.mark_tail();
+        Ok(())
+    }
+
+    /// Notes how many batches are on stable storage. Only after a sync.
+    pub(crate) fn mark_tail(&mut self) {
+        if let Some(tail) = &self.tail
+            && let Err(error) = tail.write(self.state.totals.batches)
+        {
+            // An older mark claims less than it could, and nothing that is not so.
+            tracing::warn!(%error, "The tail mark could not be written; it stays as it is until the next opening.");
+            self.tail = None;
+        }
     }
 
     /// Brings the high-water file up to date. What it says is on stable storage already, so a failure loses nothing but
@@ -158,7 +177,7 @@ impl Writer {
     fn mark(&mut self) {
         let (Some(dir), true) = (&self.mark_dir, self.unmarked > 0) else { return };
         let Some(mark) = HighWater::of(&self.state) else { return };
-        match mark.write(dir) {
+        match mark.write_in_steps(dir, self.before_mark.as_ref()) {
             Ok(()) => self.unmarked = 0,
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "The high-water file could not be written; tried again later.")

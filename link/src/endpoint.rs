@@ -79,6 +79,8 @@ pub struct WorkItem {
     pub seq: Seq,
     /// A journal of this endpoint that was lost may have received it and carried it out.
     pub doubtful: bool,
+    /// How often the sender had found this endpoint's journal to have lost something.
+    pub losses: u32,
     /// The message.
     pub message: Message,
     /// When it was journaled here, in milliseconds since 1970.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use journal::{Journal, OpenError, Opening};
+use journal::{Engine, Journal, OpenError, Opening};
 use messages::{EndpointId, Incarnation, Nonce};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,6 +27,8 @@ pub struct ServiceConfig {
     pub peers: Vec<EndpointId>,
     /// Limits and delays.
     pub session: Config,
+    /// The engine of the journal; nothing for the one that it has, and the default for a new one.
+    pub engine: Option<Engine>,
 }
 
 /// Why an endpoint did not start.
@@ -64,13 +66,16 @@ impl Service {
         transport: impl FnOnce(WireEnd, watch::Receiver<bool>) -> JoinHandle<()>,
         shutdown: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
-        let ServiceConfig { dir, endpoint: local, peers, session } = config;
+        let ServiceConfig { dir, endpoint: local, peers, session, engine } = config;
         let incarnation = Incarnation::from_u128(u128::from_be_bytes(random().map_err(StartError::Random)?));
         let nonce = Nonce::new(u64::from_be_bytes(random().map_err(StartError::Random)?));
         let opening = Opening { endpoint: local, incarnation, now_ms: wall_ms() };
         let journal_dir = dir.join(JOURNAL_DIR);
         // Opening reads the whole journal; a runtime's worker must not wait for that.
-        let opened = tokio::task::spawn_blocking(move || Journal::open(&journal_dir, &opening));
+        let opened = tokio::task::spawn_blocking(move || match engine {
+            Some(engine) => Journal::open_as(&journal_dir, &opening, engine),
+            None => Journal::open(&journal_dir, &opening),
+        });
         let (journal, state) = opened.await.expect("opening reports its failures instead of panicking")?;
         let (ours, theirs) = wire();
         let parts = Parts { journal: journal.clone(), state, wire: ours, peers, config: session, nonce };

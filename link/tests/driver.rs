@@ -148,6 +148,7 @@ fn hello() -> Frame {
         head: ChainHash::START,
         forget_through: None,
         lineage: None,
+        journal: None,
         toward: Some(Incarnation::from_u128(1)),
         acknowledged: None,
         settled_through: None,

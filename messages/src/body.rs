@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, from_msgpack, to_msgpack};
-use crate::run::{RunFinished, RunStart, StepChanged};
+use crate::run::{RunFinished, RunRecalled, RunStart, StepChanged};
 use crate::{EncodeError, MessageId};
 
 /// What a body is.
@@ -19,6 +19,8 @@ pub enum Kind {
     StepChanged,
     /// Agent to server: a run ended.
     RunFinished,
+    /// Agent to server, whose journal was lost or restored: this is a run that you sent me.
+    RunRecalled,
     /// Either way: your message was refused.
     Refusal,
     /// A kind that this build does not know.
@@ -31,6 +33,7 @@ impl From<u16> for Kind {
             1 => Self::RunStart,
             16 => Self::StepChanged,
             17 => Self::RunFinished,
+            18 => Self::RunRecalled,
             32 => Self::Refusal,
             other => Self::Unknown(other),
         }
@@ -43,6 +46,7 @@ impl From<Kind> for u16 {
             Kind::RunStart => 1,
             Kind::StepChanged => 16,
             Kind::RunFinished => 17,
+            Kind::RunRecalled => 18,
             Kind::Refusal => 32,
             Kind::Unknown(code) => code,
         }
@@ -55,6 +59,7 @@ impl fmt::Display for Kind {
             Self::RunStart => f.pad("run.start"),
             Self::StepChanged => f.pad("step.changed"),
             Self::RunFinished => f.pad("run.finished"),
+            Self::RunRecalled => f.pad("run.recalled"),
             Self::Refusal => f.pad("refusal"),
             Self::Unknown(code) => f.pad(&format!("unknown({code})")),
         }
@@ -71,6 +76,8 @@ pub enum Body {
     StepChanged(StepChanged),
     /// See [`Kind::RunFinished`].
     RunFinished(RunFinished),
+    /// See [`Kind::RunRecalled`].
+    RunRecalled(RunRecalled),
     /// See [`Kind::Refusal`].
     Refusal(Refusal),
 }
@@ -121,6 +128,7 @@ impl Body {
             Self::RunStart(body) => (Kind::RunStart, to_msgpack(body)?),
             Self::StepChanged(body) => (Kind::StepChanged, to_msgpack(body)?),
             Self::RunFinished(body) => (Kind::RunFinished, to_msgpack(body)?),
+            Self::RunRecalled(body) => (Kind::RunRecalled, to_msgpack(body)?),
             Self::Refusal(body) => (Kind::Refusal, to_msgpack(body)?),
         })
     }
@@ -139,6 +147,11 @@ impl Body {
             }
             Kind::StepChanged => from_msgpack(bytes).map_err(malformed).map(Self::StepChanged),
             Kind::RunFinished => from_msgpack(bytes).map_err(malformed).map(Self::RunFinished),
+            Kind::RunRecalled => {
+                let body: RunRecalled = from_msgpack(bytes).map_err(malformed)?;
+                body.start.check().map_err(|what| BodyError::Limit { kind, what })?;
+                Ok(Self::RunRecalled(body))
+            }
             Kind::Refusal => from_msgpack(bytes).map_err(malformed).map(Self::Refusal),
             Kind::Unknown(code) => Err(BodyError::UnknownKind { code }),
         }

@@ -41,5 +41,5 @@ pub use lineage::{Agreed, Lineage, LineageError, Origin};
 pub use logs::{LogChunk, LogDatagram, LogEnd, LogKey, LogMark, LogStream};
 pub use names::{AgentId, EndpointId, IdError, StepId};
 pub use ranges::{Insert, RangeError, Ranges};
-pub use run::{Effect, Program, RunEnd, RunFinished, RunStart, StepChanged, StepEnd, StepEvent, StepSpec};
+pub use run::{Effect, Program, RunEnd, RunFinished, RunRecalled, RunStart, StepChanged, StepEnd, StepEvent, StepSpec};
 pub use status::{Presence, Receiving, Sending, Status};

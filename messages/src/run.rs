@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::STEPS_MAX;
-use crate::{JobId, RunId, StepId};
+use crate::{JobId, MessageId, RunId, StepId};
 
 /// Everything that one agent is to do for one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,4 +160,15 @@ pub enum RunEnd {
     Failed(StepId),
     /// The outcome of that step is unknown and a person must decide; the later ones were not started.
     NeedsDecision(StepId),
+}
+
+/// What an agent still knows of a run, told to a server whose journal was lost or restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecalled {
+    /// What it was sent.
+    pub start: RunStart,
+    /// The message that it was sent in.
+    pub message: MessageId,
+    /// How it ended, if it has.
+    pub end: Option<RunEnd>,
 }

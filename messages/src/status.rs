@@ -43,6 +43,9 @@ pub struct Status {
 pub struct Sending {
     /// The sender's journal, as it writes this stream now.
     pub incarnation: Incarnation,
+    /// The journal itself, under the name that it was made with, if the stream goes by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Incarnation>,
     /// Which incarnation wrote which part of the stream, if more than this one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
@@ -79,6 +82,12 @@ fn is_zero(count: &u32) -> bool {
 }
 
 impl Sending {
+    /// The journal, under the name that it was made with.
+    #[must_use]
+    pub fn made_as(&self) -> Incarnation {
+        self.journal.unwrap_or(self.incarnation)
+    }
+
     /// Which incarnation wrote which part of the stream; nothing if the status contradicts itself.
     #[must_use]
     pub fn parts(&self) -> Option<Lineage> {

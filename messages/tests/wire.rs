@@ -51,6 +51,7 @@ fn status() -> Status {
             head: ChainHash::from_bytes([1; 32]),
             forget_through: None,
             lineage: None,
+            journal: None,
             toward: None,
             acknowledged: None,
             settled_through: None,

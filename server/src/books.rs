@@ -98,8 +98,22 @@ impl Books {
         }
     }
 
-    /// Replaces a run by what it has become.
+    /// Takes in a job that an agent told of.
+    pub(crate) fn recall(&mut self, job: JobRow) {
+        self.add_job(job);
+    }
+
+    /// Replaces a run by what it has become; takes in one that an agent told of.
     pub(crate) fn replace(&mut self, run: RunRow) {
+        if !self.runs.contains_key(&run.id) {
+            let job = run.job;
+            let has_runs = self.jobs.get(&job).is_some_and(|job| !job.runs.is_empty());
+            let was = has_runs && self.is_over(job);
+            self.add_run(run);
+            let is = self.is_over(job);
+            self.ended = (self.ended + usize::from(is && !was)).saturating_sub(usize::from(was && !is));
+            return;
+        }
         let (job, was) = (run.job, self.is_over(run.job));
         self.runs.insert(run.id, run);
         if !was && self.is_over(job) {

@@ -346,6 +346,7 @@ mod tests {
             endpoint: EndpointId::Server,
             peers: vec![EndpointId::Agent(agent.clone())],
             session: Config::default(),
+            engine: None,
         };
         // A transport that never connects, but is there.
         let transport = |end, _| {

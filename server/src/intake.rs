@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::books::Books;
 use crate::core::Core;
-use crate::records::{ReportError, RunRow};
+use crate::records::{JobRow, ReportError, RunRow};
 
 /// Batches taken in at a time. Different agents' batches do not touch the same runs.
 pub(crate) const AT_A_TIME: usize = 8;
@@ -46,6 +46,17 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
                 }
             }
         }
+        for item in &work.items {
+            // A job that this journal does not remember having taken: it was lost, and its agent still knows of it.
+            if let Ok(Body::RunRecalled(recalled)) = &item.body
+                && changed.contains_key(&recalled.start.run)
+                && books.job(recalled.start.job).is_none()
+            {
+                let job = JobRow::recalled(&recalled.start, wall_ms());
+                transaction.rows.push(put_app(JobRow::key(job.id), job.encode()));
+                books.recall(job);
+            }
+        }
         for run in changed.into_values() {
             transaction.rows.push(put_app(RunRow::key(run.id), run.encode()));
             books.replace(run);
@@ -73,6 +84,23 @@ fn understand(
         Body::RunFinished(report) => {
             let run = editable(books, agent, report.run, changed).map_err(|error| error.to_string())?;
             run.finished(&report.end, wall_ms()).map_err(|error| error.to_string())
+        }
+        Body::RunRecalled(recalled) => {
+            match editable(books, agent, recalled.start.run, changed) {
+                // What is known of it here may be from before its end.
+                Ok(run) => match &recalled.end {
+                    Some(end) if !run.state.is_settled() => {
+                        run.finished(end, wall_ms()).map_err(|error| error.to_string())
+                    }
+                    Some(_) | None => Ok(()),
+                },
+                Err(_) if books.run(recalled.start.run).is_some() => Err("that run is another agent's".to_owned()),
+                Err(_) => {
+                    let run = RunRow::recalled(agent, recalled, wall_ms());
+                    changed.insert(run.id, run);
+                    Ok(())
+                }
+            }
         }
         Body::Refusal(refusal) => {
             let known = books.run_of_message(refusal.message).filter(|run| run.agent == *agent);
@@ -112,7 +140,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::records::{JobRow, StepRow};
+    use crate::records::StepRow;
     use crate::views::{RunState, StepState};
 
     fn books() -> Books {
@@ -154,7 +182,7 @@ mod tests {
             .carrying(MessageId::from_u128(9), kind, None, &bytes);
         let message = Message::new(header, &bytes).unwrap();
         let body = Body::decode(kind, &bytes);
-        WorkItem { seq: Seq::FIRST, message, at_ms: 0, body, doubtful: false }
+        WorkItem { seq: Seq::FIRST, message, at_ms: 0, body, doubtful: false, losses: 0 }
     }
 
     fn outcome(from: &str, body: &Body) -> Result<RunRow, String> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use messages::limits::TEXT_BYTES_MAX;
 use messages::{
-    AgentId, DecodeError, Effect, JobId, MessageId, RunEnd, RunId, StepChanged, StepEnd, StepEvent, StepId, StepSpec,
-    from_msgpack, to_msgpack,
+    AgentId, DecodeError, Effect, JobId, MessageId, RunEnd, RunId, RunRecalled, RunStart, StepChanged, StepEnd,
+    StepEvent, StepId, StepSpec, from_msgpack, to_msgpack,
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +127,54 @@ impl StepRow {
     }
 }
 
+impl JobRow {
+    /// A job that an agent still knows of, and this server's journal does not. Its file and the values of its parameters are lost.
+    #[must_use]
+    pub(crate) fn recalled(start: &RunStart, now_ms: u64) -> Self {
+        let (definition, params) = (String::new(), BTreeMap::new());
+        Self { id: start.job, name: start.name.clone(), definition, params, created_ms: now_ms }
+    }
+}
+
 impl RunRow {
+    /// A run that an agent still knows of, and this server's journal does not.
+    #[must_use]
+    pub(crate) fn recalled(agent: &AgentId, recalled: &RunRecalled, now_ms: u64) -> Self {
+        let start = &recalled.start;
+        let mut run = Self {
+            id: start.run,
+            job: start.job,
+            agent: agent.clone(),
+            message: recalled.message,
+            state: RunState::Running,
+            reason: Some("the server's journal was lost or restored; its agent told of this run".to_owned()),
+            steps: start.steps.iter().map(StepRow::new).collect(),
+            ended_ms: None,
+        };
+        if let Some(end) = &recalled.end {
+            // A run that was just made has not ended.
+            let _just_made = run.finished(end, now_ms);
+            run.mark_steps(end);
+        }
+        run
+    }
+
+    /// What the end of a run says of its steps when their own reports are lost.
+    fn mark_steps(&mut self, end: &RunEnd) {
+        let (last, state) = match end {
+            RunEnd::Succeeded => (None, StepState::Succeeded),
+            RunEnd::Failed(step) => (Some(step), StepState::Failed),
+            RunEnd::NeedsDecision(step) => (Some(step), StepState::NeedsDecision),
+        };
+        for step in &mut self.steps {
+            if Some(&step.id) == last {
+                step.state = state;
+                return;
+            }
+            step.state = StepState::Succeeded;
+        }
+    }
+
     /// Takes in what an agent reports of a step.
     ///
     /// # Errors

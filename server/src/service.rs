@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use journal::Engine;
 use link::session::Config;
 use link::wire::WireEnd;
 use link::{RunError, Service, ServiceConfig, StartError};
@@ -37,6 +38,8 @@ pub struct ServerConfig {
     pub broker_url: String,
     /// Limits and delays of the protocol.
     pub session: Config,
+    /// The engine of the journal; nothing for the one that it has, and the default for a new one.
+    pub engine: Option<Engine>,
 }
 
 /// Why a server did not start, or stopped.
@@ -95,6 +98,7 @@ pub async fn run(
             endpoint: EndpointId::Server,
             peers: config.agents.iter().cloned().map(EndpointId::Agent).collect(),
             session: config.session,
+            engine: config.engine,
         },
         transport,
         shutdown.clone(),

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chaos_tests::damage::{self, Options, Phase, Trial};
 use chaos_tests::demo::{self, Report};
 use chaos_tests::live::{interrupt, wait_for};
-use clap::{Parser, Subcommand};
+use chaos_tests::simulate::Simulate;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use journal::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Breaks things around Longshore and counts what is lost.
@@ -28,12 +31,89 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
+    Damage(DamageArgs),
+    /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+struct DamageArgs {
+    /// The engine under the journals
+    #[arg(long, default_value_t = Engine::Sled, value_name = "sled|segments")]
+    engine: Engine,
+    /// How many
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    trials: u64,
+    /// What everything follows from
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Just the trial of this number, with what was seen
+    #[arg(long, value_name = "K")]
+    only: Option<u64>,
+    /// Where the trials keep their journals; those that failed are left there. Without it a temporary folder, removed at the end
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// How to print the outcome
+    #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+    /// What one process of a trial does; the program starts itself with this
+    #[arg(long, hide = true)]
+    phase: Option<Phase>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Table,
+    /// Every trial, for programs
+    Json,
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo { dir, keep } => run_demo(&dir, keep),
+        Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
+            eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }),
+        Command::Simulate(simulate) => simulate.execute(),
     }
+}
+
+fn run_damage(args: &DamageArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let temporary;
+    let dir = match &args.dir {
+        Some(dir) => dir.as_path(),
+        None => {
+            temporary = tempfile::tempdir()?;
+            temporary.path()
+        }
+    };
+    if let (Some(phase), Some(number)) = (args.phase, args.only) {
+        damage::run_phase(args.engine, &Trial::of(args.seed, number), phase, dir)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    std::fs::create_dir_all(dir)?;
+    let (engine, seed, trials, only) = (args.engine, args.seed, args.trials, args.only);
+    let program = std::env::current_exe()?;
+    let options = Options { engine, seed, trials, only, program, dir: dir.canonicalize()? };
+    let outcomes = damage::run(&options, &mut |outcome| {
+        let judgement = &outcome.judgement;
+        if only.is_some() && args.output == Format::Table {
+            println!("{}: {}", outcome.trial.fault, outcome.injected);
+            println!(
+                "{} steps, {:?}; {}: {}\n",
+                outcome.trial.steps, outcome.trial.ending, judgement.verdict, judgement.detail
+            );
+        }
+    })?;
+    match args.output {
+        Format::Table => print!("{}", damage::report(&options, &outcomes)),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&outcomes)?),
+    }
+    let failed = outcomes.iter().any(|outcome| outcome.judgement.verdict.is_failure());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn run_demo(dir: &Path, keep: bool) -> ExitCode {

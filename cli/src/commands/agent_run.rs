@@ -10,7 +10,7 @@ use link::session::Config;
 use messages::{AgentId, EndpointId};
 
 use crate::args::Global;
-use crate::config::{AgentSettings, BrokerFlags, ConfigFile, QueueType};
+use crate::config::{AgentFlags, AgentSettings, BrokerFlags, ConfigFile, JournalEngine, QueueType};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::home::Home;
@@ -30,13 +30,17 @@ pub(crate) struct AgentRunArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     broker: BrokerFlags,
+    /// What keeps the journal, chosen when it is made [default: sled, or what an existing journal has]
+    #[arg(long, env = "LONGSHORE_JOURNAL_ENGINE", value_enum, value_name = "ENGINE")]
+    journal_engine: Option<JournalEngine>,
 }
 
 /// Reads the settings and runs the agent.
 pub(crate) fn run(args: &AgentRunArgs, global: &Global) -> Result<Exit, Failure> {
     let home = Home::find(global.dir.as_deref())?;
     let file = ConfigFile::read(args.config.as_deref(), &home.config_file())?;
-    let settings = AgentSettings::new(file, &args.broker, args.name.clone(), args.slots)?;
+    let flags = AgentFlags { name: args.name.clone(), slots: args.slots, journal_engine: args.journal_engine };
+    let settings = AgentSettings::new(file, &args.broker, flags)?;
     logging::start(global);
     serve(&home, settings)
 }
@@ -51,6 +55,7 @@ fn serve(home: &Home, settings: AgentSettings) -> Result<Exit, Failure> {
         slots: settings.slots,
         shim: ShimCommand::own(),
         session: Config::default(),
+        engine: settings.journal_engine.map(Into::into),
     };
     serving::run(|shutdown| async move {
         let (name, slots) = (config.name.clone(), config.slots);

@@ -1,4 +1,5 @@
-//! `longshore journal`: what an endpoint remembers, from its running process or from its folder. Never changes a journal.
+//! `longshore journal`: what an endpoint remembers, from its running process or from its folder. It changes no
+//! journal; `journal_quarantine.rs` alone puts one aside.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use link::control::{AskError, Question, Reply, ask as ask_running};
 use messages::{EndpointId, Seq};
 
 use super::journal_print::{self, ReadFrom};
+use super::journal_quarantine::{self, QuarantineArgs};
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -28,6 +30,8 @@ pub(crate) enum JournalCommand {
     Stats(JournalArgs),
     /// Check a whole journal: checksums, chains, sequences; exit code 65 when it is damaged
     Verify(JournalArgs),
+    /// Put a damaged journal aside, so that its endpoint can begin a new one; nothing is deleted
+    Quarantine(QuarantineArgs),
 }
 
 /// Which journal.
@@ -149,6 +153,7 @@ pub(crate) fn run(command: &JournalCommand, global: &Global, printer: &Printer) 
             let Answer::Verify(report) = answer else { return Err(misfit(&read)) };
             journal_print::verification(printer, &read, report)
         }
+        JournalCommand::Quarantine(args) => journal_quarantine::run(&home, args, printer),
     }
 }
 

@@ -15,6 +15,7 @@ mod job_run;
 mod job_show;
 pub(crate) mod journal;
 mod journal_print;
+mod journal_quarantine;
 pub(crate) mod reconcile;
 mod reconcile_ask;
 mod reconcile_resolve;

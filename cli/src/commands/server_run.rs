@@ -11,7 +11,7 @@ use server::api::BindError;
 use server::{ServerConfig, ServerError};
 
 use crate::args::Global;
-use crate::config::{BrokerFlags, ConfigFile, QueueType, ServerFlags, ServerSettings};
+use crate::config::{BrokerFlags, ConfigFile, JournalEngine, QueueType, ServerFlags, ServerSettings};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::home::Home;
@@ -34,13 +34,21 @@ pub(crate) struct ServerRunArgs {
     /// The type of the broker's queues [default: quorum]
     #[arg(long, env = "LONGSHORE_QUEUE_TYPE", value_enum, value_name = "TYPE")]
     queue_type: Option<QueueType>,
+    /// What keeps the journal, chosen when it is made [default: sled, or what an existing journal has]
+    #[arg(long, env = "LONGSHORE_JOURNAL_ENGINE", value_enum, value_name = "ENGINE")]
+    journal_engine: Option<JournalEngine>,
 }
 
 /// Reads the settings and runs the server.
 pub(crate) fn run(args: &ServerRunArgs, global: &Global) -> Result<Exit, Failure> {
     let home = Home::find(global.dir.as_deref())?;
     let file = ConfigFile::read(args.config.as_deref(), &home.config_file())?;
-    let flags = ServerFlags { listen: args.listen, agents: args.agents.clone(), queue_type: args.queue_type };
+    let flags = ServerFlags {
+        listen: args.listen,
+        agents: args.agents.clone(),
+        queue_type: args.queue_type,
+        journal_engine: args.journal_engine,
+    };
     let settings = ServerSettings::new(file, &args.broker, flags)?;
     logging::start(global);
     serve(&home, settings)
@@ -56,6 +64,7 @@ fn serve(home: &Home, settings: ServerSettings) -> Result<Exit, Failure> {
         listen: settings.listen.to_string(),
         broker_url: settings.broker.url.to_string(),
         session: Config::default(),
+        engine: settings.journal_engine.map(Into::into),
     };
     let agents = config.agents.len();
     serving::run(|shutdown| async move {

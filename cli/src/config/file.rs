@@ -13,7 +13,7 @@ use server::views::ProblemView;
 use toml::de::DeTable;
 
 use super::broker_url::BrokerUrl;
-use super::settings::QueueType;
+use super::settings::{JournalEngine, QueueType};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -22,8 +22,8 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 const SECTIONS: [(&str, &[&str]); 3] = [
     ("broker", &["url", "ca", "client_cert", "client_key"]),
-    ("server", &["listen", "agents", "queue_type"]),
-    ("agent", &["name", "slots"]),
+    ("server", &["listen", "agents", "queue_type", "journal_engine"]),
+    ("agent", &["name", "slots", "journal_engine"]),
 ];
 
 /// What a configuration file says.
@@ -62,6 +62,8 @@ pub(crate) struct ServerSection {
     pub(crate) agents: Option<Vec<AgentId>>,
     /// The type of the queues. Default: `quorum`.
     pub(crate) queue_type: Option<QueueType>,
+    /// What keeps the journal. Default: what it has, `sled` for a new one.
+    pub(crate) journal_engine: Option<JournalEngine>,
 }
 
 /// For `agent run`.
@@ -72,6 +74,8 @@ pub(crate) struct AgentSection {
     pub(crate) name: Option<AgentId>,
     /// Runs that it does at once, 1 to 1024. Default: 2.
     pub(crate) slots: Option<u16>,
+    /// What keeps the journal. Default: what it has, `sled` for a new one.
+    pub(crate) journal_engine: Option<JournalEngine>,
 }
 
 /// Why a configuration file cannot be used.
@@ -187,9 +191,11 @@ client_key = "k.pem"
 listen = "127.0.0.1:1"
 agents = ["a1", "a2"]
 queue_type = "classic"
+journal_engine = "sled"
 [agent]
 name = "a1"
 slots = 4
+journal_engine = "segments"
 "#;
 
     #[test]
@@ -197,6 +203,8 @@ slots = 4
         let file = ConfigFile::parse(WHOLE).unwrap();
         assert_eq!(file.broker.url.unwrap().to_string(), "amqps://u@mq.example:5671/%2f");
         assert_eq!((file.server.agents.unwrap().len(), file.server.queue_type), (2, Some(QueueType::Classic)));
+        let engines = (file.server.journal_engine, file.agent.journal_engine);
+        assert_eq!(engines, (Some(JournalEngine::Sled), Some(JournalEngine::Segments)));
         assert_eq!((file.agent.name.unwrap().as_str(), file.agent.slots), ("a1", Some(4)));
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
     }
@@ -214,6 +222,7 @@ slots = 4
             ("[server]\nlisten = 'x'", "'x'", "invalid socket address syntax"),
             ("[server]\nagents = ['A']", "['A']", "agent name `A` may hold only"),
             ("[server]\nqueue_type = 'stream'", "'stream'", "unknown variant `stream`"),
+            ("[agent]\njournal_engine = 'rocks'", "'rocks'", "unknown variant `rocks`"),
             ("[agent]\nslots = -1", "-1", "invalid value"),
             ("[agent]\nslots = 1\nslots = 2", "slots", "duplicate key"),
             ("broker = 1", "1", "invalid type"),

@@ -8,5 +8,6 @@ mod settings;
 pub(crate) use broker_url::BrokerUrl;
 pub(crate) use file::ConfigFile;
 pub(crate) use settings::{
-    AgentSettings, BrokerFlags, BrokerSettings, QueueType, ServerFlags, ServerSettings, SettingsError,
+    AgentFlags, AgentSettings, BrokerFlags, BrokerSettings, JournalEngine, QueueType, ServerFlags, ServerSettings,
+    SettingsError,
 };

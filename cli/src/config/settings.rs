@@ -42,6 +42,25 @@ impl From<QueueType> for broker_config::QueueType {
     }
 }
 
+/// What keeps an endpoint's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum JournalEngine {
+    /// sled 0.34
+    Sled,
+    /// Longshore's own segmented log
+    Segments,
+}
+
+impl From<JournalEngine> for journal::Engine {
+    fn from(engine: JournalEngine) -> Self {
+        match engine {
+            JournalEngine::Sled => Self::Sled,
+            JournalEngine::Segments => Self::Segments,
+        }
+    }
+}
+
 /// How to reach the broker, as flags.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct BrokerFlags {
@@ -173,6 +192,8 @@ pub(crate) struct ServerSettings {
     pub(crate) agents: Vec<AgentId>,
     /// The type of the queues.
     pub(crate) queue_type: QueueType,
+    /// What is to keep the journal; nothing for what it has.
+    pub(crate) journal_engine: Option<JournalEngine>,
 }
 
 /// What `server run` was told.
@@ -181,6 +202,7 @@ pub(crate) struct ServerFlags {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) agents: Option<Vec<AgentId>>,
     pub(crate) queue_type: Option<QueueType>,
+    pub(crate) journal_engine: Option<JournalEngine>,
 }
 
 impl ServerSettings {
@@ -197,6 +219,7 @@ impl ServerSettings {
             listen: flags.listen.or(file.server.listen).unwrap_or(LISTEN_DEFAULT),
             agents,
             queue_type: flags.queue_type.or(file.server.queue_type).unwrap_or(QueueType::Quorum),
+            journal_engine: flags.journal_engine.or(file.server.journal_engine),
         })
     }
 }
@@ -210,6 +233,16 @@ pub(crate) struct AgentSettings {
     pub(crate) name: AgentId,
     /// Runs that it does at once.
     pub(crate) slots: u16,
+    /// What is to keep the journal; nothing for what it has.
+    pub(crate) journal_engine: Option<JournalEngine>,
+}
+
+/// What `agent run` was told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AgentFlags {
+    pub(crate) name: Option<AgentId>,
+    pub(crate) slots: Option<u16>,
+    pub(crate) journal_engine: Option<JournalEngine>,
 }
 
 impl AgentSettings {
@@ -217,18 +250,14 @@ impl AgentSettings {
     ///
     /// # Errors
     /// [`SettingsError`].
-    pub(crate) fn new(
-        file: ConfigFile,
-        broker: &BrokerFlags,
-        name: Option<AgentId>,
-        slots: Option<u16>,
-    ) -> Result<Self, SettingsError> {
-        let slots = slots.or(file.agent.slots).unwrap_or(SLOTS_DEFAULT);
+    pub(crate) fn new(file: ConfigFile, broker: &BrokerFlags, flags: AgentFlags) -> Result<Self, SettingsError> {
+        let slots = flags.slots.or(file.agent.slots).unwrap_or(SLOTS_DEFAULT);
         if !SLOTS.contains(&slots) {
             return Err(SettingsError::Slots { slots });
         }
-        let name = name.or(file.agent.name).ok_or(SettingsError::NoName)?;
-        Ok(Self { broker: BrokerSettings::new(file.broker, broker)?, name, slots })
+        let name = flags.name.or(file.agent.name).ok_or(SettingsError::NoName)?;
+        let journal_engine = flags.journal_engine.or(file.agent.journal_engine);
+        Ok(Self { broker: BrokerSettings::new(file.broker, broker)?, name, slots, journal_engine })
     }
 }
 
@@ -265,14 +294,32 @@ mod tests {
     }
 
     #[test]
+    fn the_journals_engine_is_whatever_it_has_unless_one_is_asked_for() {
+        let none = BrokerFlags::default();
+        let server = |text, journal_engine| {
+            let flags = ServerFlags { journal_engine, ..ServerFlags::default() };
+            ServerSettings::new(file(text), &none, flags).unwrap().journal_engine
+        };
+        let agent = |text, journal_engine| {
+            let flags = AgentFlags { name: Some("a1".parse().unwrap()), journal_engine, ..AgentFlags::default() };
+            AgentSettings::new(file(text), &none, flags).unwrap().journal_engine
+        };
+        let (sled, segments) = (Some(JournalEngine::Sled), Some(JournalEngine::Segments));
+        assert_eq!((server("", None), agent("", None)), (None, None));
+        let text = "[server]\njournal_engine='segments'\n[agent]\njournal_engine='segments'";
+        assert_eq!((server(text, None), agent(text, None)), (segments, segments));
+        assert_eq!((server(text, sled), agent(text, sled)), (sled, sled));
+    }
+
+    #[test]
     fn settings_that_do_not_go_together_are_refused() {
         let half = BrokerFlags { broker_client_cert: Some("c".into()), ..BrokerFlags::default() };
-        let name = || Some("a1".parse().unwrap());
-        assert!(matches!(AgentSettings::new(file(""), &half, name(), None), Err(SettingsError::HalfIdentity)));
+        let named = |slots| AgentFlags { name: Some("a1".parse().unwrap()), slots, ..AgentFlags::default() };
+        assert!(matches!(AgentSettings::new(file(""), &half, named(None)), Err(SettingsError::HalfIdentity)));
         let none = BrokerFlags::default();
-        assert!(matches!(AgentSettings::new(file(""), &none, None, None), Err(SettingsError::NoName)));
-        assert!(matches!(AgentSettings::new(file(""), &none, name(), Some(0)), Err(SettingsError::Slots { slots: 0 })));
+        assert!(matches!(AgentSettings::new(file(""), &none, AgentFlags::default()), Err(SettingsError::NoName)));
+        assert!(matches!(AgentSettings::new(file(""), &none, named(Some(0))), Err(SettingsError::Slots { slots: 0 })));
         let remote = BrokerFlags { broker_url: Some("amqp://u:p@mq.example".into()), ..none };
-        assert!(matches!(AgentSettings::new(file(""), &remote, name(), None), Err(SettingsError::BrokerUrl(_))));
+        assert!(matches!(AgentSettings::new(file(""), &remote, named(None)), Err(SettingsError::BrokerUrl(_))));
     }
 }

@@ -23,6 +23,7 @@ fn every_command_explains_itself() {
         "journal show",
         "journal stats",
         "journal verify",
+        "journal quarantine",
         "reconcile show",
         "reconcile resolve",
         "broker check",
@@ -265,4 +266,23 @@ fn a_wrong_configuration_is_drawn_at_its_place() {
     assert!(ran.code == 78 && ran.err.contains("the agent has no name"), "{ran:?}");
     let ran = home.command(&["agent", "run", "--name", "a1"]).env("LONGSHORE_AGENT_SLOTS", "0").output().unwrap();
     assert_eq!(ran.status.code(), Some(78));
+}
+
+#[test]
+fn a_journal_is_put_aside_only_when_told_twice_and_is_kept() {
+    let home = Home::new();
+    let ran = home.run(&["journal", "quarantine", "--yes"]);
+    assert!(ran.code == 2 && ran.err.contains("server has no journal"), "{ran:?}");
+    home.write("server/journal/store/db", "damaged");
+    home.write("server/journal/high-water", "a mark");
+    let ran = home.run(&["journal", "quarantine"]);
+    assert!(ran.code == 2 && ran.err.contains("--yes") && ran.err.contains("nothing was changed"), "{ran:?}");
+    assert!(home.path().join("server/journal/store/db").exists());
+    let ran = home.run(&["journal", "quarantine", "--yes", "-o", "json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let kept = home.path().join("server/journal/damaged-1");
+    assert!(ran.out.contains("longshore.journal-quarantine/1") && ran.out.contains("damaged-1"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(kept.join("store/db")).unwrap(), "damaged");
+    assert_eq!(std::fs::read_to_string(kept.join("high-water")).unwrap(), "a mark");
+    assert!(!home.path().join("server/journal/store").exists());
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
-use journal::{Commit, Journal, Key, OpenError, Store, WriteAhead, put_app};
+use journal::{Commit, Engine, Journal, Key, Store, WriteAhead, put_app};
 
 use crate::gate::{Gate, Mode};
 use crate::history::{History, opening, rows_of};
@@ -152,10 +152,9 @@ fn what_is_committed_is_what_is_in_the_store() {
     assert_eq!(state.peers[&history.peer].incoming.as_ref(), Some(&history.incoming));
 }
 
-#[test]
-fn commits_of_sixteen_threads_are_all_there_after_reopening() -> Result<(), OpenError> {
+fn commits_of_sixteen_threads_are_all_there_after_reopening(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), &opening())?;
+    let (journal, _) = Journal::open_as(dir.path(), &opening(), engine).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..16 {
             let journal = journal.clone();
@@ -168,11 +167,12 @@ fn commits_of_sixteen_threads_are_all_there_after_reopening() -> Result<(), Open
         }
     });
     drop(journal);
-    let (journal, _) = Journal::open(dir.path(), &opening())?;
+    let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
     let mut names = Vec::new();
     journal.app_rows(b"", &mut |name, _| names.push(String::from_utf8(name.to_vec()).unwrap())).unwrap();
     let expected: Vec<_> =
         (0..16).flat_map(|thread| (0..40).map(move |number| format!("{thread:02}/{number:02}"))).collect();
     assert_eq!(names, expected);
-    Ok(())
 }
+
+crate::on_each_engine!(commits_of_sixteen_threads_are_all_there_after_reopening,);

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use journal::{HighWater, HighWaterReadError, Journal, OpenError, Shortfall, WriteAhead};
+use journal::{Engine, HighWater, HighWaterReadError, Journal, OpenError, Shortfall, WriteAhead};
 use messages::{Epoch, Incarnation, Seq};
 use tempfile::TempDir;
 
 use crate::history::{History, opening};
-use crate::opening::closed;
+use crate::opening::{closed, closed_on};
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -40,16 +40,15 @@ fn shortfalls(dir: &Path) -> Vec<Shortfall> {
 }
 
 /// A journal and an older copy of it.
-fn with_copy() -> (TempDir, TempDir, History) {
-    let (dir, history) = closed(40);
+fn with_copy(engine: Engine) -> (TempDir, TempDir, History) {
+    let (dir, history) = closed_on(engine, 40);
     let old = tempfile::tempdir().unwrap();
     copy(dir.path(), old.path());
     (dir, old, history)
 }
 
-#[test]
-fn a_store_replaced_by_an_older_copy_is_refused_and_what_is_missing_is_named() {
-    let (dir, old, mut history) = with_copy();
+fn a_store_replaced_by_an_older_copy_is_refused_and_what_is_missing_is_named(engine: Engine) {
+    let (dir, old, mut history) = with_copy(engine);
     let new = tempfile::tempdir().unwrap();
     let (next, through) = (history.outgoing.next, history.incoming.through);
     go_on(dir.path(), &mut history, |history| [history.send(b"one"), history.send(b"two")].concat());
@@ -70,9 +69,8 @@ fn a_store_replaced_by_an_older_copy_is_refused_and_what_is_missing_is_named() {
     assert_eq!(journal.meta().epoch, Epoch::new(4));
 }
 
-#[test]
-fn a_store_of_the_same_length_with_another_history_is_refused() {
-    let (dir, old, mut history) = with_copy();
+fn a_store_of_the_same_length_with_another_history_is_refused(engine: Engine) {
+    let (dir, old, mut history) = with_copy(engine);
     let mut other = History::after(5, 40);
     go_on(dir.path(), &mut history, |history| history.send(b"one"));
     go_on(old.path(), &mut other, |history| history.send(b"another"));
@@ -80,9 +78,8 @@ fn a_store_of_the_same_length_with_another_history_is_refused() {
     assert_eq!(shortfalls(dir.path()), [Shortfall::History { peer: history.peer }]);
 }
 
-#[test]
-fn a_store_that_lost_only_rows_of_the_application_is_refused() {
-    let (dir, old, mut history) = with_copy();
+fn a_store_that_lost_only_rows_of_the_application_is_refused(engine: Engine) {
+    let (dir, old, mut history) = with_copy(engine);
     go_on(dir.path(), &mut history, |_| vec![journal::put_app(b"run/1".to_vec(), b"succeeded".to_vec())]);
     // As many openings as the mark knows of, so that only the row is missing.
     drop(Journal::open(old.path(), &opening()).unwrap());
@@ -90,40 +87,36 @@ fn a_store_that_lost_only_rows_of_the_application_is_refused() {
     assert!(matches!(shortfalls(dir.path())[..], [Shortfall::Batches { marked, found }] if marked == found + 1));
 }
 
-#[test]
-fn a_store_that_is_gone_or_of_another_journal_is_refused() {
-    let (dir, _) = closed(5);
+fn a_store_that_is_gone_or_of_another_journal_is_refused(engine: Engine) {
+    let (dir, _) = closed_on(engine, 5);
     fs::remove_dir_all(dir.path().join("store")).unwrap();
     let marked = Incarnation::from_u128(0xa);
     assert_eq!(shortfalls(dir.path()), [Shortfall::Journal { marked, found: None }]);
     let other = tempfile::tempdir().unwrap();
     let found = Incarnation::from_u128(0xff);
-    drop(Journal::open(other.path(), &journal::Opening { incarnation: found, ..opening() }).unwrap());
+    drop(Journal::open_as(other.path(), &journal::Opening { incarnation: found, ..opening() }, engine).unwrap());
     restore(other.path(), dir.path());
     assert_eq!(shortfalls(dir.path()), [Shortfall::Journal { marked, found: Some(found) }]);
 }
 
-#[test]
-fn a_store_that_is_ahead_of_its_mark_opens() {
-    let (dir, old, mut history) = with_copy();
+fn a_store_that_is_ahead_of_its_mark_opens(engine: Engine) {
+    let (dir, old, mut history) = with_copy(engine);
     go_on(dir.path(), &mut history, |history| [history.send(b"one"), history.receive(b"two")].concat());
     fs::copy(old.path().join("high-water"), dir.path().join("high-water")).unwrap();
     Journal::open(dir.path(), &opening()).unwrap();
 }
 
-#[test]
-fn without_a_mark_a_journal_opens_and_has_one_again_when_it_is_closed() {
-    let (dir, _) = closed(10);
+fn without_a_mark_a_journal_opens_and_has_one_again_when_it_is_closed(engine: Engine) {
+    let (dir, _) = closed_on(engine, 10);
     fs::remove_file(dir.path().join("high-water")).unwrap();
     let (journal, state) = Journal::open(dir.path(), &opening()).unwrap();
     drop(journal);
     assert_eq!(HighWater::read(dir.path()).unwrap(), HighWater::of(&state));
 }
 
-#[test]
-fn a_journal_that_never_rests_writes_its_mark_all_the_same() {
+fn a_journal_that_never_rests_writes_its_mark_all_the_same(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
+    let (journal, _) = Journal::open_as(dir.path(), &opening(), engine).unwrap();
     let mut history = History::new(5);
     for _ in 0..300 {
         journal.commit(WriteAhead::new(history.send(b"x"), ())).wait().unwrap();
@@ -133,10 +126,9 @@ fn a_journal_that_never_rests_writes_its_mark_all_the_same() {
     assert_eq!(mark.peers[&history.peer].next.value(), mark.batches, "each batch but the opening's sent one message");
 }
 
-#[test]
-fn a_mark_that_cannot_be_written_stands_in_nobodys_way() {
+fn a_mark_that_cannot_be_written_stands_in_nobodys_way(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
+    let (journal, _) = Journal::open_as(dir.path(), &opening(), engine).unwrap();
     fs::create_dir_all(dir.path().join("high-water.new")).unwrap();
     journal.commit(WriteAhead::new(History::new(5).send(b"x"), ())).wait().unwrap();
     drop(journal);
@@ -172,3 +164,55 @@ fn a_mark_that_is_absurdly_large_is_not_read() {
     fs::File::create(dir.path().join("high-water")).unwrap().set_len(1 << 40).unwrap();
     assert!(matches!(HighWater::read(dir.path()), Err(HighWaterReadError::Damaged)));
 }
+
+/// What a killed process leaves: a copy of the journal's folder while it is open, before the high-water file was written.
+#[test]
+fn after_a_kill_even_the_last_commit_is_missed_when_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut history = History::new(5);
+    let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
+    let [before, after] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for _ in 0..5 {
+        journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
+    }
+    copy(dir.path(), before.path());
+    journal
+        .commit(WriteAhead::new(vec![journal::put_app(b"run/1".to_vec(), b"succeeded".to_vec())], ()))
+        .wait()
+        .unwrap();
+    copy(dir.path(), after.path());
+    fs::remove_file(after.path().join("high-water")).ok();
+    Journal::open(after.path(), &opening()).expect("with its last commit it opens");
+    copy(dir.path(), after.path());
+    fs::remove_file(after.path().join("high-water")).ok();
+    restore(before.path(), after.path());
+    assert_eq!(shortfalls(after.path()), [Shortfall::Batches { marked: 7, found: 6 }]);
+    fs::remove_dir_all(after.path().join("store")).unwrap();
+    assert_eq!(shortfalls(after.path()), [Shortfall::Batches { marked: 7, found: 0 }]);
+}
+
+#[test]
+fn a_tail_mark_that_a_loss_of_power_left_older_or_empty_stands_in_nobodys_way() {
+    let (dir, _) = closed(10);
+    let path = dir.path().join("tail");
+    for older in [vec![0; 13], Vec::new(), fs::read(&path).unwrap()] {
+        fs::write(&path, older).unwrap();
+        Journal::open(dir.path(), &opening()).unwrap();
+    }
+    fs::write(&path, "something else").unwrap();
+    let refused = Journal::open(dir.path(), &opening()).err();
+    assert!(matches!(refused, Some(OpenError::HighWater { .. })), "{refused:?}");
+    fs::remove_file(&path).unwrap();
+    Journal::open(dir.path(), &opening()).unwrap();
+}
+
+crate::on_each_engine!(
+    a_store_replaced_by_an_older_copy_is_refused_and_what_is_missing_is_named,
+    a_store_of_the_same_length_with_another_history_is_refused,
+    a_store_that_lost_only_rows_of_the_application_is_refused,
+    a_store_that_is_gone_or_of_another_journal_is_refused,
+    a_store_that_is_ahead_of_its_mark_opens,
+    without_a_mark_a_journal_opens_and_has_one_again_when_it_is_closed,
+    a_journal_that_never_rests_writes_its_mark_all_the_same,
+    a_mark_that_cannot_be_written_stands_in_nobodys_way,
+);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use journal::inspect::{Answer, EntryState, InspectError, ListQuery, Query, Stopped, answer};
 use journal::{
-    Batch, Change, Direction, Journal, Key, MemoryStore, MessageTable, Row, Store, Verification, WriteAhead,
+    Batch, Change, Direction, Engine, Journal, Key, MemoryStore, MessageTable, Row, Store, Verification, WriteAhead,
 };
 use messages::{ChainHash, Digest, EndpointId, Seq};
 
 use crate::history::{History, opening};
-use crate::opening::closed;
+use crate::opening::closed_on;
 
 const SERVER: EndpointId = EndpointId::Server;
 
@@ -52,9 +52,8 @@ fn digests(dir: &Path) -> BTreeMap<PathBuf, Digest> {
     found
 }
 
-#[test]
-fn a_stopped_journal_answers_as_it_did_while_it_ran_and_is_left_as_it_was() {
-    let (dir, mut history) = closed(150);
+fn a_stopped_journal_answers_as_it_did_while_it_ran_and_is_left_as_it_was(engine: Engine) {
+    let (dir, mut history) = closed_on(engine, 150);
     let (journal, _) = Journal::open(dir.path(), &opening()).unwrap();
     for _ in 0..50 {
         journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
@@ -281,3 +280,5 @@ fn a_last_message_whose_stream_has_no_head_yet_is_not_held_against_it() {
     assert_eq!(with_row(&store, row(true)), Vec::<String>::new());
     assert_eq!(with_row(&store, row(false)), ["in:3 of server is not the head that the stream speaks of"]);
 }
+
+crate::on_each_engine!(a_stopped_journal_answers_as_it_did_while_it_ran_and_is_left_as_it_was,);

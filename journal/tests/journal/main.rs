@@ -3,6 +3,26 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// The tests of that module that every engine must pass, as tests of their own for each.
+macro_rules! on_each_engine {
+    ($($test:ident),+ $(,)?) => {
+        mod on_sled {
+            $(#[test]
+            fn $test() {
+                super::$test(journal::Engine::Sled);
+            })+
+        }
+        mod on_segments {
+            $(#[test]
+            fn $test() {
+                super::$test(journal::Engine::Segments);
+            })+
+        }
+    };
+}
+pub(crate) use on_each_engine;
+
+mod any_bytes;
 mod commits;
 mod failures;
 mod gate;
@@ -10,5 +30,8 @@ mod high_water;
 mod history;
 mod inspect;
 mod opening;
+mod quarantine;
 mod reading;
+mod segments;
+mod sled_store;
 mod store_model;

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use journal::{
-    Batch, Direction, IllegalChange, Journal, Key, MemoryStore, OpenError, Opening, Outgoing, Row, RowError, Store,
-    StoreError, Work, WriteAhead, is_running, put_app,
+    Batch, Direction, Engine, IllegalChange, Journal, Key, MemoryStore, OpenError, Opening, Outgoing, Row, RowError,
+    Store, StoreError, Work, WriteAhead, is_running, put_app,
 };
 use messages::{EndpointId, Epoch, Incarnation, Seq};
 use tempfile::TempDir;
 
-use crate::history::{History, Random, opening};
+use crate::history::{History, Random, opening, rows_of};
 
 fn open(dir: &Path) -> Result<(Journal, journal::State), OpenError> {
     Journal::open(dir, &opening())
@@ -22,9 +22,14 @@ fn error(dir: &Path) -> OpenError {
 
 /// A closed journal with that many steps of a history in it.
 pub(crate) fn closed(steps: u64) -> (TempDir, History) {
+    closed_on(Engine::default(), steps)
+}
+
+/// The same, kept by that engine.
+pub(crate) fn closed_on(engine: Engine, steps: u64) -> (TempDir, History) {
     let dir = tempfile::tempdir().unwrap();
     let mut history = History::new(5);
-    let (journal, _) = open(dir.path()).unwrap();
+    let (journal, _) = Journal::open_as(dir.path(), &opening(), engine).unwrap();
     for _ in 0..steps {
         journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
     }
@@ -32,22 +37,20 @@ pub(crate) fn closed(steps: u64) -> (TempDir, History) {
     (dir, history)
 }
 
-#[test]
-fn each_opening_raises_the_epoch_by_one_and_the_incarnation_stays() {
+fn each_opening_raises_the_epoch_by_one_and_the_incarnation_stays(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
     for epoch in 1..=4 {
         let fresh = Opening { incarnation: Incarnation::from_u128(epoch.into()), ..opening() };
-        let (journal, state) = Journal::open(dir.path(), &fresh).unwrap();
+        let (journal, state) = Journal::open_as(dir.path(), &fresh, engine).unwrap();
         assert_eq!((journal.meta().epoch, journal.meta().incarnation), (Epoch::new(epoch), Incarnation::from_u128(1)));
         assert_eq!(state.meta.as_ref(), Some(journal.meta()));
     }
 }
 
-#[test]
-fn a_journal_that_is_open_is_locked_and_says_by_whom() {
+fn a_journal_that_is_open_is_locked_and_says_by_whom(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
     assert!(!is_running(dir.path()).unwrap());
-    let (journal, _) = open(dir.path()).unwrap();
+    let (journal, _) = Journal::open_as(dir.path(), &opening(), engine).unwrap();
     let OpenError::Locked { pid, .. } = error(dir.path()) else { panic!("not locked") };
     assert_eq!(pid, Some(std::process::id()));
     assert!(is_running(dir.path()).unwrap());
@@ -70,14 +73,30 @@ fn a_directory_of_another_user_is_refused() {
     open(dir.path()).unwrap();
 }
 
-#[test]
-fn a_journal_serves_one_endpoint_for_life() {
-    let (dir, _) = closed(3);
+fn a_journal_serves_one_endpoint_for_life(engine: Engine) {
+    let (dir, _) = closed_on(engine, 3);
     let other = Opening { endpoint: "web-02".parse().unwrap(), ..opening() };
     let refused = Journal::open(dir.path(), &other).err().unwrap();
     let OpenError::Endpoint { expected, found, .. } = refused else { panic!("{refused:?}") };
     assert_eq!((expected.as_str(), found.as_str()), ("web-02", "web-01"));
     assert_eq!(open(dir.path()).unwrap().0.meta().epoch, Epoch::new(2));
+}
+
+#[test]
+fn a_journal_keeps_its_engine_and_another_one_is_refused() {
+    for (engine, other) in [(Engine::Sled, Engine::Segments), (Engine::Segments, Engine::Sled)] {
+        let (dir, _) = closed_on(engine, 3);
+        let before = fs::read_dir(dir.path().join("store")).unwrap().count();
+        let refused = Journal::open_as(dir.path(), &opening(), other).err().expect("the journal must not open");
+        let OpenError::Engine { wanted, found, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!((wanted, found), (other, engine));
+        assert_eq!(fs::read_dir(dir.path().join("store")).unwrap().count(), before, "nothing was made there");
+        Journal::open_as(dir.path(), &opening(), engine).unwrap();
+        assert_eq!(open(dir.path()).unwrap().0.meta().epoch, Epoch::new(3), "left out, it is the one that it has");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).unwrap();
+    assert!(dir.path().join("store/db").exists(), "a new journal gets sled");
 }
 
 #[test]
@@ -228,3 +247,34 @@ fn a_row_that_is_missing_or_back_in_an_older_form_is_found() {
     let totals = tampered(|batch| batch.delete(Key::Totals.bytes()));
     assert_eq!(totals, IllegalChange::Rows { written: 0, found: 3 });
 }
+
+#[test]
+fn a_snapshot_that_the_engine_was_writing_when_it_died_does_not_keep_the_journal_closed() {
+    let (dir, history) = closed(40);
+    // What a full disk or a kill leaves of it: the engine takes it for the newest one.
+    let unfinished = dir.path().join("store").join("snap.FFFFFFFFFFFFFFF0.generating");
+    fs::write(&unfinished, b"the first byt").unwrap();
+    let (journal, _) = open(dir.path()).unwrap();
+    assert!(rows_of(journal.store()).unwrap() == history.rows);
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn a_store_whose_file_cannot_be_read_is_refused_before_the_engine_sees_it() {
+    let (dir, _) = closed(3);
+    let (file, aside) = (dir.path().join("store").join("db"), dir.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    let refused = error(dir.path());
+    let OpenError::Store { source: StoreError::Io { operation, .. }, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(operation, "reading the data file through");
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    open(dir.path()).unwrap();
+}
+
+crate::on_each_engine!(
+    each_opening_raises_the_epoch_by_one_and_the_incarnation_stays,
+    a_journal_that_is_open_is_locked_and_says_by_whom,
+    a_journal_serves_one_endpoint_for_life,
+);

@@ -1,13 +1,19 @@
-//! Both stores against a map, through the same histories; and what an engine must not do with large values.
+//! One model for all engines: a map, and the same random histories of batches, scans, reads, syncs and openings for it and for
+//! each store. The store of segments has segments so small that it compacts all the time.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
 
-use journal::{Batch, KEY_BYTES_MAX, MemoryStore, SledStore, Store};
+use journal::segments::Options;
+use journal::{Batch, KEY_BYTES_MAX, MemoryStore, SegmentStore, SledStore, Store};
 use proptest::prelude::*;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use tempfile::TempDir;
 
-type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+use crate::sled_store::no_file_beside_the_log;
+
+/// What every store must hold.
+pub(crate) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -18,6 +24,8 @@ enum Step {
     Value(usize),
     Sync,
     Reopen,
+    /// So many batches that replace the same keys, which is what makes compaction necessary.
+    Churn(usize),
 }
 
 /// Keys that are prefixes of each other, hold the lowest and highest bytes, look like another key's piece, and are as long
@@ -33,7 +41,8 @@ fn key(number: usize) -> Vec<u8> {
 
 const KEYS: usize = 12;
 
-fn value((length, fill): (usize, u8)) -> Vec<u8> {
+/// A value of that length, made from a byte.
+pub(crate) fn value((length, fill): (usize, u8)) -> Vec<u8> {
     // No two pieces are alike, so that pieces out of order are seen.
     (0..length).map(|place| fill ^ place.to_le_bytes()[0] ^ (place >> 8).to_le_bytes()[0]).collect()
 }
@@ -60,10 +69,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..KEYS).prop_map(Step::Value),
         1 => Just(Step::Sync),
         1 => Just(Step::Reopen),
+        1 => (1..12_usize).prop_map(Step::Churn),
     ]
 }
 
-fn scanned(store: &dyn Store, from: &[u8], to: &[u8], most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn scanned(store: &dyn Store, from: &[u8], to: &[u8], most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found = Vec::new();
     store
         .scan(from, to, &mut |key, value| {
@@ -83,113 +93,140 @@ fn expected(model: &Model, from: &[u8], to: &[u8], most: usize) -> Vec<(Vec<u8>,
         .collect()
 }
 
-fn run(steps: &[Step], dir: &Path) {
-    let (mut model, memory, mut sled) = (Model::new(), MemoryStore::default(), SledStore::open(dir).unwrap());
-    for step in steps {
-        let stores: [&dyn Store; 2] = [&memory, &sled];
-        match step {
-            Step::Apply(changes) => {
-                let mut batch = Batch::default();
-                for (number, change) in changes {
-                    match change {
-                        Some(what) => {
-                            batch.put(key(*number), value(*what));
-                            model.insert(key(*number), value(*what));
-                        }
-                        None => {
-                            batch.delete(key(*number));
-                            model.remove(&key(*number));
-                        }
-                    }
-                }
-                for store in stores {
-                    store.apply(&batch).unwrap();
+/// The batches of a step.
+fn batches(step: &Step) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    match step {
+        Step::Apply(changes) => {
+            let mut batch = Batch::default();
+            for (number, change) in changes {
+                match change {
+                    Some(what) => batch.put(key(*number), value(*what)),
+                    None => batch.delete(key(*number)),
                 }
             }
+            batches.push(batch);
+        }
+        Step::Churn(times) => {
+            for time in 0..*times {
+                let mut batch = Batch::default();
+                let fill = u8::try_from(time).unwrap();
+                (0..3).for_each(|number| batch.put(key(number), value((1_500, fill))));
+                batch.delete(key(3 + time % 5));
+                batches.push(batch);
+            }
+        }
+        Step::Scan(..) | Step::Value(_) | Step::Sync | Step::Reopen => {}
+    }
+    batches
+}
+
+/// What a batch does to a map.
+pub(crate) fn change(model: &mut Model, batch: &Batch) {
+    for (key, value) in batch.iter() {
+        match value {
+            Some(value) => model.insert(key.to_vec(), value.to_vec()),
+            None => model.remove(key),
+        };
+    }
+}
+
+/// The map, and which steps may follow: any.
+struct Histories;
+
+impl ReferenceStateMachine for Histories {
+    type State = Model;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Model> {
+        Just(Model::new()).boxed()
+    }
+
+    fn transitions(_: &Model) -> BoxedStrategy<Step> {
+        step().boxed()
+    }
+
+    fn apply(mut model: Model, step: &Step) -> Model {
+        batches(step).iter().for_each(|batch| change(&mut model, batch));
+        model
+    }
+}
+
+/// Segments of three or four values, and a compaction that needs several batches for one.
+pub(crate) fn tiny() -> Options {
+    Options { segment_bytes: 6_000, compact_bytes: 1_000, observer: None }
+}
+
+/// Every engine, given the same.
+struct Engines {
+    memory: MemoryStore,
+    sled: Option<SledStore>,
+    segments: Option<SegmentStore>,
+    dirs: [TempDir; 2],
+}
+
+impl Engines {
+    fn reopen(&mut self) {
+        (self.sled, self.segments) = (None, None);
+        self.sled = Some(SledStore::open(self.dirs[0].path()).unwrap());
+        self.segments = Some(SegmentStore::open_with(self.dirs[1].path(), tiny()).unwrap());
+    }
+
+    fn all(&self) -> [(&'static str, &dyn Store); 3] {
+        [("memory", &self.memory), ("sled", self.sled.as_ref().unwrap()), ("segments", self.segments.as_ref().unwrap())]
+    }
+}
+
+impl StateMachineTest for Engines {
+    type SystemUnderTest = Self;
+    type Reference = Histories;
+
+    fn init_test(_: &Model) -> Self {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let mut engines = Self { memory: MemoryStore::default(), sled: None, segments: None, dirs };
+        engines.reopen();
+        engines
+    }
+
+    fn apply(mut engines: Self, model: &Model, step: Step) -> Self {
+        for batch in batches(&step) {
+            for (_, store) in engines.all() {
+                store.apply(&batch).unwrap();
+            }
+        }
+        match step {
+            Step::Apply(_) | Step::Churn(_) => {}
             Step::Scan(from, to, most) => {
-                let (from, to) = (key(*from), key(*to));
-                for store in stores {
-                    assert!(scanned(store, &from, &to, *most) == expected(&model, &from, &to, *most));
+                let (from, to) = (key(from), key(to));
+                for (name, store) in engines.all() {
+                    assert!(scanned(store, &from, &to, most) == expected(model, &from, &to, most), "{name}");
                 }
             }
             Step::Value(number) => {
-                for store in stores {
-                    assert!(store.value(&key(*number)).unwrap().as_ref() == model.get(&key(*number)));
+                for (name, store) in engines.all() {
+                    assert!(store.value(&key(number)).unwrap().as_ref() == model.get(&key(number)), "{name}");
                 }
             }
-            Step::Sync => {
-                for store in stores {
-                    store.sync().unwrap();
-                }
-            }
-            Step::Reopen => {
-                drop(sled);
-                sled = SledStore::open(dir).unwrap();
-            }
+            Step::Sync => engines.all().into_iter().for_each(|(_, store)| store.sync().unwrap()),
+            Step::Reopen => engines.reopen(),
         }
-        no_file_beside_the_log(dir);
+        no_file_beside_the_log(engines.dirs[0].path());
+        engines
     }
-    for store in [&memory as &dyn Store, &sled] {
-        assert!(scanned(store, &[0], &[0xff], usize::MAX) == expected(&model, &[0], &[0xff], usize::MAX));
+
+    fn teardown(engines: Self, model: Model) {
+        let whole = expected(&model, &[0], &[0xff], usize::MAX);
+        for (name, store) in engines.all() {
+            assert!(scanned(store, &[0], &[0xff], usize::MAX) == whole, "{name}");
+        }
+        let reader = SegmentStore::open_read_only(engines.dirs[1].path()).unwrap();
+        assert!(scanned(&reader, &[0], &[0xff], usize::MAX) == whole, "a reader while the writer has it open");
     }
 }
 
-/// Sled keeps what is too large for its log in files of their own, which it never syncs.
-fn no_file_beside_the_log(dir: &Path) {
-    let files = std::fs::read_dir(dir.join("blobs")).map_or(0, Iterator::count);
-    assert_eq!(files, 0, "values went to files that are never synced");
-}
-
-proptest! {
+prop_state_machine! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_store_does_what_a_map_does(steps in prop::collection::vec(step(), 1..30)) {
-        let dir = tempfile::tempdir().unwrap();
-        run(&steps, dir.path());
-    }
-}
-
-#[test]
-fn a_long_value_becomes_short_and_long_again_and_leaves_no_piece_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SledStore::open(dir.path()).unwrap();
-    for length in [256 * 1024, 1, 100 * 1024, 33 * 1024, 0, 256 * 1024] {
-        let mut batch = Batch::default();
-        batch.put(b"k".to_vec(), value((length, 7)));
-        store.apply(&batch).unwrap();
-        assert!(store.value(b"k").unwrap() == Some(value((length, 7))));
-    }
-    let mut batch = Batch::default();
-    batch.delete(b"k".to_vec());
-    store.apply(&batch).unwrap();
-    store.sync().unwrap();
-    drop(store);
-    let raw = sled::open(dir.path()).unwrap();
-    assert_eq!(raw.len(), 0, "pieces are left over");
-}
-
-#[test]
-fn no_mixture_of_values_makes_sled_keep_anything_outside_the_file_that_is_synced() {
-    for length in [600, 4_000, 4_096, 5_000, 30_000, 32 * 1024, 100_000, 254 * 1024] {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SledStore::open(dir.path()).unwrap();
-        // In order, as messages come, then over again in another order: pages fill, split and are rewritten whole.
-        for round in 0..2_u64 {
-            for number in 0..60_u64 {
-                let number = if round == 0 { number } else { number * 37 % 60 };
-                let mut batch = Batch::default();
-                batch.put([vec![b'k'; 80], number.to_be_bytes().to_vec()].concat(), value((length, 3)));
-                store.apply(&batch).unwrap();
-                no_file_beside_the_log(dir.path());
-            }
-        }
-    }
-}
-
-#[test]
-fn a_store_in_use_says_that_it_is_locked() {
-    let dir = tempfile::tempdir().unwrap();
-    let _open = SledStore::open(dir.path()).unwrap();
-    assert!(matches!(SledStore::open(dir.path()), Err(journal::StoreError::Locked)));
+    fn every_store_does_what_a_map_does(sequential 1..30 => Engines);
 }

@@ -6,7 +6,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use journal::Engine;
+
 const TASK: &str = "JOURNAL_TEST_CHILD";
+const ENGINE: &str = "JOURNAL_TEST_CHILD_ENGINE";
 const DIR: &str = "JOURNAL_TEST_CHILD_DIR";
 const SEED: &str = "JOURNAL_TEST_CHILD_SEED";
 const STEPS: &str = "JOURNAL_TEST_CHILD_STEPS";
@@ -20,20 +23,24 @@ pub(crate) enum Task {
     Commit { dir: PathBuf, seed: u64 },
     /// Opens a journal that may be damaged and compares it with that many steps of the history.
     Open { dir: PathBuf, seed: u64, steps: u64 },
-    /// Opens a journal after a loss of power and says how many steps it holds, if it holds exactly these.
+    /// Opens journals after a loss of power and says how many steps each holds, if it holds exactly these.
     Recover { dir: PathBuf, seed: u64, steps: u64 },
+    /// Runs the script, and is killed at the point of that number.
+    Points { dir: PathBuf, seed: u64, last: u64 },
 }
 
 /// What this process is to do, if it is a child.
-pub(crate) fn task() -> Option<Task> {
+pub(crate) fn task() -> Option<(Engine, Task)> {
     let number = |name| std::env::var(name).ok()?.parse().ok();
     let (dir, seed) = (PathBuf::from(std::env::var_os(DIR)?), number(SEED)?);
-    match std::env::var(TASK).ok()?.as_str() {
-        "commit" => Some(Task::Commit { dir, seed }),
-        "open" => Some(Task::Open { dir, seed, steps: number(STEPS)? }),
-        "recover" => Some(Task::Recover { dir, seed, steps: number(STEPS)? }),
-        _ => None,
-    }
+    let task = match std::env::var(TASK).ok()?.as_str() {
+        "commit" => Task::Commit { dir, seed },
+        "open" => Task::Open { dir, seed, steps: number(STEPS)? },
+        "recover" => Task::Recover { dir, seed, steps: number(STEPS)? },
+        "points" => Task::Points { dir, seed, last: number(STEPS)? },
+        _ => return None,
+    };
+    Some((std::env::var(ENGINE).ok()?.parse().ok()?, task))
 }
 
 /// A child that runs, and the lines it says.
@@ -42,9 +49,10 @@ pub(crate) struct Running {
     lines: Receiver<String>,
 }
 
-pub(crate) fn start(task: &str, dir: &Path, seed: u64, steps: u64) -> Running {
+pub(crate) fn start(engine: Engine, task: &str, dir: &Path, seed: u64, steps: u64) -> Running {
     let mut process = Command::new(std::env::current_exe().unwrap())
         .env(TASK, task)
+        .env(ENGINE, engine.to_string())
         .env(DIR, dir)
         .env(SEED, seed.to_string())
         .env(STEPS, steps.to_string())

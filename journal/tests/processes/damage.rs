@@ -6,24 +6,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use journal::{Journal, OpenError, WriteAhead, verify};
+use journal::{Engine, OpenError, WriteAhead, verify};
 
 use crate::child::start;
-use crate::history::{History, Random, opening, rows_of};
+use crate::engine::open;
+use crate::history::{History, Random, rows_of};
 
 const TRIALS: u64 = 40;
 const STEPS: u64 = 400;
 const PAGE: u64 = 4_096;
 
 /// The child: opens the journal and says one line about what came of it, then one that it ended in order.
-pub(crate) fn open_and_compare(dir: &Path, seed: u64, steps: u64) -> ExitCode {
-    println!("{}", outcome(dir, seed, steps));
+pub(crate) fn open_and_compare(engine: Engine, dir: &Path, seed: u64, steps: u64) -> ExitCode {
+    println!("{}", outcome(engine, dir, seed, steps));
     println!("ended");
     ExitCode::SUCCESS
 }
 
-fn outcome(dir: &Path, seed: u64, steps: u64) -> String {
-    let opened = match Journal::open(dir, &opening()) {
+fn outcome(engine: Engine, dir: &Path, seed: u64, steps: u64) -> String {
+    let opened = match open(engine, dir) {
         Ok((journal, _)) => journal,
         Err(error) => {
             return match error {
@@ -35,6 +36,7 @@ fn outcome(dir: &Path, seed: u64, steps: u64) -> String {
                 OpenError::Io { .. }
                 | OpenError::Owner { .. }
                 | OpenError::Locked { .. }
+                | OpenError::Engine { .. }
                 | OpenError::Endpoint { .. } => {
                     format!("wrong: {error:?}")
                 }
@@ -83,9 +85,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 /// Damages one file. Says how; nothing when that changed no byte.
 fn damage(store: &Path, random: &mut Random) -> Option<String> {
     let files = files(store);
-    // Every second time the data file, where nearly everything is.
+    // Every second time the largest file, where nearly everything is.
     let chosen = match random.below(2) {
-        0 => store.join("db"),
+        0 => files.iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap().clone(),
         _ => files[usize::try_from(random.below(files.len() as u64)).unwrap()].clone(),
     };
     let good = fs::read(&chosen).unwrap();
@@ -126,10 +128,10 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub(crate) fn trials(seed: u64) {
+pub(crate) fn trials(engine: Engine, seed: u64) {
     let good = tempfile::tempdir().unwrap();
     let mut history = History::new(seed);
-    let (journal, _) = Journal::open(good.path(), &opening()).unwrap();
+    let (journal, _) = open(engine, good.path()).unwrap();
     for _ in 0..STEPS {
         journal.commit(WriteAhead::new(history.step(), ())).wait().unwrap();
     }
@@ -146,7 +148,7 @@ pub(crate) fn trials(seed: u64) {
         let mut what = String::new();
         // Twice: whoever was refused tries again, and the engine may have changed its files meanwhile.
         for attempt in 1..=2 {
-            let mut child = start("open", dir.path(), seed, STEPS);
+            let mut child = start(engine, "open", dir.path(), seed, STEPS);
             let said: Vec<_> = std::iter::from_fn(|| child.line()).collect();
             let status = child.wait();
             let first = said.first().cloned().unwrap_or_else(|| "nothing said".to_owned());

@@ -5,16 +5,17 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use journal::{Journal, Key, State, WriteAhead, verify};
+use journal::{Engine, Key, State, WriteAhead, verify};
 
 use crate::child::start;
+use crate::engine::open;
 use crate::history::{COUNT, History, Random, Rows, opening, rows_of};
 
 const ROUNDS: u64 = 20;
 
 /// The child: commits on from where the journal stands, up to eight at a time, and says each step that is acknowledged.
-pub(crate) fn commit_until_killed(dir: &Path, seed: u64) -> ExitCode {
-    let (journal, _) = Journal::open(dir, &opening()).unwrap();
+pub(crate) fn commit_until_killed(engine: Engine, dir: &Path, seed: u64) -> ExitCode {
+    let (journal, _) = open(engine, dir).unwrap();
     let mut history = History::after(seed, count_of(&rows_of(journal.store()).unwrap()));
     let mut random = Random(history.steps);
     let mut waiting = VecDeque::new();
@@ -31,14 +32,14 @@ pub(crate) fn commit_until_killed(dir: &Path, seed: u64) -> ExitCode {
     }
 }
 
-pub(crate) fn trials(seed: u64) {
+pub(crate) fn trials(engine: Engine, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(seed);
     let mut known = History::new(seed);
     let mut epoch = 0;
     let mut unacknowledged = 0;
     for round in 0..ROUNDS {
-        let mut child = start("commit", dir.path(), seed, 0);
+        let mut child = start(engine, "commit", dir.path(), seed, 0);
         let last = known.steps + random.below(120);
         let mut acknowledged = known.steps;
         // It may also be killed while it opens, before it has said anything.
@@ -53,7 +54,7 @@ pub(crate) fn trials(seed: u64) {
         }
         child.wait();
 
-        let (journal, state) = Journal::open(dir.path(), &opening()).unwrap();
+        let (journal, state) = open(engine, dir.path()).unwrap();
         let rows = rows_of(journal.store()).unwrap();
         let count = count_of(&rows);
         assert!(count >= acknowledged, "round {round}: {acknowledged} were acknowledged, {count} are there");
@@ -74,7 +75,7 @@ pub(crate) fn trials(seed: u64) {
     println!("{ROUNDS} kills, {} steps, {unacknowledged} more than were acknowledged", known.steps);
 }
 
-fn check_state(state: &State, known: &History) {
+pub(crate) fn check_state(state: &State, known: &History) {
     let streams = state.peers.get(&known.peer);
     assert_eq!(streams.map(|streams| streams.outgoing.clone()).unwrap_or_default(), known.outgoing);
     if let Some(incoming) = streams.and_then(|streams| streams.incoming.as_ref()) {

@@ -5,18 +5,25 @@
 
 mod child;
 mod damage;
+mod engine;
 #[path = "../journal/history.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the journal, which use all of it")]
 mod history;
+mod images;
 mod kill;
+mod points;
 mod power;
 
 use std::process::ExitCode;
 
+use journal::Engine;
 use libtest_mimic::{Arguments, Trial};
 
 /// Replays a run: the seed that it printed.
 const SEED_VARIABLE: &str = "JOURNAL_TEST_SEED";
+
+/// A test, over an engine and from a seed.
+type Run = fn(Engine, u64);
 
 /// The seed of this run: given, or fresh.
 fn seed() -> u64 {
@@ -28,28 +35,31 @@ fn seed() -> u64 {
 }
 
 fn main() -> ExitCode {
-    if let Some(task) = child::task() {
+    if let Some((engine, task)) = child::task() {
         return match task {
-            child::Task::Commit { dir, seed } => kill::commit_until_killed(&dir, seed),
-            child::Task::Recover { dir, seed, steps } => power::open_and_compare(&dir, seed, steps),
-            child::Task::Open { dir, seed, steps } => damage::open_and_compare(&dir, seed, steps),
+            child::Task::Commit { dir, seed } => kill::commit_until_killed(engine, &dir, seed),
+            child::Task::Recover { dir, seed, steps } => power::open_and_compare(engine, &dir, seed, steps),
+            child::Task::Open { dir, seed, steps } => damage::open_and_compare(engine, &dir, seed, steps),
+            child::Task::Points { dir, seed, last } => points::run_script(engine, &dir, seed, last),
         };
     }
     let seed = seed();
     println!("seed {seed}; the same again: {SEED_VARIABLE}={seed} cargo test -p journal --test processes");
-    let trials = vec![
-        Trial::test("whatever_was_acknowledged_survives_kill_9", move || {
-            kill::trials(seed);
-            Ok(())
-        }),
-        Trial::test("damaged_files_give_an_error_or_the_whole_journal_and_never_wrong_data", move || {
-            damage::trials(seed);
-            Ok(())
-        }),
-        Trial::test("a_commit_cut_off_by_a_loss_of_power_is_there_whole_or_not_at_all", move || {
-            power::trials(seed);
-            Ok(())
-        }),
+    let tests: [(&str, Run); 4] = [
+        ("whatever_was_acknowledged_survives_kill_9", kill::trials),
+        ("whatever_was_acknowledged_survives_a_crash_at_every_write_and_every_sync", points::trials),
+        ("damaged_files_give_an_error_or_the_whole_journal_and_never_wrong_data", damage::trials),
+        ("a_commit_cut_off_by_a_loss_of_power_is_there_whole_or_not_at_all", power::trials),
     ];
+    let mut trials = Vec::new();
+    for engine in Engine::ALL {
+        for (name, run) in tests {
+            let trial = Trial::test(name, move || {
+                run(engine, seed);
+                Ok(())
+            });
+            trials.push(trial.with_kind(engine.to_string()));
+        }
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

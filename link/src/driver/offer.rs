@@ -37,7 +37,8 @@ impl Driver {
 
     fn read_work(&self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
         let messages = self.journal.messages(Direction::In, peer, (from, to), BATCH_BYTES_MAX)?;
-        let doubtful = self.session.state().peers.get(peer).and_then(|streams| streams.incoming.as_ref()?.doubtful);
+        let stream = self.session.state().peers.get(peer).and_then(|streams| streams.incoming.as_ref());
+        let (doubtful, losses) = stream.map_or((None, 0), |stream| (stream.doubtful, stream.losses));
         let mut items = Vec::with_capacity(messages.len());
         for ((seq, message), expected) in messages.into_iter().zip(from.value()..) {
             if seq.value() != expected {
@@ -45,7 +46,7 @@ impl Driver {
             }
             let at_ms = self.journal.header(Direction::In, peer, seq)?.map_or(0, |row| row.at_ms);
             let body = Body::decode(message.header.kind, message.body());
-            items.push(WorkItem { seq, message, at_ms, body, doubtful: Some(seq) <= doubtful });
+            items.push(WorkItem { seq, message, at_ms, body, doubtful: Some(seq) <= doubtful, losses });
         }
         Ok(items)
     }

@@ -82,6 +82,7 @@ impl Session {
         let outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
         Sending {
             incarnation: self.own(peer),
+            journal: Some(self.identity.incarnation).filter(|journal| *journal != self.own(peer)),
             lineage: outgoing.lineage,
             epoch: self.identity.epoch,
             lowest_kept: Seq::after(outgoing.forgotten),
@@ -202,6 +203,11 @@ impl Session {
             Some(_) if self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some()) => return false,
             Some(known) if sending.epoch < known.epoch => {
                 turn.effects.faults.push(Fault::Stale { peer: peer.clone() });
+                // Nothing old knows the future: that this journal is behind is true whoever says it. Two ends that were both put back to
+                // older copies would otherwise ignore each other for ever.
+                if let Some(behind) = self.behind(peer, status) {
+                    self.fell_behind(now, turn, peer, behind);
+                }
                 return false;
             }
             Some(known) => {
@@ -211,7 +217,7 @@ impl Session {
                 }
             }
             None => {
-                let incoming = Incoming::of(&lineage, sending.epoch);
+                let incoming = Incoming::of(sending.made_as(), &lineage, sending.epoch);
                 self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
             }
         }

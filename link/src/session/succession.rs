@@ -8,7 +8,7 @@
 //!   over ([`Session::adopt`]): an old status that lay in the broker answers nothing.
 //! - Before the two have agreed, nothing is taken ([`Session::establish`]).
 
-use journal::{Change, Incoming, Outgoing, Row};
+use journal::{Change, Incoming, Outgoing, Row, Succession};
 use messages::{EndpointId, Epoch, Incarnation, Lineage, Nonce, Origin, Seq, Status};
 
 use super::effects::{Fault, ResolveError, Rewound};
@@ -145,7 +145,7 @@ impl Session {
         lineage: &Lineage,
         status: &Status,
     ) {
-        let (incoming, forgot) = known.adopt(lineage, status.sending.epoch);
+        let (incoming, succession) = known.adopt(status.sending.made_as(), lineage, status.sending.epoch);
         let (from, found) = (known.incarnation, incoming.incarnation);
         let through = incoming.through.filter(|_| incoming.through > known.through);
         self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
@@ -156,10 +156,17 @@ impl Session {
         let report = status.receiving.as_ref().filter(|report| written.contains(report.incarnation));
         let has = report.and_then(|report| report.through).min(outgoing.next.previous());
         outgoing.peer = Some(found);
-        if forgot || has < outgoing.received {
+        // Whatever was published may have been taken, although no word of that came here.
+        let published = self.peers.get(peer).and_then(|entry| entry.sending.published).max(outgoing.received);
+        let lost = match succession {
+            Succession::Continues => has < outgoing.received,
+            Succession::Forgot => true,
+            Succession::Another => published.is_some(),
+        };
+        if lost {
             outgoing.received = has.max(outgoing.settled);
             outgoing.ranges = messages::Ranges::default();
-            outgoing.doubtful = outgoing.next.previous();
+            outgoing.doubtful = published;
             outgoing.losses = outgoing.losses.saturating_add(1);
             let doubtful = outgoing.doubtful;
             turn.effects.rewound.push(Rewound::Peers(peer.clone()));

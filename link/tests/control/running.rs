@@ -34,8 +34,13 @@ impl Running {
         let peer: EndpointId = peer.parse().unwrap();
         let others = other.iter().map(|name| name.parse().unwrap());
         let peers = std::iter::once(peer.clone()).chain(others).collect();
-        let config =
-            ServiceConfig { dir: dir.to_owned(), endpoint: local.parse().unwrap(), peers, session: Config::default() };
+        let config = ServiceConfig {
+            dir: dir.to_owned(),
+            endpoint: local.parse().unwrap(),
+            peers,
+            session: Config::default(),
+            engine: None,
+        };
         let (stop, stopping) = watch::channel(false);
         let (hand, held) = tokio::sync::oneshot::channel();
         let transport = |end: WireEnd, mut stopping: watch::Receiver<bool>| {
@@ -136,6 +141,7 @@ fn answer_of_a_new_peer(said: &Status) -> Status {
         head: ChainHash::START,
         forget_through: None,
         lineage: None,
+        journal: None,
         toward: Some(own.incarnation),
         acknowledged: None,
         settled_through: None,

@@ -365,3 +365,122 @@ fn a_peer_that_answers_but_takes_nothing_is_sent_the_same_ever_more_seldom() {
     assert!((1..=10).contains(&pair.server.resent), "resent {} times", pair.server.resent);
     assert!(pair.agent.statuses.len() < 60, "{} statuses", pair.agent.statuses.len());
 }
+
+/// The one question that an agent with nothing to send asks over a new connection may be lost like anything else.
+#[test]
+fn a_peer_that_lost_what_it_had_is_noticed_although_the_first_question_is_lost() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let snapshot = pair.server.disk.clone();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    pair.disconnect();
+    pair.server.disk = snapshot;
+    pair.server.restart();
+    pair.connect();
+    assert!(!pair.queues[Side::Server.inbox()].is_empty(), "the agent has asked");
+    pair.queues[Side::Server.inbox()].clear();
+    pair.settle_some(5);
+    assert!(matches!(superseded(&pair.server), Some(Freeze::Forgetful { .. })), "{}", pair.describe());
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    assert_eq!(pair.server.taken.len(), 2, "what was settled is gone, and declared; what comes later arrives");
+}
+
+#[test]
+fn an_agent_that_was_answered_asks_no_more() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let before = pair.server.statuses.len();
+    pair.settle_some(25);
+    // Only heartbeats came since, and those are not answered.
+    assert_eq!(pair.server.statuses.len(), before);
+}
+
+/// Nobody could know that the old journal's work was done, if not a word of it had been heard.
+#[test]
+fn nothing_is_published_before_the_peer_has_heard_this_process() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Server);
+    for _ in 0..6 {
+        for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+            pair.deliver(Side::Agent, &frame);
+        }
+        // Every word of the agent is lost.
+        pair.queues[Side::Server.inbox()].clear();
+        let now = pair.now();
+        while let Some(write) = pair.agent.application(now, false) {
+            pair.commit(Side::Agent, write);
+        }
+        pair.now += 1_000;
+        for side in Side::BOTH {
+            pair.input(side, Input::TimedOut);
+        }
+    }
+    let before = pair.agent.taken.len();
+    pair.agent = End::reinstalled(&pair.agent);
+    pair.input(Side::Agent, Input::Connected);
+    pair.settle(false);
+    assert_eq!((before, pair.agent.taken.len()), (0, 1), "{}", pair.describe());
+}
+
+#[test]
+fn a_peer_that_lost_what_it_had_is_noticed_over_a_connection_that_stays() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let snapshot = pair.server.disk.clone();
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    pair.server.disk = snapshot;
+    pair.restart(Side::Server);
+    pair.settle_some(5);
+    assert!(matches!(superseded(&pair.server), Some(Freeze::Forgetful { .. })), "{}", pair.describe());
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    assert_eq!(pair.server.taken.len(), 2, "what was settled is gone, and declared; what comes later arrives");
+}
+
+#[test]
+fn two_ends_that_were_both_put_back_to_older_copies_notice_it() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.submit(Side::Server);
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    let old = (pair.server.disk.clone(), pair.server.epoch);
+    for _ in 0..3 {
+        pair.restart(Side::Server);
+        pair.settle(false);
+    }
+    // Each remembers openings of the other that the other no longer knows of.
+    let copy = (pair.agent.disk.clone(), pair.agent.epoch);
+    (pair.server.disk, pair.server.epoch) = old;
+    for _ in 0..3 {
+        pair.agent.restart();
+    }
+    pair.server.restart();
+    let heard = std::mem::take(&mut pair.queues);
+    assert!(heard.iter().all(|queue| queue.is_empty()));
+    pair.input(Side::Agent, Input::Connected);
+    let later: Vec<_> = pair.queues[Side::Server.inbox()].drain(..).collect();
+    for frame in &later {
+        pair.deliver(Side::Server, frame);
+    }
+    (pair.agent.disk, pair.agent.epoch) = copy;
+    pair.agent.restart();
+    pair.connect();
+    pair.settle_some(20);
+    for end in [&pair.server, &pair.agent] {
+        assert!(superseded(end).is_some(), "{}", pair.describe());
+    }
+    pair.submit(Side::Server);
+    pair.submit(Side::Agent);
+    pair.settle(false);
+}

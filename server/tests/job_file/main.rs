@@ -1,6 +1,7 @@
 //! The job file as its author meets it: what is taken, and where exactly what is not taken goes wrong.
 #![allow(clippy::unwrap_used, clippy::type_complexity, missing_docs, unreachable_pub)]
 
+mod any_bytes;
 mod places;
 mod values;
 

@@ -1,0 +1,196 @@
+//! Reading a whole store: from the segments to the index. Used by the writer when it opens and by readers. It never writes: what
+//! must be removed or cut is returned, for the writer to do.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::files::{Found, Listing, Source, damaged, io, segment_name};
+use super::format::{FRAME_HEADER, FrameHeader, Kind, Records, SEGMENT_HEADER};
+use super::index::{Index, Segment};
+use crate::store::StoreError;
+
+/// What a folder holds.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) index: Index,
+    /// The segment that frames are added to.
+    pub(super) active: u32,
+    /// Where its last whole frame ends.
+    pub(super) end: u64,
+    /// Why the bytes behind that are no frame; nothing when there are none.
+    pub(super) torn: Option<&'static str>,
+    /// The lowest segment that is needed.
+    pub(super) floor: u32,
+    /// Segments to remove: compacted ones that were not removed yet, and a new one that a crash left unfinished.
+    pub(super) leftover: Vec<u32>,
+}
+
+fn open(dir: &Path, number: u32) -> Result<File, StoreError> {
+    File::open(dir.join(segment_name(number))).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => damaged("opening a segment", &segment_name(number), 0, "the segment is missing"),
+        _ => io("opening a segment")(error),
+    })
+}
+
+/// Reads the store. Nothing when there is no segment, or only a first one that was never finished.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with file and offset of the first thing that no crash can have left.
+pub(super) fn recover(dir: &Path, listing: &Listing) -> Result<Option<Recovered>, StoreError> {
+    let Some((active, unborn)) = active_segment(dir, listing)? else { return Ok(None) };
+    let file = open(dir, active)?;
+    let source = Source { number: active, file: &file, length: length(&file)? };
+    let Some(header) = source.header()? else {
+        return Err(source.damaged(0, "the segment's header is missing though the one before is sealed"));
+    };
+    let mut payload = Vec::new();
+    let tail = read_active(&source, header.floor, &mut payload, &mut |_, _, _| Ok(()))?;
+    let mut index = Index::default();
+    // All of them before any is read: a reader keeps what a writer removes meanwhile.
+    for number in tail.floor..active {
+        let file = open(dir, number)?;
+        let bytes = length(&file)?;
+        index.segments.insert(number, Segment { file: Arc::new(file), bytes, live: 0 });
+    }
+    for number in tail.floor..active {
+        read_sealed(number, &mut index, &mut payload)?;
+    }
+    let reading = file.try_clone().map_err(io("opening a segment"))?;
+    index.segments.insert(active, Segment { file: Arc::new(reading), bytes: tail.end, live: 0 });
+    // Again, now that everything before it is known, and not beyond what was found good: a writer may be at work.
+    let source = Source { length: tail.end, ..source };
+    let again = read_active(&source, header.floor, &mut payload, &mut |at, header, payload| {
+        take(&mut index, &source, at, header, payload)
+    })?;
+    if again.end != tail.end {
+        return Err(source.damaged(again.end, "the segment changed while it was read"));
+    }
+    let leftover = listing.range(..tail.floor).map(|(number, _)| *number).chain(unborn).collect();
+    Ok(Some(Recovered { index, active, end: tail.end, torn: tail.torn, floor: tail.floor, leftover }))
+}
+
+fn length(file: &File) -> Result<u64, StoreError> {
+    Ok(file.metadata().map_err(io("looking at a segment"))?.len())
+}
+
+/// Which segment is the last, and which file a crash left of making the next one. A new segment is finished before the one
+/// before it is sealed, and nothing is written into it before that seal is synced. So an empty segment behind one without a
+/// seal was never used.
+fn active_segment(dir: &Path, listing: &Listing) -> Result<Option<(u32, Option<u32>)>, StoreError> {
+    let Some((&last, &bytes)) = listing.last_key_value() else { return Ok(None) };
+    if bytes > SEGMENT_HEADER {
+        return Ok(Some((last, None)));
+    }
+    if !listing.contains_key(&(last - 1)) {
+        let file = open(dir, last)?;
+        let unfinished = Source { number: last, file: &file, length: bytes }.header()?.is_none();
+        // The first of all, or an error about what is missing before it.
+        return Ok((last > 1 || !unfinished).then_some((last, None)));
+    }
+    let file = open(dir, last - 1)?;
+    let before = Source { number: last - 1, file: &file, length: length(&file)? };
+    let sealed = before.last_header()?.is_some_and(|header| header.kind == Kind::Seal);
+    Ok(Some(if sealed { (last, None) } else { (last - 1, Some(last)) }))
+}
+
+/// How far the active segment is good.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    /// Behind the last frame that stays.
+    end: u64,
+    floor: u32,
+    torn: Option<&'static str>,
+}
+
+type Take<'a> = dyn FnMut(u64, &FrameHeader, &[u8]) -> Result<(), StoreError> + 'a;
+
+/// Reads the frames of the segment that has no seal, up to where a crash may have cut a write off.
+fn read_active(
+    source: &Source<'_>,
+    floor: u32,
+    payload: &mut Vec<u8>,
+    take: &mut Take<'_>,
+) -> Result<Tail, StoreError> {
+    let mut tail = Tail { end: SEGMENT_HEADER, floor, torn: None };
+    let mut offset = tail.end;
+    loop {
+        match source.frame(offset, payload)? {
+            Found::Frame(header) => {
+                take(offset, &header, payload)?;
+                offset += header.frame_bytes();
+                tail.floor = tail.floor.max(header.floor);
+                match header.kind {
+                    Kind::Batch | Kind::Floor => tail.end = offset,
+                    // The next frame is written over it.
+                    Kind::Mark => {}
+                    Kind::Seal => {
+                        let next = segment_name(source.number.saturating_add(1));
+                        return Err(damaged("reading the segments", &next, 0, "the segment is missing"));
+                    }
+                }
+            }
+            Found::End => return Ok(tail),
+            Found::Bad(what) if source.proves_synced(offset)? => return Err(source.damaged(offset, what)),
+            Found::Bad(what) => return Ok(Tail { torn: Some(what), ..tail }),
+        }
+    }
+}
+
+/// Reads a segment that was synced and sealed before the next one was used: nothing in it may be wrong.
+fn read_sealed(number: u32, index: &mut Index, payload: &mut Vec<u8>) -> Result<(), StoreError> {
+    let Some(Segment { file, bytes: length, .. }) = index.segments.get(&number).cloned() else { return Ok(()) };
+    let source = Source { number, file: &file, length };
+    if source.header()?.is_none() {
+        return Err(source.damaged(0, "the segment's header is missing"));
+    }
+    let mut offset = SEGMENT_HEADER;
+    while let ControlFlow::Continue((header, next)) = sealed_frame(&source, offset, payload)? {
+        take(index, &source, offset, &header, payload)?;
+        offset = next;
+    }
+    Ok(())
+}
+
+/// The frame at that offset of a sealed segment, and where the next one is; an end where the seal is.
+pub(super) fn sealed_frame(
+    source: &Source<'_>,
+    offset: u64,
+    payload: &mut Vec<u8>,
+) -> Result<ControlFlow<(), (FrameHeader, u64)>, StoreError> {
+    match source.frame(offset, payload)? {
+        Found::Frame(header) if header.kind == Kind::Seal => {
+            let end = offset + FRAME_HEADER;
+            if end == source.length {
+                Ok(ControlFlow::Break(()))
+            } else {
+                Err(source.damaged(end, "bytes behind the seal"))
+            }
+        }
+        Found::Frame(header) => Ok(ControlFlow::Continue((header, offset + header.frame_bytes()))),
+        Found::End => Err(source.damaged(offset, "the segment ends without its seal")),
+        Found::Bad(what) => Err(source.damaged(offset, what)),
+    }
+}
+
+/// Takes the records of a frame into the index.
+pub(super) fn take(
+    index: &mut Index,
+    source: &Source<'_>,
+    offset: u64,
+    header: &FrameHeader,
+    payload: &[u8],
+) -> Result<(), StoreError> {
+    if header.kind != Kind::Batch {
+        return Ok(());
+    }
+    let start = offset + FRAME_HEADER;
+    for record in Records::new(payload) {
+        let record = record.map_err(|at| source.damaged(start + at as u64, "a record in a whole frame is cut off"))?;
+        let place = start + record.at as u64;
+        index.take(source.number, place, &record).ok_or_else(|| source.damaged(place, "a record lies beyond 4 GiB"))?;
+    }
+    Ok(())
+}
