@@ -122,7 +122,7 @@ pub(crate) enum Command {
     /// What an endpoint remembers, while it runs and when it is dead
     #[command(subcommand)]
     Journal(journal::JournalCommand),
-    /// How the journals of the server and an agent stand to each other
+    /// How the journals of two endpoints stand to each other, and deciding when they cannot go on
     #[command(subcommand)]
     Reconcile(reconcile::ReconcileCommand),
     /// The RabbitMQ side

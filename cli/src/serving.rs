@@ -50,6 +50,18 @@ where
     })
 }
 
+/// Waits for something short. Signals do what they do by default, so that Ctrl-C still ends the command afterwards.
+///
+/// # Errors
+/// When the system gives no runtime.
+pub(crate) fn wait<T>(short: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        Failure::new(Exit::Failed, &error, "nothing was changed", "look at the limits of this user's processes")
+    })?;
+    Ok(runtime.block_on(short))
+}
+
 /// Returns when the process is to stop.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop as well.

@@ -104,18 +104,19 @@ fn verify_stream(
     let (first, last) = kept(streams, direction);
     report.streams.push(VerifiedStream { peer: peer.clone(), direction, first, last });
     let (contiguous, head, settled) = match direction {
-        Direction::Out => (streams.outgoing.next.previous(), streams.outgoing.head, streams.outgoing.settled),
+        Direction::Out => (streams.outgoing.next.previous(), Some(streams.outgoing.head), streams.outgoing.settled),
         Direction::In => {
             let Some(incoming) = &streams.incoming else { return Ok(()) };
-            (incoming.through, incoming.head, incoming.settled)
+            (incoming.through, Some(incoming.head).filter(|_| !incoming.unanchored), incoming.settled)
         }
     };
-    let mut before: Option<ChainHash> = (first == 1).then_some(ChainHash::START);
+    let mut before: Option<ChainHash> = None;
     let spans = places(streams, direction);
     for seq in spans.iter().flat_map(|&(from, to)| from..=to).filter_map(Seq::new) {
-        if spans.iter().skip(1).any(|(from, _)| *from == seq.value()) {
-            // What lies before is lost; the header after a gap speaks of what nobody here has seen.
-            before = None;
+        if spans.iter().any(|(from, _)| *from == seq.value()) {
+            // Only the first message of all follows nothing. What lies before any other is forgotten, or lost with a journal; its
+            // header speaks of what nobody here has seen.
+            before = (seq == Seq::FIRST).then_some(ChainHash::START);
         }
         let expected = match direction {
             Direction::Out => true,
@@ -134,7 +135,7 @@ fn verify_stream(
         if before.is_some_and(|before| before != header.previous) {
             report.problem(format!("{direction}:{seq} of {peer} does not follow the message before it"));
         }
-        if Some(seq) == contiguous && row.hash() != head {
+        if Some(seq) == contiguous && head.is_some_and(|head| row.hash() != head) {
             report.problem(format!("{direction}:{seq} of {peer} is not the head that the stream speaks of"));
         }
         before = Some(row.hash());

@@ -1,5 +1,6 @@
 //! The owner's socket: a running endpoint answers the same questions about its journal that the tools answer for a stopped
-//! one. A Unix socket, mode 0600, whose peer must be the same user or root. It only answers; it changes nothing.
+//! one. A Unix socket, mode 0600, whose peer must be the same user or root. It answers, and it changes nothing but this: a
+//! person's decision about streams that are stopped is carried out.
 //!
 //! ```text
 //! question and answer alike: length, 4 bytes big-endian | MessagePack
@@ -19,7 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::causes::chain;
-use crate::endpoint::{Endpoint, EndpointView, LinkState, QUESTION_TIMEOUT};
+use crate::endpoint::{Endpoint, EndpointView, LinkState, QUESTION_TIMEOUT, ResolveFailure};
+use crate::session::ResolveError;
 
 /// The socket's name in an endpoint's folder.
 pub const SOCKET: &str = "control.sock";
@@ -38,9 +40,13 @@ pub enum Question {
     Journal(Query),
     /// About its connection, and the streams shared with each of these peers.
     Link(Vec<EndpointId>),
+    /// The same, of every peer that it knows.
+    Links,
+    /// A person's decision: this endpoint's journal is to go on with that peer.
+    Resolve(EndpointId),
 }
 
-/// An answer, of the same name as its question.
+/// An answer, of the same name as its question; to [`Question::Links`] it is [`Reply::Link`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
@@ -48,6 +54,20 @@ pub enum Reply {
     Journal(Answer),
     /// About the connection.
     Link(LinkState, Vec<EndpointView>),
+    /// The decision was carried out, and is on stable storage; or why not.
+    Resolve(Result<(), Unresolved>),
+}
+
+/// Why a person's decision was not carried out, as the socket says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unresolved {
+    /// It cannot be; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] ResolveError),
+    /// The endpoint failed. Whether it was carried out is unknown until it runs again.
+    #[error("the endpoint failed: {0}")]
+    Failed(String),
 }
 
 /// Why a running endpoint could not be asked.
@@ -151,6 +171,7 @@ async fn converse(mut stream: UnixStream, journal: Journal, endpoint: Endpoint) 
     }
     let question = read(&mut stream, QUESTION_BYTES_MAX).await?;
     let unreadable = |_| io::Error::new(io::ErrorKind::InvalidData, "not a question");
+    let stopped = |_| io::Error::new(io::ErrorKind::ConnectionAborted, "the endpoint is stopping");
     let reply = match from_msgpack::<Question>(&question).map_err(unreadable)? {
         Question::Journal(query) => {
             let answered = tokio::task::spawn_blocking(move || journal::inspect::answer(journal.store(), &query)).await;
@@ -161,7 +182,6 @@ async fn converse(mut stream: UnixStream, journal: Journal, endpoint: Endpoint) 
             })
         }
         Question::Link(peers) => {
-            let stopped = |_| io::Error::new(io::ErrorKind::ConnectionAborted, "the endpoint is stopping");
             let link = endpoint.link().await.map_err(stopped)?;
             let mut views = Vec::new();
             for peer in peers {
@@ -169,6 +189,14 @@ async fn converse(mut stream: UnixStream, journal: Journal, endpoint: Endpoint) 
             }
             Reply::Link(link, views)
         }
+        Question::Links => {
+            let link = endpoint.link().await.map_err(stopped)?;
+            Reply::Link(link, endpoint.views().await.map_err(stopped)?)
+        }
+        Question::Resolve(peer) => Reply::Resolve(endpoint.resolve(peer).await.map_err(|failure| match failure {
+            ResolveFailure::Refused(refused) => Unresolved::Refused(refused),
+            ResolveFailure::Random(_) | ResolveFailure::Stopped => Unresolved::Failed(chain(&failure)),
+        })),
     };
     let bytes = to_msgpack(&reply).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     write(&mut stream, &bytes).await

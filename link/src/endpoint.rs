@@ -8,7 +8,7 @@ use messages::{Body, BodyError, EndpointId, LogDatagram, Message, MessageId, Pre
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use crate::session::{Applied, Disposition, Outbound, PeerView, Rewound, TransactError, Transaction};
+use crate::session::{Applied, Disposition, Outbound, PeerView, ResolveError, Rewound, TransactError, Transaction};
 
 /// Requests that may wait for the driver; more wait at their callers.
 pub(crate) const REQUESTS_MAX: usize = 256;
@@ -20,7 +20,9 @@ pub(crate) const LOGS_MAX: usize = 256;
 /// What the driver is asked.
 pub(crate) enum Request {
     Transact(Transaction, oneshot::Sender<Result<(), SubmitError>>),
+    Resolve(EndpointId, oneshot::Sender<Result<(), ResolveFailure>>),
     View(EndpointId, oneshot::Sender<Option<EndpointView>>),
+    Views(oneshot::Sender<Vec<EndpointView>>),
     Link(oneshot::Sender<LinkState>),
     Log(EndpointId, LogDatagram),
     Present(Presence),
@@ -36,6 +38,20 @@ pub enum SubmitError {
     #[error("the journal failed")]
     Journal(#[from] CommitError),
     /// The endpoint has stopped; whether the transaction happened is unknown until it runs again.
+    #[error("the endpoint has stopped")]
+    Stopped,
+}
+
+/// Why a person's decision about stopped streams was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveFailure {
+    /// It cannot be; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] ResolveError),
+    /// The system gives no random numbers; nothing was changed.
+    #[error("the system gives no random numbers")]
+    Random(#[source] std::io::Error),
+    /// The endpoint has stopped; whether the decision was carried out is unknown until it runs again.
     #[error("the endpoint has stopped")]
     Stopped,
 }
@@ -276,6 +292,30 @@ impl Endpoint {
         let (answer, result) = oneshot::channel();
         self.requests.send(Request::View(peer, answer)).await.map_err(|_| Stopped)?;
         result.await.map_err(|_| Stopped)
+    }
+
+    /// The streams shared with every peer that is known, by name.
+    ///
+    /// # Errors
+    /// [`Stopped`]
+    pub async fn views(&self) -> Result<Vec<EndpointView>, Stopped> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::Views(answer)).await.map_err(|_| Stopped)?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// Carries out what a person decided about streams that are stopped at this end: this journal goes on, under another name.
+    /// `Ok` means that the decision is on stable storage; the other end is told as soon as it can be reached.
+    ///
+    /// # Errors
+    /// [`ResolveFailure`]
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the decision may or may not be carried out.
+    pub async fn resolve(&self, peer: EndpointId) -> Result<(), ResolveFailure> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::Resolve(peer, answer)).await.map_err(|_| ResolveFailure::Stopped)?;
+        result.await.unwrap_or(Err(ResolveFailure::Stopped))
     }
 
     /// The connection to the broker.

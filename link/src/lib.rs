@@ -4,7 +4,7 @@
 //! - [`driver`](Driver): one task that feeds the session, commits to the journal, and carries out the effects.
 //! - [`wire`]: what lies between the driver and a broker; `amqp` is its other end over RabbitMQ.
 //! - [`Endpoint`]: the application's handle.
-//! - [`control`]: the owner's socket, for looking into a running journal.
+//! - [`control`]: the owner's socket, for looking into a running journal and deciding about stopped streams.
 
 pub mod amqp;
 mod causes;
@@ -16,5 +16,7 @@ pub mod session;
 pub mod wire;
 
 pub use driver::{Driver, Parts, RunError, endpoint, wall_ms};
-pub use endpoint::{Endpoint, EndpointView, LinkState, Outage, Stopped, SubmitError, Work, WorkItem, outbound};
+pub use endpoint::{
+    Endpoint, EndpointView, LinkState, Outage, ResolveFailure, Stopped, SubmitError, Work, WorkItem, outbound,
+};
 pub use service::{JOURNAL_DIR, Service, ServiceConfig, StartError};

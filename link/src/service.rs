@@ -67,8 +67,8 @@ impl Service {
         shutdown: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
         let ServiceConfig { dir, endpoint: local, peers, session, engine } = config;
-        let incarnation = Incarnation::from_u128(u128::from_be_bytes(random()?));
-        let nonce = Nonce::new(u64::from_be_bytes(random()?));
+        let incarnation = Incarnation::from_u128(u128::from_be_bytes(random().map_err(StartError::Random)?));
+        let nonce = Nonce::new(u64::from_be_bytes(random().map_err(StartError::Random)?));
         let opening = Opening { endpoint: local, incarnation, now_ms: wall_ms() };
         let journal_dir = dir.join(JOURNAL_DIR);
         // Opening reads the whole journal; a runtime's worker must not wait for that.
@@ -112,8 +112,9 @@ impl Service {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], StartError> {
+/// Bytes that nobody can guess, and that nobody gets twice.
+pub(crate) fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| StartError::Random(std::io::Error::other(error)))?;
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
     Ok(bytes)
 }

@@ -253,7 +253,7 @@ impl Desk for Core {
         let state = self.endpoint().link().await.map_err(stopping)?;
         let peer = EndpointId::Agent(name.clone());
         let view = self.endpoint().view(peer).await.map_err(stopping)?.ok_or(LookupError::NotFound)?;
-        Ok(fleet::link_view(&view, &state))
+        Ok(fleet::link_view(&view, &state, wall_ms()))
     }
 
     async fn status(&self) -> Result<ServerView, DeskError> {

@@ -38,12 +38,13 @@ pub(crate) fn agent_view(name: &AgentId, view: Option<&EndpointView>, runs_activ
         runs_active,
         lag,
         frozen_reason,
+        frozen_advice: streams.and_then(|streams| streams.advice.clone()),
     }
 }
 
-/// What is shown of the streams shared with a peer.
+/// What is shown of the streams that any endpoint shares with a peer.
 #[must_use]
-pub(crate) fn link_view(view: &EndpointView, state: &LinkState) -> LinkView {
+pub fn link_view(view: &EndpointView, state: &LinkState, now_ms: u64) -> LinkView {
     let streams = &view.streams;
     let outgoing = DirectionView {
         published: Seq::count(streams.outgoing.published),
@@ -71,6 +72,8 @@ pub(crate) fn link_view(view: &EndpointView, state: &LinkState) -> LinkView {
         duplicates: streams.duplicates,
         outages,
         frozen: streams.frozen.clone(),
+        advice: streams.advice.clone(),
+        seen_ms: streams.heard_ms_ago.map(|ago| now_ms.saturating_sub(ago)),
         broker_connected: state.connected,
     }
 }

@@ -12,4 +12,5 @@ mod records;
 mod service;
 pub mod views;
 
+pub use fleet::link_view;
 pub use service::{ACCESS_FILE, ServerConfig, ServerError, run};

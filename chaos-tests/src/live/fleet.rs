@@ -169,7 +169,7 @@ impl Fleet {
         };
         match self.runtime.block_on(ask(&self.endpoint_dir(name), &Question::Link(peers)))? {
             Reply::Link(state, views) => Ok((state, views)),
-            Reply::Journal(_) => Err(AskError::Unreadable { path: self.endpoint_dir(name) }.into()),
+            Reply::Journal(_) | Reply::Resolve(_) => Err(AskError::Unreadable { path: self.endpoint_dir(name) }.into()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Live tests: real processes over a real RabbitMQ. They run only when asked for, and say plainly when they were not.
 #![allow(clippy::unwrap_used)]
 
+mod copies;
 mod effects;
 mod outages;
 mod refusals;
@@ -14,7 +15,7 @@ type Test = (&'static str, fn() -> Result<(), Failed>);
 
 fn main() {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let tests: Vec<Test> = [outages::TESTS, walk::TESTS, effects::TESTS, refusals::TESTS].concat();
+    let tests: Vec<Test> = [outages::TESTS, walk::TESTS, effects::TESTS, refusals::TESTS, copies::TESTS].concat();
     let skipped = if enabled() { 0 } else { tests.len() };
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, test).with_ignored_flag(!enabled())).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -8,7 +8,7 @@ use crate::args::Global;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Cell, Clock, Column, Printer, Table};
+use crate::output::{Cell, Clock, Column, Printer, Table, clean};
 
 /// Commands about agents.
 #[derive(Debug, Subcommand)]
@@ -40,12 +40,17 @@ pub(crate) fn run(command: &FleetCommand, global: &Global, printer: &Printer) ->
         }
         FleetCommand::Show(args) => {
             let view: AgentView = client.get(&format!("/v1/agents/{}", args.name))?;
-            let reason =
-                view.frozen_reason.as_ref().map(|reason| format!("frozen: {}\n", crate::output::clean(reason)));
-            printer.one(&view, &reason.unwrap_or_default(), &table(std::slice::from_ref(&view), &printer.clock))?;
+            printer.one(&view, &frozen(&view), &table(std::slice::from_ref(&view), &printer.clock))?;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Why its streams are stopped, and what to do.
+fn frozen(agent: &AgentView) -> String {
+    let reason = agent.frozen_reason.iter().map(|reason| format!("frozen: {}\n", clean(reason)));
+    let advice = agent.frozen_advice.iter().map(|advice| format!("next: {}\n", clean(advice)));
+    reason.chain(advice).collect()
 }
 
 fn table(agents: &[AgentView], clock: &Clock) -> Table {

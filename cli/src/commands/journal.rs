@@ -203,7 +203,7 @@ fn ask(home: &Home, args: &JournalArgs, query: Query) -> Result<(ReadFrom, Answe
     match serving::run(|_| async { ask_running(&dir, &question).await })? {
         Ok(Reply::Journal(Answer::Failed(reason))) => Err(damaged(&reason)),
         Ok(Reply::Journal(answer)) => Ok((ReadFrom::Running(dir), answer)),
-        Ok(Reply::Link(..)) => Err(misfit(&ReadFrom::Running(dir))),
+        Ok(Reply::Link(..) | Reply::Resolve(_)) => Err(misfit(&ReadFrom::Running(dir))),
         Err(AskError::NotRunning { .. }) => read_stopped(&dir.join(link::JOURNAL_DIR), &query),
         Err(error @ AskError::NotAllowed { .. }) => Err(Failure::new(
             Exit::NotAllowed,

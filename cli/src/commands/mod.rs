@@ -17,5 +17,7 @@ pub(crate) mod journal;
 mod journal_print;
 mod journal_quarantine;
 pub(crate) mod reconcile;
+mod reconcile_ask;
+mod reconcile_resolve;
 pub(crate) mod server_run;
 pub(crate) mod version;

@@ -1,34 +1,131 @@
-//! `longshore reconcile show`: how the journals of the server and one agent stand to each other, both directions.
+//! `longshore reconcile`: how the journals of two endpoints stand to each other, both directions; and the one decision about
+//! that which only a person can take. Showing changes nothing.
 
 use clap::{Args, Subcommand};
-use messages::AgentId;
-use server::views::{DirectionView, LinkView};
+use link::control::Question;
+use messages::{AgentId, EndpointId};
+use serde::Serialize;
+use server::views::{DirectionView, LinkView, Schema};
 
+use super::reconcile_ask::{self, Endpoint};
+use super::reconcile_resolve::{self, ReconcileResolveArgs};
 use crate::args::Global;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Cell, Clock, Column, Printer, Table, clean, took};
+use crate::home::Home;
+use crate::output::{Cell, Clock, Column, Printer, Table, clean, state_style, took};
 
 /// Commands about reconciling.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReconcileCommand {
-    /// Both streams between the server and an agent
+    /// How two journals stand to each other; exit code 1 when streams are stopped
     Show(ReconcileShowArgs),
+    /// Decide about stopped streams: this endpoint's journal goes on
+    Resolve(ReconcileResolveArgs),
 }
 
 /// Arguments of `longshore reconcile show`.
 #[derive(Debug, Args)]
+#[command(
+    long_about = "How two journals stand to each other, both streams; and when they are stopped, why and what to do.\n\n\
+    With NAME alone, the server is asked over its API. Without NAME, or with --endpoint, an endpoint of this machine is asked \
+    itself, which must be running; it shows all of its peers, or the one named.\n\n\
+    The exit code is 1 when streams are stopped, else 0."
+)]
 pub(crate) struct ReconcileShowArgs {
-    /// The agent's name
+    /// The other end: an agent, or server if an agent is asked
     #[arg(value_name = "NAME")]
-    name: AgentId,
+    name: Option<EndpointId>,
+    /// Ask this endpoint of this machine itself: server, or an agent [default without NAME: server]
+    #[arg(long, env = "LONGSHORE_ENDPOINT", value_name = "ENDPOINT")]
+    endpoint: Option<EndpointId>,
 }
 
-/// Prints the streams. Exit code 1 when they are frozen: somebody must look.
+/// How an endpoint stands to its peers, as it says itself.
+#[derive(Debug, Clone, Serialize)]
+struct ReconcileView {
+    endpoint: EndpointId,
+    links: Vec<LinkView>,
+}
+
+impl Schema for ReconcileView {
+    const SCHEMA: &'static str = "longshore.reconcile/1";
+}
+
+/// Does what was asked for.
 pub(crate) fn run(command: &ReconcileCommand, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
-    let ReconcileCommand::Show(args) = command;
-    let view: LinkView = Client::new(global)?.get(&format!("/v1/agents/{}/link", args.name))?;
+    match command {
+        ReconcileCommand::Show(args) => match (&args.name, &args.endpoint) {
+            (Some(EndpointId::Agent(name)), None) => of_server(name, global, printer),
+            (Some(EndpointId::Server), None) => Err(Failure::words(
+                Exit::Usage,
+                "the server is the one that is asked",
+                "nothing was changed",
+                "give an agent's name, or ask an agent of this machine with --endpoint",
+            )),
+            (name, endpoint) => {
+                let id = endpoint.clone().unwrap_or(EndpointId::Server);
+                let endpoint = Endpoint::find(&Home::find(global.dir.as_deref())?, id);
+                match name {
+                    Some(peer) => of_peer(&endpoint, peer, printer),
+                    None => of_endpoint(&endpoint, printer),
+                }
+            }
+        },
+        ReconcileCommand::Resolve(args) => {
+            let endpoint = Endpoint::find(&Home::find(global.dir.as_deref())?, args.endpoint.clone());
+            reconcile_resolve::run(args, &endpoint, global, printer)
+        }
+    }
+}
+
+fn of_server(name: &AgentId, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let view: LinkView = Client::new(global)?.get(&format!("/v1/agents/{name}/link"))?;
+    one(&EndpointId::Server, &view, printer)
+}
+
+fn of_peer(endpoint: &Endpoint, peer: &EndpointId, printer: &Printer) -> Result<Exit, Failure> {
+    let (state, views) = reconcile_ask::links(endpoint, &Question::Link(vec![peer.clone()]))?;
+    let view = views.first().ok_or_else(|| reconcile_ask::unknown_peer(endpoint, peer))?;
+    one(&endpoint.id, &server::link_view(view, &state, link::wall_ms()), printer)
+}
+
+fn one(local: &EndpointId, view: &LinkView, printer: &Printer) -> Result<Exit, Failure> {
+    printer.one(view, "", &table(local, std::slice::from_ref(view)))?;
+    if printer.for_people() {
+        let clock = &printer.clock;
+        printer.text(&format!("{}\n{}{}", heard(view, clock), outages(view, clock), stopped(local, view)))?;
+    }
+    Ok(exit(std::slice::from_ref(view)))
+}
+
+/// Every peer of an endpoint of this machine.
+fn of_endpoint(endpoint: &Endpoint, printer: &Printer) -> Result<Exit, Failure> {
+    let (state, views) = reconcile_ask::links(endpoint, &Question::Links)?;
+    let now = link::wall_ms();
+    let links: Vec<LinkView> = views.iter().map(|view| server::link_view(view, &state, now)).collect();
+    let table = table(&endpoint.id, &links);
+    let view = ReconcileView { endpoint: endpoint.id.clone(), links };
+    printer.list(&view, &view.links, &table)?;
+    if printer.for_people() {
+        let clock = &printer.clock;
+        let mut text: String =
+            view.links.iter().map(|link| format!("{}: {}\n", link.peer, heard(link, clock))).collect();
+        // The connection is one for all peers, and so are its outages.
+        text.extend(view.links.first().map(|link| outages(link, clock)));
+        text.extend(view.links.iter().map(|link| stopped(&endpoint.id, link)));
+        printer.text(&text)?;
+    }
+    Ok(exit(&view.links))
+}
+
+/// Somebody must look when streams are stopped.
+fn exit(links: &[LinkView]) -> Exit {
+    if links.iter().any(|link| link.frozen.is_some()) { Exit::Failed } else { Exit::Ok }
+}
+
+fn table(local: &EndpointId, links: &[LinkView]) -> Table {
     let mut table = Table::new([
         Column::new("LINK"),
         Column::number("SENT"),
@@ -40,13 +137,11 @@ pub(crate) fn run(command: &ReconcileCommand, global: &Global, printer: &Printer
         Column::new("EPOCH").wide(),
         Column::new("INCARNATION").wide(),
     ]);
-    table.row(row(format!("server→{}", view.peer), &view.outgoing, true));
-    table.row(row(format!("{}→server", view.peer), &view.incoming, false));
-    printer.one(&view, "", &table)?;
-    if printer.for_people() {
-        printer.text(&rest(&view, &printer.clock))?;
+    for link in links {
+        table.row(row(format!("{local}→{}", link.peer), &link.outgoing, true));
+        table.row(row(format!("{}→{local}", link.peer), &link.incoming, false));
     }
-    Ok(if view.frozen.is_some() { Exit::Failed } else { Exit::Ok })
+    table
 }
 
 fn row(name: String, direction: &DirectionView, outgoing: bool) -> Vec<Cell> {
@@ -68,12 +163,20 @@ fn row(name: String, direction: &DirectionView, outgoing: bool) -> Vec<Cell> {
     ]
 }
 
-fn rest(view: &LinkView, clock: &Clock) -> String {
-    let mut text = format!("resent {} · duplicates dropped {}", view.resent, view.duplicates);
+fn heard(view: &LinkView, clock: &Clock) -> String {
+    let heard = match view.seen_ms {
+        Some(ms) if clock.is_relative() => format!("heard {} ago", clock.show(ms)),
+        Some(ms) => format!("heard at {}", clock.show(ms)),
+        None => "not heard yet".to_owned(),
+    };
+    format!("{heard} · resent {} · duplicates dropped {}", view.resent, view.duplicates)
+}
+
+fn outages(view: &LinkView, clock: &Clock) -> String {
+    let mut text = String::new();
     if !view.broker_connected {
-        text.push_str(" · the broker is not reached");
+        text.push_str("the broker is not reached\n");
     }
-    text.push('\n');
     for outage in &view.outages {
         let from = clock.absolute(outage.from_ms);
         match outage.to_ms {
@@ -84,8 +187,15 @@ fn rest(view: &LinkView, clock: &Clock) -> String {
             None => text.push_str(&format!("outage {from}, still going on\n")),
         }
     }
-    if let Some(reason) = &view.frozen {
-        text.push_str(&format!("FROZEN: {}\n", clean(reason)));
+    text
+}
+
+fn stopped(local: &EndpointId, view: &LinkView) -> String {
+    let Some(reason) = &view.frozen else { return String::new() };
+    let style = state_style("frozen");
+    let mut text = format!("{style}FROZEN{style:#} {local}↔{}: {}\n", view.peer, clean(reason));
+    if let Some(advice) = &view.advice {
+        text.push_str(&format!("  {}\n", clean(advice)));
     }
     text
 }

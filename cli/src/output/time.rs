@@ -31,6 +31,11 @@ impl Clock {
         self.absolute(ms)
     }
 
+    /// Whether times are shown as an age.
+    pub(crate) const fn is_relative(&self) -> bool {
+        self.style.is_relative()
+    }
+
     /// A time that is never shown as an age.
     pub(crate) fn absolute(&self, ms: u64) -> String {
         let Some(time) = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) else {

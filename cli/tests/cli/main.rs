@@ -6,4 +6,8 @@ mod desk;
 mod following;
 mod offline;
 mod online;
+mod reconcile;
 mod run;
+#[allow(dead_code, reason = "link's own tests use the rest")]
+#[path = "../../../link/tests/control/running.rs"]
+mod running;

@@ -25,6 +25,7 @@ fn every_command_explains_itself() {
         "journal verify",
         "journal quarantine",
         "reconcile show",
+        "reconcile resolve",
         "broker check",
         "broker definitions",
         "broker conf",

@@ -103,7 +103,7 @@ fn agents_and_links_are_shown() {
         "LINK       SENT  CONFIRMED  RECEIVED  SETTLED  FORGOTTEN  GAP\n\
          server→a1     3          0         0        0          0  1-2\n\
          a1→server     0          -         0        0          0  none\n\
-         resent 0 · duplicates dropped 0\n"
+         not heard yet · resent 0 · duplicates dropped 0\n"
     );
     assert!(server.run(&["version"]).out.contains("server 0.1.0 at http://127.0.0.1:"));
 }

@@ -240,4 +240,45 @@ fn a_gap_that_the_stream_knows_of_is_no_problem_and_its_loss_is_one() {
     assert_eq!(problems(&*store), ["in:7 of server is missing"]);
 }
 
+/// A journal whose elder was lost with the first two messages of its peer, which were settled. The third one came.
+fn lost_its_first_two() -> (Arc<MemoryStore>, History) {
+    let mut elder = History::new(3);
+    let (_first, _second) = (elder.receive(b"a"), elder.receive(b"b"));
+    let mut history = History::new(3);
+    history.incoming = history.incoming.establish(opening().incarnation, Seq::new(2), None, 1);
+    history.incoming.head = elder.incoming.head;
+    history.incoming.unanchored = false;
+    let store = Arc::new(MemoryStore::default());
+    let (journal, _) = Journal::over(Arc::clone(&store) as Arc<dyn Store>, &opening()).unwrap();
+    journal.commit(WriteAhead::new(history.receive(b"c"), ())).wait().unwrap();
+    (store, history)
+}
+
+/// The same after the row of the stream was changed behind the journal's back.
+fn with_row(store: &MemoryStore, row: journal::Incoming) -> Vec<String> {
+    let mut batch = Batch::default();
+    let (key, value) = Row::Incoming(SERVER, row).encode();
+    batch.put(key, value);
+    store.apply(&batch).unwrap();
+    problems(store)
+}
+
+#[test]
+fn a_journal_that_never_had_the_first_messages_is_whole() {
+    let (store, history) = lost_its_first_two();
+    let report = verify(&*store);
+    assert_eq!((report.problems, report.messages), (Vec::new(), 1));
+    // It is the stream's own row that says so.
+    let row = journal::Incoming { voids: Vec::new(), ..history.incoming };
+    assert_eq!(with_row(&store, row), ["in:1 of server is missing", "in:2 of server is missing"]);
+}
+
+#[test]
+fn a_last_message_whose_stream_has_no_head_yet_is_not_held_against_it() {
+    let (store, history) = lost_its_first_two();
+    let row = |unanchored| journal::Incoming { head: ChainHash::START, unanchored, ..history.incoming.clone() };
+    assert_eq!(with_row(&store, row(true)), Vec::<String>::new());
+    assert_eq!(with_row(&store, row(false)), ["in:3 of server is not the head that the stream speaks of"]);
+}
+
 crate::on_each_engine!(a_stopped_journal_answers_as_it_did_while_it_ran_and_is_left_as_it_was,);

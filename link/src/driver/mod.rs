@@ -15,8 +15,10 @@ use messages::{ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::endpoint::{
-    Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, Rewinds, SubmitError, WORK_MAX, Work,
+    Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, ResolveFailure, Rewinds, SubmitError, WORK_MAX,
+    Work,
 };
+use crate::service::random;
 use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
 use crate::wire::{Wire, WireCommand, WireEvent};
 
@@ -156,7 +158,23 @@ enum Turn {
     Stopped,
 }
 
-type Reply = Option<oneshot::Sender<Result<(), SubmitError>>>;
+/// Who waits for a commit.
+enum Reply {
+    Nobody,
+    Submitter(oneshot::Sender<Result<(), SubmitError>>),
+    Resolver(oneshot::Sender<Result<(), ResolveFailure>>),
+}
+
+impl Reply {
+    /// Says that it is on stable storage. A caller that went away does not need to know.
+    fn done(self) {
+        match self {
+            Self::Nobody => {}
+            Self::Submitter(reply) => drop(reply.send(Ok(()))),
+            Self::Resolver(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+}
 
 /// Runs an endpoint.
 pub struct Driver {
@@ -200,10 +218,7 @@ impl Driver {
             match self.next(applications, &mut shutdown).await? {
                 Turn::Done(effects, reply) => {
                     self.perform(effects);
-                    if let Some(reply) = reply {
-                        // A caller that went away does not need to know.
-                        let _ = reply.send(Ok(()));
-                    }
+                    reply.done();
                 }
                 Turn::Event(event) => self.event(event),
                 Turn::Request(Some(request)) => self.request(request),
@@ -215,9 +230,7 @@ impl Driver {
         }
         while let Some(done) = self.commits.next().await {
             let (_, reply) = done?;
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(()));
-            }
+            reply.done();
         }
         Ok(())
     }
@@ -253,7 +266,7 @@ impl Driver {
 
     fn input(&mut self, input: Input) {
         let write = self.session.handle(self.now(), input);
-        self.commit(write, None);
+        self.commit(write, Reply::Nobody);
     }
 
     fn commit(&mut self, write: WriteAhead<Effects>, reply: Reply) {
@@ -299,10 +312,12 @@ impl Driver {
     fn request(&mut self, request: Request) {
         match request {
             Request::Transact(transaction, reply) => self.transact(transaction, reply),
+            Request::Resolve(peer, reply) => self.resolve(&peer, reply),
             Request::View(peer, reply) => {
-                let streams = self.session.view(&peer, self.now().at);
-                let confirmed = self.confirmed.get(&peer).copied();
-                let _ = reply.send(streams.map(|streams| EndpointView { streams, confirmed }));
+                let _ = reply.send(self.view(&peer));
+            }
+            Request::Views(reply) => {
+                let _ = reply.send(self.session.peers().filter_map(|peer| self.view(peer)).collect());
             }
             Request::Link(reply) => {
                 let _ = reply.send(LinkState { resent: self.resent(), ..self.link.clone() });
@@ -328,12 +343,31 @@ impl Driver {
                         self.waiting.insert(peer);
                     }
                 }
-                self.commit(write, Some(reply));
+                self.commit(write, Reply::Submitter(reply));
             }
             Err(error) => {
                 let _ = reply.send(Err(error.into()));
             }
         }
+    }
+
+    fn resolve(&mut self, peer: &EndpointId, reply: oneshot::Sender<Result<(), ResolveFailure>>) {
+        let fresh = random().map(|bytes| Nonce::new(u64::from_be_bytes(bytes))).map_err(ResolveFailure::Random);
+        let now = self.now();
+        match fresh.and_then(|fresh| Ok(self.session.resolve(now, peer, fresh)?)) {
+            Ok(write) => {
+                tracing::warn!(%peer, "A person decided: this journal goes on under another name.");
+                self.commit(write, Reply::Resolver(reply));
+            }
+            Err(failure) => {
+                let _ = reply.send(Err(failure));
+            }
+        }
+    }
+
+    fn view(&self, peer: &EndpointId) -> Option<EndpointView> {
+        let streams = self.session.view(peer, self.now().at)?;
+        Some(EndpointView { streams, confirmed: self.confirmed.get(peer).copied() })
     }
 
     fn resent(&self) -> u64 {
@@ -364,7 +398,7 @@ impl Driver {
             }
         }
         for fault in &faults {
-            report::fault(fault);
+            report::fault(&self.session.identity().local, fault);
         }
         if !rewound.is_empty() {
             self.rewinds.add(rewound);

@@ -1,11 +1,11 @@
 //! What is logged of what peers do wrong.
 
-use messages::Seq;
+use messages::{EndpointId, Seq};
 
 use crate::session::Fault;
 
 /// Logs a fault, as loudly as somebody must act on it.
-pub(super) fn fault(fault: &Fault) {
+pub(super) fn fault(local: &EndpointId, fault: &Fault) {
     match fault {
         Fault::Garbled { reason } => {
             tracing::warn!(%reason, "A delivery is not an envelope; it went to the dead-letter queue.");
@@ -36,7 +36,8 @@ pub(super) fn fault(fault: &Fault) {
             tracing::warn!(%peer, %from, %over, "Messages of the peer are gone from this journal. They were settled: their outcome is with the peer.");
         }
         Fault::Frozen { peer, freeze } => {
-            tracing::error!(%peer, %freeze, "The streams with a peer are stopped. Nothing is lost. Remove the cause (another process or machine under this name, or an old copy of a journal), then restart both ends.");
+            let advice = freeze.advice(local, peer);
+            tracing::error!(%peer, %freeze, %advice, "The streams with a peer are stopped until a person decides.");
         }
     }
 }

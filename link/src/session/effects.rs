@@ -2,6 +2,7 @@
 
 use journal::{Change, HeaderRow};
 use messages::{EncodeError, EndpointId, Frame, Incarnation, Kind, LogDatagram, MessageId, Seq};
+use serde::{Deserialize, Serialize};
 
 use super::Freeze;
 
@@ -265,7 +266,8 @@ pub enum TransactError {
 }
 
 /// Why a person's decision about a peer's streams cannot be carried out. Nothing happened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
 pub enum ResolveError {
     /// The peer is not known.
     #[error("{peer} is not known here")]

@@ -1,9 +1,9 @@
-//! Why the streams shared with a peer are stopped, for people. A frozen stream loses nothing: both
-//! journals keep what they have until a person has looked.
+//! Why the streams shared with a peer are stopped, and what to do about it, for people. A frozen stream loses nothing: both
+//! journals keep what they have until a person has looked. It decides nothing itself.
 
 use std::fmt;
 
-use messages::{Epoch, Incarnation, Seq};
+use messages::{EndpointId, Epoch, Incarnation, Seq};
 
 /// Why the streams shared with a peer are stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +43,57 @@ pub enum Freeze {
     Doubled,
     /// Two processes speak for the same opening of the same journal: the machine was cloned.
     Cloned,
+}
+
+/// What holds for all stopped streams.
+const KEPT: &str = "Nothing is lost: both journals keep what they have, and nothing new is taken.";
+
+impl Freeze {
+    /// Whether a person's decision at this end can let the streams go on.
+    #[must_use]
+    pub const fn is_resolvable(&self) -> bool {
+        match self {
+            Self::Diverged { .. } => false,
+            Self::RolledBack { .. }
+            | Self::Superseded { .. }
+            | Self::Replaced { .. }
+            | Self::Forgetful { .. }
+            | Self::Doubled
+            | Self::Cloned => true,
+        }
+    }
+
+    /// What state things are in and what to do, in the words of whoever runs the endpoint `local`.
+    #[must_use]
+    pub fn advice(&self, local: &EndpointId, peer: &EndpointId) -> String {
+        match self {
+            Self::Diverged { .. } => format!(
+                "{KEPT} The two journals contradict each other, and one of them must go: stop its endpoint, put its journal aside \
+                 there with `longshore journal quarantine`, and start it again. What the other end holds for it is sent again, \
+                 marked as perhaps done."
+            ),
+            Self::Cloned => format!(
+                "{KEPT} Two processes run as {peer}: stop the one that is not to go on, then run \
+                 `longshore reconcile resolve {peer} --endpoint {local}` here."
+            ),
+            Self::RolledBack { .. }
+            | Self::Superseded { .. }
+            | Self::Replaced { .. }
+            | Self::Forgetful { .. }
+            | Self::Doubled => format!(
+                "{KEPT} Another process runs, or ran, as {local}. If this one is to go on: stop the other one, then run \
+                 `longshore reconcile resolve {peer} --endpoint {local}` here. If the other one is to go on: stop this one."
+            ),
+        }
+    }
+
+    /// What to do about streams that the peer has stopped.
+    pub(super) fn advice_of_other_end(local: &EndpointId, peer: &EndpointId) -> String {
+        format!(
+            "{KEPT} It is decided where {peer} runs: `longshore reconcile show {local} --endpoint {peer}` says there why, and what \
+             to do."
+        )
+    }
 }
 
 impl fmt::Display for Freeze {

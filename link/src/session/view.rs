@@ -3,7 +3,7 @@
 use messages::{EndpointId, Epoch, Incarnation, Presence, Seq};
 use serde::{Deserialize, Serialize};
 
-use super::{Millis, Session};
+use super::{Freeze, Millis, Session};
 
 /// Both streams shared with a peer, as this side sees them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,10 @@ pub struct PeerView {
     pub peer: EndpointId,
     /// Why the streams are stopped, if they are.
     pub frozen: Option<String>,
+    /// What state they are in then, and what to do.
+    pub advice: Option<String>,
+    /// Whether they are stopped at this end and a person's decision here can let them go on.
+    pub resolvable: bool,
     /// The stream sent to it.
     pub outgoing: StreamView,
     /// The stream received from it; nothing while it was never heard of.
@@ -67,12 +71,20 @@ impl Session {
             settled: incoming.mark_there(incoming.settled),
             forgotten: incoming.mark_there(incoming.forgotten),
         });
+        let (local, there) = (&self.identity.local, entry.receiving.peer_frozen);
+        let (frozen, advice) = match &entry.frozen {
+            Some(freeze) => (Some(freeze.to_string()), Some(freeze.advice(local, peer))),
+            None if there => {
+                let said = "the peer has stopped its streams with this endpoint; its own log says why";
+                (Some(said.to_owned()), Some(Freeze::advice_of_other_end(local, peer)))
+            }
+            None => (None, None),
+        };
         Some(PeerView {
             peer: peer.clone(),
-            frozen: entry.frozen.as_ref().map(ToString::to_string).or_else(|| {
-                let said = "the peer has stopped its streams with this endpoint; its own log says why";
-                entry.receiving.peer_frozen.then(|| said.to_owned())
-            }),
+            frozen,
+            advice,
+            resolvable: entry.frozen.as_ref().is_some_and(Freeze::is_resolvable),
             outgoing: StreamView {
                 incarnation: self.own(peer),
                 epoch: self.identity.epoch,

@@ -61,6 +61,9 @@ pub struct AgentView {
     pub lag: u64,
     /// Why its streams are frozen.
     pub frozen_reason: Option<String>,
+    /// What state they are in then, and what to do.
+    #[serde(default)]
+    pub frozen_advice: Option<String>,
 }
 
 /// Every agent that the server knows, by name.

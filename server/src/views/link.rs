@@ -1,10 +1,10 @@
-//! How the journals of the server and one agent stand to each other, as the API shows it. The watermarks are never mixed: each
+//! How the journals of two endpoints stand to each other, as the API shows it and as an endpoint says it of itself. The watermarks are never mixed: each
 //! allows something else.
 
 use messages::{EndpointId, Incarnation};
 use serde::{Deserialize, Serialize};
 
-/// Both streams between the server and a peer.
+/// Both streams between an endpoint and a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkView {
     /// The other end.
@@ -21,6 +21,12 @@ pub struct LinkView {
     pub outages: Vec<OutageView>,
     /// Why the streams are frozen.
     pub frozen: Option<String>,
+    /// What state they are in then, and what to do.
+    #[serde(default)]
+    pub advice: Option<String>,
+    /// When the peer was last heard from, by this end's clock.
+    #[serde(default)]
+    pub seen_ms: Option<u64>,
     /// Whether the broker can be reached now.
     pub broker_connected: bool,
 }

@@ -126,6 +126,8 @@ mod tests {
             duplicates: 2,
             outages: vec![OutageView { from_ms: 1, to_ms: None, resent: 0 }],
             frozen: None,
+            advice: None,
+            seen_ms: Some(3),
             broker_connected: true,
         });
     }

@@ -49,6 +49,7 @@ impl TestDesk {
             runs_active: 1,
             lag: 0,
             frozen_reason: None,
+            frozen_advice: None,
         };
         vec![agent("a1", AgentState::Online), agent("a2", AgentState::Unreachable)]
     }
@@ -133,6 +134,8 @@ impl Desk for TestDesk {
             duplicates: 0,
             outages: vec![],
             frozen: None,
+            advice: None,
+            seen_ms: None,
             broker_connected: true,
         })
     }
