@@ -1,47 +1,11 @@
-//! Who speaks: strangers, old and cloned processes, restored and reinstalled journals. Whatever was lost, nothing takes effect twice
+//! Who speaks: old and copied processes, restored and reinstalled journals. Whatever was lost, nothing takes effect twice
 //! unseen, nothing that was received is sent away, and the two ends agree again by themselves, unless two copies of a journal run.
 
-use link::session::{Config, Fault, Freeze, Input};
+use link::session::{Config, Fault, Freeze, Input, ResolveError};
 use messages::Nonce;
 
 use crate::pair::{End, Pair, Side};
 use crate::script::{is_message, seq};
-
-#[test]
-fn a_stranger_is_not_journaled() {
-    let mut pair = Pair::new(&Config::default());
-    let mut other = Pair::new(&Config::default());
-    other.agent = End::new("intruder", "server", Config::default());
-    other.server = End::new("server", "intruder", Config::default());
-    other.connect();
-    other.settle(false);
-    other.submit(Side::Agent);
-    let before = pair.server.session.state().clone();
-    let frames = other.archive[Side::Server.inbox()].clone();
-    for frame in &frames {
-        pair.deliver(Side::Server, frame);
-    }
-    assert_eq!(*pair.server.session.state(), before);
-    let messages = frames.iter().filter(|frame| is_message(frame)).count();
-    assert_eq!((messages, pair.server.discarded), (1, 1), "its message, and nothing else, is dead-lettered");
-    assert!(pair.server.faults.iter().any(|fault| matches!(fault, Fault::Stranger { .. })));
-}
-
-#[test]
-fn a_peer_that_is_no_longer_known_loses_nothing_until_it_is_known_again() {
-    let mut pair = Pair::new(&Config::default());
-    pair.connect();
-    pair.submit(Side::Server);
-    pair.settle(false);
-    pair.server.forget_peer();
-    pair.submit(Side::Agent);
-    let before = pair.server.session.state().clone();
-    pair.settle_some(5);
-    assert_eq!(*pair.server.session.state(), before, "nothing of a stranger is journaled");
-    pair.restart(Side::Server);
-    pair.settle(false);
-    assert_eq!(pair.server.taken.len(), 1);
-}
 
 fn frozen(end: &End) -> Option<Freeze> {
     end.faults
@@ -483,4 +447,24 @@ fn two_ends_that_were_both_put_back_to_older_copies_notice_it() {
     pair.submit(Side::Server);
     pair.submit(Side::Agent);
     pair.settle(false);
+}
+
+/// Row: the chain differs.
+#[test]
+fn a_stream_with_two_histories_is_stopped_and_no_decision_hides_it() {
+    let mut pair = pair_with(Side::Server, 1);
+    pair.agent.freeze();
+    let (now, peer) = (pair.now(), pair.agent.peer.clone());
+    let refused = pair.agent.session.resolve(now, &peer, Nonce::new(1)).map(drop);
+    assert_eq!(refused, Err(ResolveError::Diverged { peer: peer.clone(), at: seq(2) }));
+    let refused = pair.server.session.resolve(now, &pair.server.peer.clone(), Nonce::new(1)).map(drop);
+    assert_eq!(refused, Err(ResolveError::NotStopped { peer: pair.server.peer.clone() }));
+    pair.submit(Side::Server);
+    pair.settle_some(5);
+    assert_eq!(pair.agent.taken.len(), 1, "nothing more is taken");
+    // Putting one of the two journals aside is what helps.
+    pair.agent = End::reinstalled(&pair.agent);
+    pair.input(Side::Agent, Input::Connected);
+    pair.settle(false);
+    assert_eq!((bodies(&pair.agent), doubted(&pair.agent).len()), (vec!["server-2".to_owned()], 1));
 }

@@ -3,5 +3,7 @@
 
 mod chance;
 mod identity;
+mod lives;
 mod pair;
 mod script;
+mod strangers;
