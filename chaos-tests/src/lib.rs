@@ -3,4 +3,5 @@
 
 pub mod damage;
 pub mod demo;
+pub mod explore;
 pub mod live;

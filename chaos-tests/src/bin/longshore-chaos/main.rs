@@ -1,5 +1,7 @@
 //! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
 
+mod explore;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,6 +32,8 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Every order in which a small world can go; exit code 1 if a promise is broken in any of them
+    Explore(explore::Args),
     /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
     Damage(DamageArgs),
 }
@@ -70,6 +74,7 @@ enum Format {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo { dir, keep } => run_demo(&dir, keep),
+        Command::Explore(args) => explore::run(&args),
         Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
             eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
             ExitCode::FAILURE
