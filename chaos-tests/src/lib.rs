@@ -4,4 +4,5 @@
 pub mod damage;
 pub mod demo;
 pub mod explore;
+pub mod gaps;
 pub mod live;

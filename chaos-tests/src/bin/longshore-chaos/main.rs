@@ -1,6 +1,7 @@
 //! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
 
 mod explore;
+mod gaps;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     },
     /// Every order in which a small world can go; exit code 1 if a promise is broken in any of them
     Explore(explore::Args),
+    /// Very many journaled messages, three of them missing at the other end: what finding and mending that costs
+    Gaps(gaps::Args),
     /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
     Damage(DamageArgs),
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo { dir, keep } => run_demo(&dir, keep),
         Command::Explore(args) => explore::run(&args),
+        Command::Gaps(args) => gaps::run(&args),
         Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
             eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
             ExitCode::FAILURE
