@@ -72,7 +72,9 @@ fn no_order_of_a_repeated_a_displaced_and_a_lost_envelope_breaks_a_promise() {
 fn every_planted_defect_is_found() {
     let budget = Budget { crashes: 1, wipes: 1, ..CALM };
     for plant in Plant::ALL {
-        let scope = Scope { messages: 3, budget, patient: true, ..SMALL };
+        // What can be seen only when everything was visited is shown in the smallest world that has it.
+        let messages = if plant == Plant::AnswersUnmarked { 1 } else { 3 };
+        let scope = Scope { messages, budget, patient: true, ..SMALL };
         let found = explore(&scope, Some(plant), STATES_MAX);
         let example = found.counterexample.as_ref();
         let example = example.unwrap_or_else(|| panic!("{plant:?} is not found in {} states", found.states));
