@@ -246,7 +246,8 @@ impl Incoming {
             Ok(Agreed::Through(shared)) => shared,
             Err(_) => None,
         };
-        let mut new = Self { incarnation: lineage.current().incarnation, epoch, ..self.clone() };
+        // With its parts written out, since a row without any has one under its present name.
+        let mut new = Self { incarnation: lineage.current().incarnation, epoch, parts: self.parts(), ..self.clone() };
         new.remember(lineage);
         let branch = Seq::after(shared);
         let end = self.mark_here(shared);

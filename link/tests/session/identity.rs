@@ -119,6 +119,26 @@ fn what_a_restored_sender_writes_before_it_knows_is_not_mistaken() {
     assert!(pair.server.faults.iter().any(|fault| matches!(fault, Fault::PeerSuperseded { .. })));
 }
 
+/// It wrote in a part of its own from the first place on, so that nothing is left of the name that the copy has.
+#[test]
+fn the_first_name_of_a_journal_is_not_forgotten_when_a_part_takes_all_its_places() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.settle(false);
+    pair.restart(Side::Server);
+    let copy = pair.server.clone();
+    pair.submit(Side::Server);
+    pair.settle(false);
+    assert_eq!(pair.agent.taken.len(), 1);
+    pair.server.restored(&copy);
+    pair.restart(Side::Server);
+    pair.settle(false);
+    assert!(matches!(superseded(&pair.server), Some(Freeze::Replaced { .. })), "{}", pair.describe());
+    pair.submit(Side::Server);
+    pair.settle(false);
+    assert_eq!(pair.agent.taken.len(), 2, "{}", pair.describe());
+}
+
 /// Rows: the peer lost part of its journal; what is settled is gone for good, what is not is sent again.
 #[test]
 fn a_restored_receiver_gets_again_what_is_open_and_never_what_is_settled() {
