@@ -218,6 +218,7 @@ impl Exchange {
         }
         while let Some(Load { peer, from, to }) = loads.pop_front() {
             let messages = server.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES)?;
+            let messages = messages.into_iter().map(|(_, message)| message).collect();
             let effects = server.input(2_000, Input::Loaded(peer, messages))?;
             loads.extend(effects.load.iter().cloned());
             self.carry(agent, effects)?;
