@@ -42,21 +42,21 @@ fn holds(scope: Scope, at_least: usize) -> Exploration {
 fn no_order_of_three_messages_and_a_crash_breaks_a_promise() {
     let budget = Budget { crashes: 1, ..CALM };
     let found = holds(Scope { messages: 3, budget, patient: true, ..SMALL }, 50_000);
-    assert_eq!(found.stopped, 0);
+    assert_eq!(found.healed, 0);
 }
 
 #[test]
 fn no_order_of_a_crash_and_a_wiped_broker_breaks_a_promise() {
     let budget = Budget { crashes: 1, wipes: 1, ..CALM };
     let found = holds(Scope { budget, ..SMALL }, 50_000);
-    assert_eq!(found.stopped, 0);
+    assert_eq!(found.healed, 0);
 }
 
 #[test]
 fn a_restored_journal_never_breaks_a_promise_silently() {
     let budget = Budget { rollbacks: 1, ..CALM };
     let found = holds(Scope { budget, ..SMALL }, 50_000);
-    assert!(found.stopped > 0);
+    assert!(found.healed > 0);
     let budget = Budget { wipes: 1, rollbacks: 1, ..CALM };
     holds(Scope { messages: 1, budget, patient: true, ..SMALL }, 10_000);
 }
@@ -65,7 +65,7 @@ fn a_restored_journal_never_breaks_a_promise_silently() {
 fn no_order_of_a_repeated_a_displaced_and_a_lost_envelope_breaks_a_promise() {
     let budget = Budget { duplicates: 1, reorders: 1, losses: 1, ..CALM };
     let found = holds(Scope { budget, short_reads: true, patient: true, ..SMALL }, 10_000);
-    assert_eq!(found.stopped, 0);
+    assert_eq!(found.healed, 0);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn every_planted_defect_is_found() {
 
 #[test]
 fn two_searches_of_one_world_find_the_same() {
-    let count = |found: Exploration| (found.states, found.transitions, found.depth, found.ends, found.stopped);
+    let count = |found: Exploration| (found.states, found.transitions, found.depth, found.ends, found.healed);
     let budget = Budget { rollbacks: 1, ..CALM };
     let search = || count(explore(&Scope { messages: 1, budget, ..SMALL }, None, STATES_MAX));
     assert_eq!(search(), search());

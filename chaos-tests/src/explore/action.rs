@@ -23,7 +23,9 @@ pub enum Step {
     ReadShort,
     /// A status is due.
     Status,
-    /// A probe is due.
+    /// A probe is due at once.
+    Ask,
+    /// A probe is due whose delay is over.
     Probe,
     /// Nothing was said for long.
     Heartbeat,
@@ -81,7 +83,8 @@ impl fmt::Display for Step {
             Self::Read => "reads what is to be published from its journal",
             Self::ReadShort => "reads only the first of what is to be published",
             Self::Status => "sends a status that is due",
-            Self::Probe => "sends a probe that is due",
+            Self::Ask => "sends a probe that is due at once",
+            Self::Probe => "sends a probe whose delay is over",
             Self::Heartbeat => "sends a heartbeat",
         })
     }
@@ -134,8 +137,8 @@ impl World {
         let plain = left.losses == 0 && left.duplicates == 0 && left.reorders == 0;
         let (status, probe) = end.session.timers(&id(side.other()));
         // A heartbeat and, in a patient world, a probe go off only when nothing waits, and something does.
-        let probe = probe.is_some() && !scope.patient;
-        let timers = status == Some(TIMERS.status) || probe || end.session.frozen(&id(side.other())).is_some();
+        let probe = probe.is_some_and(|due| due == TIMERS.ask || !scope.patient);
+        let timers = status == Some(TIMERS.status) || probe;
         plain && end.connected && !self.queues[side.at()].is_empty() && !(timers && self.has_said(side, scope))
     }
 
@@ -187,7 +190,7 @@ impl World {
         if end.session.unapplied(&peer).is_some() {
             steps.push(Step::Take);
         }
-        if state.is_some_and(|streams| streams.work.values().any(|work| work.answered.is_none())) {
+        if !end.held.is_empty() {
             steps.push(Step::Answer);
         }
         if let Some((from, to)) = end.loads.front() {
@@ -202,9 +205,7 @@ impl World {
         }
         let (waiting, under_way) = (&self.queues[side.at()], &self.queues[side.other().at()]);
         let said = self.has_said(side, scope);
-        // A side that has stopped answers every probe at once, and without this bound it would answer for ever.
-        let patient = said && end.session.frozen(&peer).is_some();
-        if !waiting.is_empty() && !patient {
+        if !waiting.is_empty() {
             steps.push(Step::Deliver);
         }
         if !said {
@@ -224,8 +225,10 @@ impl World {
             Some(_) if quiet && probe.is_none() => due.push(Step::Heartbeat),
             Some(_) | None => {}
         }
-        if probe.is_some() && (quiet || !scope.patient) {
-            due.push(Step::Probe);
+        match probe {
+            Some(at) if at == TIMERS.ask => due.push(Step::Ask),
+            Some(_) if quiet || !scope.patient => due.push(Step::Probe),
+            Some(_) | None => {}
         }
         due
     }

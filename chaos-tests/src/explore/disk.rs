@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use journal::{Change, Direction, HeaderRow, IllegalChange, Meta, PeerState, Row, State};
 use link::session::{Config, Session};
-use messages::{ChainHash, EndpointId, Message, Seq};
+use messages::{ChainHash, EndpointId, Message, MessageId, Seq};
 
 /// One journal, of an endpoint with one peer.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     /// What the rows amount to.
     pub state: State,
-    headers: BTreeMap<(Direction, Seq), Arc<HeaderRow>>,
+    headers: BTreeMap<(Direction, Seq), Arc<(HeaderRow, Option<MessageId>)>>,
     bodies: BTreeMap<(Direction, Seq), Arc<Vec<u8>>>,
 }
 
@@ -23,7 +23,7 @@ impl Hash for Disk {
         self.state.hash(state);
         for (place, row) in &self.headers {
             // The header speaks of its body by digest.
-            (place, &row.header, row.refused.is_some(), self.bodies.contains_key(place)).hash(state);
+            (place, &row.0.header, row.0.refused.is_some(), self.bodies.contains_key(place)).hash(state);
         }
     }
 }
@@ -44,7 +44,8 @@ impl Disk {
             self.state.apply(change)?;
             match change {
                 Change::Put(Row::Header(direction, _, seq, row)) => {
-                    self.headers.insert((*direction, *seq), Arc::new(row.clone()));
+                    let message = row.decode().ok().map(|header| header.id);
+                    self.headers.insert((*direction, *seq), Arc::new((row.clone(), message)));
                 }
                 Change::Put(Row::Body(direction, _, seq, body)) => {
                     self.bodies.insert((*direction, *seq), Arc::new(body.clone()));
@@ -74,7 +75,7 @@ impl Disk {
                 state.put(&Row::Incoming(peer.clone(), incoming.clone()))?;
             }
             for ((direction, seq), row) in &self.headers {
-                state.put(&Row::Header(*direction, peer.clone(), *seq, row.as_ref().clone()))?;
+                state.put(&Row::Header(*direction, peer.clone(), *seq, row.0.clone()))?;
             }
             for (seq, work) in &streams.work {
                 state.put(&Row::Work(peer.clone(), *seq, *work))?;
@@ -87,13 +88,14 @@ impl Disk {
     #[must_use]
     pub fn message(&self, direction: Direction, seq: Seq) -> Option<Message> {
         let (header, body) = (self.headers.get(&(direction, seq))?, self.bodies.get(&(direction, seq))?);
-        Message::restore(&header.header, body).ok()
+        Message::restore(&header.0.header, body).ok()
     }
 
-    /// Whether the whole message is there.
+    /// Whether the whole message is there, at any place.
     #[must_use]
-    pub fn holds(&self, direction: Direction, seq: Seq) -> bool {
-        self.headers.contains_key(&(direction, seq)) && self.bodies.contains_key(&(direction, seq))
+    pub fn holds_id(&self, direction: Direction, message: MessageId) -> bool {
+        let is_it = |row: &(HeaderRow, Option<MessageId>)| row.1 == Some(message);
+        self.headers.iter().any(|(place, row)| place.0 == direction && is_it(row) && self.bodies.contains_key(place))
     }
 
     /// Both streams shared with the peer.
@@ -108,6 +110,6 @@ impl Disk {
         let (from, to) = Session::recent_span(config, &self.streams(peer));
         let sent = self.headers.iter().filter(|((direction, _), _)| *direction == Direction::Out);
         let span = sent.filter(|((_, seq), _)| from <= *seq && Some(*seq) <= to);
-        span.map(|((_, seq), row)| (*seq, row.hash())).collect()
+        span.map(|((_, seq), row)| (*seq, row.0.hash())).collect()
     }
 }

@@ -11,11 +11,13 @@
 //!   happen, never less, but for the two bounds on their number; see `World::due`.
 //! - **A journal is copied just before it changes**, since every copy since its last change is the same one.
 //! - **Two worlds with the same future are one**; see `Session::normalize`.
+//! - A journal's names are kept as they were minted: one more than needed is a larger world, never a smaller one.
 //! - Deliveries come one at a time. The broker gives back what was not acknowledged when a process dies, as here.
 
 mod action;
 mod check;
 mod disk;
+mod ledger;
 mod plant;
 mod search;
 mod step;

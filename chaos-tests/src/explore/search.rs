@@ -18,10 +18,10 @@ pub struct Exploration {
     pub transitions: usize,
     /// Actions from the beginning to the farthest world.
     pub depth: usize,
-    /// Worlds in which everything is received and settled, or the end has come in a way that is declared.
+    /// Worlds in which everything is received and settled and both ends agree about it.
     pub ends: usize,
-    /// Worlds in which a side has stopped its streams.
-    pub stopped: usize,
+    /// Ends in which a restored journal goes on under another name.
+    pub healed: usize,
     /// Whether everything was visited.
     pub complete: bool,
     /// What is wrong, with a shortest way to it.
@@ -35,6 +35,8 @@ pub struct Counterexample {
     pub actions: Vec<Action>,
     /// What is wrong then.
     pub violation: Violation,
+    /// The last world before that, for people.
+    pub last: String,
 }
 
 struct Search<'a> {
@@ -53,7 +55,7 @@ struct Search<'a> {
 #[must_use]
 pub fn explore(scope: &Scope, plant: Option<Plant>, states_max: usize) -> Exploration {
     let found =
-        Exploration { states: 0, transitions: 0, depth: 0, ends: 0, stopped: 0, complete: true, counterexample: None };
+        Exploration { states: 0, transitions: 0, depth: 0, ends: 0, healed: 0, complete: true, counterexample: None };
     let (known, from, ways, ends) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
     let mut search = Search { scope, plant, known, from, ways, ends, found };
     search.run(states_max);
@@ -124,7 +126,7 @@ impl Search<'_> {
         self.ends.push(end);
         self.found.states += 1;
         self.found.ends += usize::from(end);
-        self.found.stopped += usize::from(world.is_stopped());
+        self.found.healed += usize::from(end && world.is_healed());
         Some(at)
     }
 
@@ -152,6 +154,13 @@ impl Search<'_> {
             at = before;
         }
         actions.reverse();
-        self.found.counterexample = Some(Counterexample { actions, violation });
+        // The worlds of the beginning come first, in the order of the shares.
+        let mut world = self.scope.budget.shares().get(at as usize).map(|budget| World::new(*budget));
+        for action in &actions {
+            let next = world.as_ref().and_then(|world| world.after(*action, self.scope, self.plant).ok());
+            world = next.or(world);
+        }
+        let last = world.map(|world| world.describe()).unwrap_or_default();
+        self.found.counterexample = Some(Counterexample { actions, violation, last });
     }
 }

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 
 use journal::{Change, Direction, WriteAhead};
-use link::session::{Applied, DeliveryTag, Disposition, Effects, Input, Millis, Now, Outbound, Publish, Transaction};
+use link::session::{
+    Applied, DeliveryTag, Disposition, Effects, Input, Millis, Now, Outbound, Publish, Rewound, Transaction,
+};
 use messages::{Envelope, Frame, Kind, MessageId, Seq};
 
 use super::action::{Action, Step};
+use super::ledger::{Known, message_id};
 use super::plant::Plant;
 use super::violation::Violation;
 use super::world::{Copy, End, Flight, Scope, Side, TIMERS, World, id};
@@ -18,8 +21,9 @@ const TAG: DeliveryTag = DeliveryTag { connection: 0, tag: 0 };
 /// What a step makes of the world besides what the session asks for.
 #[derive(Debug, Clone, Copy, Default)]
 struct Aside {
-    told: Option<Seq>,
-    taken: Option<MessageId>,
+    submitted: Option<Seq>,
+    answered: Option<Seq>,
+    taken: Option<(Seq, MessageId, bool)>,
     delivered: bool,
 }
 
@@ -41,7 +45,7 @@ impl World {
             Action::Do { side, step, copied, dies } => {
                 if copied {
                     let end = world.end_mut(side);
-                    let copy = Copy { disk: end.disk.clone(), told: end.told, taken: end.taken.clone() };
+                    let copy = Copy { disk: end.disk.clone(), taken: end.taken.clone() };
                     end.copy = Some(Arc::new(copy));
                 }
                 at[side.at()] = time(step);
@@ -55,10 +59,12 @@ impl World {
                 world.left[side.at()].rollbacks -= 1;
                 let end = world.end_mut(side);
                 if let Some(copy) = end.copy.take() {
-                    (end.disk, end.told, end.taken) = (copy.disk.clone(), copy.told, copy.taken.clone());
-                    end.rolled_back = true;
+                    (end.disk, end.taken) = (copy.disk.clone(), copy.taken.clone());
+                    end.restored = Some(Known::of(&copy.disk.streams(&id(side.other()))));
                 }
                 end.restart(side, plant)?;
+                world.queues[side.other().at()].iter_mut().for_each(|flight| flight.of_lost_life = true);
+                world.forget_life(side);
             }
             Action::Wipe => {
                 world.left[0].wipes -= 1;
@@ -113,6 +119,9 @@ impl World {
             self.left[side.at()].crashes -= 1;
             // With this defect it is the other way round: what was to follow is done, and the commit is lost.
             if plant == Some(Plant::EffectsBeforeCommit) {
+                if let Some(seq) = aside.submitted {
+                    self.ledgers[side.at()].submitted(seq);
+                }
                 self.follow(side, effects, aside, plant)?;
             } else {
                 self.write(side, &changes, aside, plant)?;
@@ -135,16 +144,15 @@ impl World {
         let input = match step {
             Step::Submit => return self.send(side, None, scope),
             Step::Answer => {
-                let work = self.end(side).disk.streams(&peer).work;
-                let open = work.iter().find(|(_, work)| work.answered.is_none()).map(|(seq, _)| *seq);
-                return self.send(side, open, scope);
+                let held = self.end(side).held.first().copied();
+                return self.send(side, held, scope);
             }
             Step::Take => return self.take(side, plant),
             Step::Connect => {
                 self.end_mut(side).connected = true;
                 Input::Connected
             }
-            Step::Status | Step::Probe | Step::Heartbeat => Input::TimedOut,
+            Step::Status | Step::Ask | Step::Probe | Step::Heartbeat => Input::TimedOut,
             Step::Read | Step::ReadShort => {
                 let end = self.end_mut(side);
                 let (from, to) = end.loads.pop_front().unwrap_or((Seq::FIRST, Seq::FIRST));
@@ -169,21 +177,21 @@ impl World {
         scope: &Scope,
     ) -> Result<(WriteAhead<Effects>, Aside), Violation> {
         let peer = id(side.other());
+        let number = self.ledgers[side.at()].next_number();
         let end = self.end_mut(side);
         let seq = end.disk.streams(&peer).outgoing.next;
-        // What an application sends after a restart need not be what it would have sent before.
-        let number = 1_000 * (1 + side.at() as u64) + 100 * u64::from(end.processes) + seq.value();
         let hold = answers.is_none() && seq.value() <= scope.sends(Side::Agent);
         let outbound = Outbound {
             to: peer,
-            id: MessageId::from_u128(u128::from(number)),
+            id: message_id(side, number),
             kind: Kind::Unknown(9),
             body: vec![u8::from(hold)],
             cause: None,
             answers,
         };
         let transaction = Transaction { send: vec![outbound], ..Transaction::default() };
-        transact(side, end, transaction).map(|write| (write, Aside { told: Some(seq), ..Aside::default() }))
+        transact(side, end, transaction)
+            .map(|write| (write, Aside { submitted: Some(seq), answered: answers, ..Aside::default() }))
     }
 
     fn take(&mut self, side: Side, plant: Option<Plant>) -> Result<(WriteAhead<Effects>, Aside), Violation> {
@@ -195,23 +203,29 @@ impl World {
         let Some(message) = end.disk.message(Direction::In, seq) else {
             return Err(Violation::OfferedUnwritten { side, seq });
         };
-        if end.taken.contains(&message.header.id) {
-            return Err(Violation::OfferedAgain { side, seq });
-        }
-        let taken = end.taken.len() as u64;
-        if seq.value() != taken + 1 {
-            return Err(Violation::OutOfOrder { side, seq, taken });
-        }
-        let disposition = if message.body() == [1] { Disposition::Hold } else { Disposition::Settle };
+        let (held, message) = (message.body() == [1], message.header.id);
+        // It is handed over before anything of it is committed: a process that dies in between was never seen to have it, since
+        // applications begin nothing before their commit.
+        let disposition = if held { Disposition::Hold } else { Disposition::Settle };
         let apply = vec![Applied { peer, seq, disposition }];
         let write = transact(side, end, Transaction { apply, ..Transaction::default() })?;
-        Ok((write, Aside { taken: Some(message.header.id), ..Aside::default() }))
+        Ok((write, Aside { taken: Some((seq, message, held)), ..Aside::default() }))
     }
 
     fn write(&mut self, side: Side, changes: &[Change], aside: Aside, plant: Option<Plant>) -> Result<(), Violation> {
+        if let Some((seq, message, held)) = aside.taken {
+            self.hand(side, seq, message)?;
+            let number = self.number(side.other(), message);
+            let end = self.end_mut(side);
+            end.taken.extend(number);
+            end.held.extend(Some(seq).filter(|_| held));
+        }
+        if let Some(seq) = aside.submitted {
+            self.ledgers[side.at()].submitted(seq);
+        }
         let end = self.end_mut(side);
+        end.held.retain(|seq| Some(*seq) != aside.answered);
         end.disk.write(changes).map_err(Violation::Illegal)?;
-        end.taken.extend(aside.taken);
         if plant == Some(Plant::DroppedOnReceipt) {
             let peer = id(side.other());
             if let Some(received) = end.disk.streams(&peer).outgoing.received {
@@ -228,10 +242,19 @@ impl World {
             if !effects.acknowledge.contains(&TAG) && !effects.discard.contains(&TAG) {
                 return Err(Violation::Undecided { side });
             }
-            self.queues[side.at()].pop_front();
+            let flight = self.queues[side.at()].pop_front();
+            if flight.is_some_and(|flight| flight.of_lost_life) {
+                self.hear_of_lost_life(side.other());
+            }
+        }
+        if aside.submitted.is_some() {
+            self.ledgers[side.at()].told();
         }
         let end = self.end_mut(side);
-        end.told = end.told.max(aside.told);
+        if effects.rewound.contains(&Rewound::Own(id(side.other()))) {
+            let work = end.disk.streams(&id(side.other())).work;
+            end.held.retain(|seq| work.contains_key(seq));
+        }
         end.loads.extend(effects.load.iter().map(|load| (load.from, load.to)));
         if !end.connected {
             return Ok(());
@@ -265,6 +288,7 @@ fn spoil(frame: Frame, plant: Plant) -> Result<Frame, Violation> {
 const fn time(step: Step) -> Millis {
     match step {
         Step::Status => TIMERS.status,
+        Step::Ask => TIMERS.ask,
         Step::Probe => TIMERS.probe,
         Step::Heartbeat => TIMERS.heartbeat,
         _ => Millis(0),

@@ -9,7 +9,7 @@ use super::world::Side;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// P1.
-    #[error("message {seq} of {side:?} was acknowledged, is not settled, and is not in its journal")]
+    #[error("message {seq} of {side:?} was acknowledged, was never handed over, and is in no journal")]
     Lost {
         /// Who sent it.
         side: Side,
@@ -25,7 +25,7 @@ pub enum Violation {
         seq: Seq,
     },
     /// P2.
-    #[error("the application of {side:?} is offered message {seq} again")]
+    #[error("the application of {side:?} is offered message {seq} again, and it is not marked as perhaps done")]
     OfferedAgain {
         /// Who is offered it.
         side: Side,
@@ -33,7 +33,9 @@ pub enum Violation {
         seq: Seq,
     },
     /// Delivery in order.
-    #[error("the application of {side:?} is offered message {seq} and has taken {taken} before it")]
+    #[error(
+        "the application of {side:?} is offered message {seq} after {taken} others, not in the order of submission"
+    )]
     OutOfOrder {
         /// Who is offered it.
         side: Side,
@@ -73,7 +75,7 @@ pub enum Violation {
         what: &'static str,
     },
     /// Streams stopped without anything that calls for it.
-    #[error("{side:?} stopped its streams, and no journal was restored: {reason}")]
+    #[error("{side:?} stopped its streams, and no two copies of a journal run: {reason}")]
     StoppedWithoutCause {
         /// Who stopped them.
         side: Side,

@@ -2,19 +2,21 @@
 //! nothing that two worlds with the same future could differ in.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use journal::Meta;
 use link::session::{Config, Identity, Millis, Session, Timers};
-use messages::{EndpointId, Envelope, Epoch, Frame, Incarnation, MessageId, Nonce, ProbeId, Seq, decode};
+use messages::{EndpointId, Envelope, Epoch, Frame, Incarnation, Nonce, ProbeId, Seq, decode};
 
 use super::disk::Disk;
+use super::ledger::{Known, Ledger};
 use super::plant::Plant;
 use super::violation::Violation;
 
 /// When the timers of each kind go off. They are far enough apart to be fired one by one.
-pub(super) const TIMERS: Timers = Timers { status: Millis(1), probe: Millis(2), heartbeat: Millis(4) };
+pub(super) const TIMERS: Timers = Timers { status: Millis(1), ask: Millis(2), probe: Millis(4), heartbeat: Millis(8) };
 
 /// Stands for every probe whose answer nobody waits for any more.
 const DEAD: ProbeId = ProbeId::new(u64::MAX);
@@ -104,7 +106,8 @@ pub struct Scope {
     pub statuses: u8,
     /// Whether a read of the journal may come back short, so that the rest is asked for again.
     pub short_reads: bool,
-    /// Whether probes, which are slow, go off only while nothing is on its way. Otherwise the broker may take longer than they.
+    /// Whether probes that wait for a delay go off only while nothing is on its way. Otherwise the broker may take longer than
+    /// they. Probes that are due at once go off at any moment in either world.
     pub patient: bool,
 }
 
@@ -125,11 +128,13 @@ pub(super) struct Flight {
     parcel: Arc<(Envelope, u64)>,
     pub(super) probe: Option<ProbeId>,
     answers: Option<ProbeId>,
+    /// Its sender's journal was restored since.
+    pub(super) of_lost_life: bool,
 }
 
 impl Hash for Flight {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.parcel.1, self.probe, self.answers).hash(state);
+        (self.parcel.1, self.probe, self.answers, self.of_lost_life).hash(state);
     }
 }
 
@@ -145,7 +150,7 @@ impl Flight {
             }
             Envelope::Message(_) | Envelope::Log(_) => frame.bytes().hash(&mut hasher),
         }
-        Ok(Self { parcel: Arc::new((envelope, hasher.finish())), probe, answers })
+        Ok(Self { parcel: Arc::new((envelope, hasher.finish())), probe, answers, of_lost_life: false })
     }
 
     pub(super) fn envelope(&self) -> Envelope {
@@ -168,8 +173,7 @@ impl Flight {
 #[derive(Debug, Clone, Hash)]
 pub(super) struct Copy {
     pub(super) disk: Disk,
-    pub(super) told: Option<Seq>,
-    pub(super) taken: Vec<MessageId>,
+    pub(super) taken: Vec<u8>,
 }
 
 /// One endpoint.
@@ -180,12 +184,13 @@ pub struct End {
     pub(super) disk: Disk,
     /// What the session wants to read from its journal.
     pub(super) loads: VecDeque<(Seq, Seq)>,
-    /// Everything up to here was acknowledged to whoever submitted it.
-    pub(super) told: Option<Seq>,
-    /// What the application has taken, in order.
-    pub(super) taken: Vec<MessageId>,
+    /// The messages that the application has taken, as its journal remembers them: their places in the ledger, in order.
+    pub(super) taken: Vec<u8>,
+    /// Places of messages that the application of this process works on and has not answered.
+    pub(super) held: Vec<Seq>,
     pub(super) processes: u8,
-    pub(super) rolled_back: bool,
+    /// What the copy knew that the journal was last restored from.
+    pub(super) restored: Option<Known>,
     /// At most one copy of a journal is kept, of either endpoint.
     pub(super) copy: Option<Arc<Copy>>,
 }
@@ -198,6 +203,8 @@ pub struct World {
     pub(super) queues: [VecDeque<Flight>; 2],
     /// What may still go wrong with each endpoint and the queue that it reads. Only wipes are of both: they are the server's.
     pub(super) left: [Budget; 2],
+    /// What each endpoint's application submitted.
+    pub(super) ledgers: [Ledger; 2],
 }
 
 pub(super) fn config() -> Config {
@@ -230,10 +237,10 @@ impl End {
             connected: false,
             disk,
             loads: VecDeque::new(),
-            told: None,
             taken: Vec::new(),
+            held: Vec::new(),
             processes: 1,
-            rolled_back: false,
+            restored: None,
             copy: None,
         }
     }
@@ -254,6 +261,8 @@ impl End {
         self.processes += 1;
         self.connected = false;
         self.loads.clear();
+        let work = self.disk.streams(&id(side.other())).work;
+        self.held = work.iter().filter(|(_, work)| work.answered.is_none()).map(|(seq, _)| *seq).collect();
         Ok(())
     }
 }
@@ -275,8 +284,12 @@ impl World {
     /// Nothing has happened yet.
     #[must_use]
     pub fn new(budget: [Budget; 2]) -> Self {
-        let mut world =
-            Self { ends: Side::BOTH.map(|side| Arc::new(End::new(side))), queues: Default::default(), left: budget };
+        let mut world = Self {
+            ends: Side::BOTH.map(|side| Arc::new(End::new(side))),
+            queues: Default::default(),
+            left: budget,
+            ledgers: Default::default(),
+        };
         world.normalize(Side::BOTH.map(|_| Millis(0)));
         world
     }
@@ -289,13 +302,36 @@ impl World {
         Arc::make_mut(&mut self.ends[side.at()])
     }
 
+    /// Everything that a person needs to see what is wrong.
+    pub(super) fn describe(&self) -> String {
+        let mut text = String::new();
+        for side in Side::BOTH {
+            let (end, peer) = (self.end(side), id(side.other()));
+            let waiting: Vec<_> = self.queues[side.at()].iter().map(Flight::envelope).collect();
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{side:?} {:?}, connected {}, heard {}, timers {:?}\n{:#?}\nwork in hand {:?}, taken {:?}, ledger {:?}\nwaiting {waiting:#?}",
+                end.session.identity(),
+                end.connected,
+                end.session.heard(&peer),
+                end.session.timers(&peer),
+                end.disk.streams(&peer),
+                end.held,
+                end.taken,
+                self.ledgers[side.at()],
+            );
+        }
+        text
+    }
+
     /// A fingerprint of 128 bits. Two worlds of one fingerprint are taken for one; of a hundred million different worlds two
     /// meet with a probability of about 10^-23.
     pub(super) fn fingerprint(&self) -> u128 {
         let half = |salt: u8| {
             let mut hasher = DefaultHasher::new();
             salt.hash(&mut hasher);
-            (&self.ends, &self.queues, self.left).hash(&mut hasher);
+            (&self.ends, &self.queues, self.left, &self.ledgers).hash(&mut hasher);
             u128::from(hasher.finish())
         };
         half(1) << 64 | half(2)

@@ -1,7 +1,7 @@
 //! What an exhaustive search needs of a session and nobody else does: its timers, its probes, and a way to leave out what
 //! makes two sessions with the same future look different. It never changes what a session will decide.
 
-use messages::{EndpointId, ProbeId};
+use messages::{EndpointId, Incarnation, ProbeId};
 
 use super::{Freeze, Millis, Session};
 
@@ -13,7 +13,9 @@ use super::{Freeze, Millis, Session};
 pub struct Timers {
     /// A status that is due soon.
     pub status: Millis,
-    /// A probe.
+    /// A probe that is due at once.
+    pub ask: Millis,
+    /// A probe that waits for a delay.
     pub probe: Millis,
     /// A status that is due only because nothing else was said for long.
     pub heartbeat: Millis,
@@ -32,6 +34,20 @@ impl Session {
     pub fn timers(&self, peer: &EndpointId) -> (Option<Millis>, Option<Millis>) {
         let entry = self.peers.get(peer).filter(|entry| self.connected && entry.frozen.is_none());
         entry.map_or((None, None), |entry| (entry.receiving.status_due, entry.sending.probe_due))
+    }
+
+    /// Whether the peer has heard this process.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn heard(&self, peer: &EndpointId) -> bool {
+        self.is_heard(peer)
+    }
+
+    /// The name under which the stream to the peer is written.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn name_towards(&self, peer: &EndpointId) -> Incarnation {
+        self.own(peer)
     }
 
     /// The probes that wait for an answer, oldest first.
@@ -72,7 +88,8 @@ impl Session {
         sending.resent = 0;
         sending.attempts = 0;
         sending.fruitless = 0;
-        sending.probe_due = sending.probe_due.map(|_| timers.probe);
+        let ask = |due| if due <= soon || due == timers.ask { timers.ask } else { timers.probe };
+        sending.probe_due = sending.probe_due.map(ask);
         sending.probes.retain_mut(|asked| own(asked.id).map(|id| asked.id = id).is_some());
         receiving.unreported = 0;
         receiving.duplicates = 0;

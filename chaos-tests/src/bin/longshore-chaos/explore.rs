@@ -80,7 +80,7 @@ fn text(scope: &Scope, found: &Exploration, seconds: f64) {
     println!("states       {}", found.states);
     println!("transitions  {}", found.transitions);
     println!("depth        {}", found.depth);
-    println!("ends         {}, streams stopped in {}", found.ends, found.stopped);
+    println!("ends         {}, under another name after a rollback in {}", found.ends, found.healed);
     println!("time         {seconds:.1} s");
     if let Some(example) = &found.counterexample {
         println!("\nFound after {} actions:", example.actions.len());
@@ -88,6 +88,7 @@ fn text(scope: &Scope, found: &Exploration, seconds: f64) {
             println!("{number:4}  {action}");
         }
         println!("      {}", example.violation);
+        println!("\nThe last world before that:\n{}", example.last);
         println!("FAIL");
     } else if found.complete {
         println!(
@@ -107,7 +108,7 @@ fn json(scope: &Scope, found: &Exploration, seconds: f64) {
     });
     let report = serde_json::json!({
         "scope": scope, "states": found.states, "transitions": found.transitions, "depth": found.depth,
-        "ends": found.ends, "stopped": found.stopped, "complete": found.complete, "seconds": seconds,
+        "ends": found.ends, "healed": found.healed, "complete": found.complete, "seconds": seconds,
         "counterexample": example,
     });
     println!("{report:#}");
