@@ -128,6 +128,13 @@ impl World {
                 sent.handed = Handed::Before { heard };
             }
         }
+        // What this side had heard of a lost life of the other one, it may have forgotten as well.
+        let still = self.shows_lost_life(side.other());
+        for sent in &mut self.ledgers[side.at()].0 {
+            if let Handed::Before { heard } = &mut sent.handed {
+                *heard &= still;
+            }
+        }
         for from in Side::BOTH {
             let (sender, receiver) = (self.end(from), self.end(from.other()));
             let held = |message| {

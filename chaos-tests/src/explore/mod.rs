@@ -7,6 +7,8 @@
 //!   commits, so commits that wait for one another look from outside like inputs that come later; commits that are lost
 //!   together look like a crash before the first of them. What is committed and has no effects any more is in the search: the
 //!   process dies after a commit.
+//! - What is **not** in the search: several durable commits that are lost in one crash, which only a lying disk does, and two
+//!   living copies of a journal. A journal that is restored loses any number of commits.
 //! - **A timer that is set goes off at any moment**, and no time is kept; see [`link::session::Timers`]. That is more than can
 //!   happen, never less, but for the two bounds on their number; see `World::due`.
 //! - **A journal is copied just before it changes**, since every copy since its last change is the same one.
@@ -21,6 +23,8 @@ mod ledger;
 mod plant;
 mod search;
 mod step;
+mod stimulus;
+mod table;
 mod violation;
 mod world;
 
@@ -28,5 +32,6 @@ pub use action::{Action, Step};
 pub use disk::Disk;
 pub use plant::Plant;
 pub use search::{Counterexample, Exploration, explore};
+pub use table::table;
 pub use violation::Violation;
 pub use world::{Budget, End, Scope, Side, World};

@@ -39,6 +39,9 @@ pub struct Counterexample {
     pub last: String,
 }
 
+/// More than the worlds of a visit have, so that one that grew without bound ends.
+const VISITED_MAX: usize = 500_000;
+
 struct Search<'a> {
     scope: &'a Scope,
     plant: Option<Plant>,
@@ -49,6 +52,7 @@ struct Search<'a> {
     ways: Vec<(u32, u32)>,
     ends: Vec<bool>,
     found: Exploration,
+    visitor: Option<&'a mut dyn FnMut(&World)>,
 }
 
 /// Visits every world of that scope, or as many as `states_max`.
@@ -57,9 +61,18 @@ pub fn explore(scope: &Scope, plant: Option<Plant>, states_max: usize) -> Explor
     let found =
         Exploration { states: 0, transitions: 0, depth: 0, ends: 0, healed: 0, complete: true, counterexample: None };
     let (known, from, ways, ends) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut search = Search { scope, plant, known, from, ways, ends, found };
+    let mut search = Search { scope, plant, known, from, ways, ends, found, visitor: None };
     search.run(states_max);
     search.found
+}
+
+/// Shows every world of that scope to a visitor, which must be one without a counterexample, nearest first.
+pub(super) fn visit_each(scope: &Scope, visitor: &mut dyn FnMut(&World)) {
+    let found =
+        Exploration { states: 0, transitions: 0, depth: 0, ends: 0, healed: 0, complete: true, counterexample: None };
+    let (known, from, ways, ends) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut search = Search { scope, plant: None, known, from, ways, ends, found, visitor: Some(visitor) };
+    search.run(VISITED_MAX);
 }
 
 impl Search<'_> {
@@ -122,6 +135,9 @@ impl Search<'_> {
         let at = u32::try_from(self.from.len()).ok()?;
         self.known.insert(world.fingerprint(), at);
         self.from.push(from);
+        if let Some(visitor) = &mut self.visitor {
+            visitor(world);
+        }
         let end = world.is_at_its_end(self.scope);
         self.ends.push(end);
         self.found.states += 1;
