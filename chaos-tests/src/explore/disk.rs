@@ -9,12 +9,15 @@ use journal::{Change, Direction, HeaderRow, IllegalChange, Meta, PeerState, Row,
 use link::session::{Config, Session};
 use messages::{ChainHash, EndpointId, Message, MessageId, Seq};
 
+/// A header, and the id in it.
+type Kept = (HeaderRow, Option<MessageId>);
+
 /// One journal, of an endpoint with one peer.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     /// What the rows amount to.
     pub state: State,
-    headers: BTreeMap<(Direction, Seq), Arc<(HeaderRow, Option<MessageId>)>>,
+    headers: BTreeMap<(Direction, Seq), Arc<Kept>>,
     bodies: BTreeMap<(Direction, Seq), Arc<Vec<u8>>>,
 }
 
@@ -94,7 +97,7 @@ impl Disk {
     /// Whether the whole message is there, at any place.
     #[must_use]
     pub fn holds_id(&self, direction: Direction, message: MessageId) -> bool {
-        let is_it = |row: &(HeaderRow, Option<MessageId>)| row.1 == Some(message);
+        let is_it = |row: &Kept| row.1 == Some(message);
         self.headers.iter().any(|(place, row)| place.0 == direction && is_it(row) && self.bodies.contains_key(place))
     }
 

@@ -3,5 +3,6 @@
 
 mod chance;
 mod identity;
+mod names;
 mod pair;
 mod script;
