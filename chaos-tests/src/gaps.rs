@@ -159,11 +159,7 @@ pub fn reconcile(dir: &Path, messages: u64, say: &mut dyn FnMut(&str)) -> Result
     let mut agent = End::open(&dir.join("agent"), &agent, &EndpointId::Server)?;
     let lost = [messages / 20, messages / 2, messages - 1];
 
-    // They meet, so that the agent knows of the stream.
-    for publish in server.input(0, Input::Connected)?.publish {
-        deliver(&mut agent, 0, &publish.frame)?;
-    }
-    agent.input(0, Input::Connected)?;
+    meet(&mut server, &mut agent)?;
     say("both journals are open; messages are journaled and delivered, all but three");
     for number in 1..=messages {
         let done = server.submit(number)?;
@@ -182,6 +178,27 @@ pub fn reconcile(dir: &Path, messages: u64, say: &mut dyn FnMut(&str)) -> Result
     let streams = agent.session.state().peers.get(&EndpointId::Server).and_then(|streams| streams.incoming.clone());
     let received = Seq::count(streams.filter(|row| row.ranges.is_empty()).and_then(|row| row.through));
     Ok(Cost { messages, exchange_bytes: exchange.bytes, resent: exchange.resent, received })
+}
+
+/// Lets the two hear each other: before that nothing is published.
+fn meet(server: &mut End, agent: &mut End) -> Result<(), GapsError> {
+    let mut ends = [server, agent];
+    let mut inboxes = [Vec::new(), Vec::new()];
+    for (from, end) in ends.iter_mut().enumerate() {
+        inboxes[1 - from].extend(end.input(0, Input::Connected)?.publish);
+    }
+    // Each round is longer than a status may wait, and there are more rounds than they need.
+    for at in (1..=20).map(|round| round * 30) {
+        for (here, end) in ends.iter_mut().enumerate() {
+            for publish in std::mem::take(&mut inboxes[here]) {
+                let envelope = decode(publish.frame.bytes().to_vec())?;
+                let said = end.input(at, Input::Delivered(TAG, Box::new(envelope)))?;
+                inboxes[1 - here].extend(said.publish);
+            }
+            inboxes[1 - here].extend(end.input(at, Input::TimedOut)?.publish);
+        }
+    }
+    Ok(())
 }
 
 fn hand_over(done: Option<Effects>, agent: &mut End, lost: [u64; 3]) -> Result<(), GapsError> {
