@@ -3,6 +3,8 @@
 
 pub mod damage;
 pub mod demo;
+pub mod explore;
+pub mod gaps;
 pub mod live;
 pub mod sim;
 pub mod simulate;

@@ -265,7 +265,9 @@ impl Incoming {
             Err(_) => None,
         };
         let incarnation = lineage.current().incarnation;
-        let mut new = Self { incarnation, journal: Some(journal), epoch, ..self.clone() };
+        // With its parts written out, since a row without any has one under its present name.
+        let parts = self.parts();
+        let mut new = Self { incarnation, journal: Some(journal), epoch, parts, ..self.clone() };
         new.remember(lineage);
         let branch = Seq::after(shared);
         let end = self.mark_here(shared);

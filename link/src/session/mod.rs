@@ -11,6 +11,7 @@
 //! `outgoing.rs` decides what is published and resent, `incoming.rs` what is accepted, `status.rs` what is said and concluded,
 //! `succession.rs` what happens when a journal was restored from an old copy, lost, or copied.
 
+mod canon;
 mod config;
 mod effects;
 mod freeze;
@@ -27,6 +28,8 @@ use messages::{
     ChainHash, DecodeError, EndpointId, Envelope, Epoch, Incarnation, Message, Nonce, Presence, ProbeId, Seq,
 };
 
+#[doc(hidden)]
+pub use canon::{Timers, UnderWay};
 pub use config::{Config, Millis, Now};
 pub use effects::{
     Applied, DeliveryTag, Disposition, Effects, Fault, Load, Outbound, Publish, Published, ResolveError, Rewound,

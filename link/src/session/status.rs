@@ -154,7 +154,10 @@ impl Session {
     fn take_report(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, status: &Status) {
         let own = self.own(peer);
         // A peer that knows this journal under an older name, or another one, has still to take it over.
-        let Some(report) = status.receiving.as_ref().filter(|report| report.incarnation == own) else { return };
+        let Some(report) = status.receiving.as_ref().filter(|report| report.incarnation == own) else {
+            self.ask_again(now, peer);
+            return;
+        };
         if report.nonce == Some(self.identity.nonce)
             && let Some(entry) = self.peers.get_mut(peer).filter(|entry| !entry.agreed)
         {
@@ -173,6 +176,14 @@ impl Session {
         self.received(now, turn, peer, report);
         if let Some(answered) = status.answers {
             self.conclude(now, peer, answered);
+        }
+    }
+
+    /// The word that would tell the peer this journal's new name may be lost: it is said again, even if nothing else is to be said.
+    fn ask_again(&mut self, now: Now, peer: &EndpointId) {
+        let delay = self.config.probe_delay(0);
+        if let Some(entry) = self.peers.get_mut(peer).filter(|entry| !entry.agreed) {
+            entry.sending.probe_due.get_or_insert(now.at.after(delay));
         }
     }
 

@@ -7,13 +7,13 @@ use messages::Nonce;
 use crate::pair::{End, Pair, Side};
 use crate::script::{is_message, seq};
 
-fn frozen(end: &End) -> Option<Freeze> {
+pub(crate) fn frozen(end: &End) -> Option<Freeze> {
     end.faults
         .iter()
         .find_map(|fault| if let Fault::Frozen { freeze, .. } = fault { Some(freeze.clone()) } else { None })
 }
 
-fn superseded(end: &End) -> Option<Freeze> {
+pub(crate) fn superseded(end: &End) -> Option<Freeze> {
     end.faults
         .iter()
         .find_map(|fault| if let Fault::Superseding { behind, .. } = fault { Some(behind.clone()) } else { None })
@@ -27,7 +27,7 @@ fn doubted(end: &End) -> Vec<String> {
     end.doubted.iter().map(|body| String::from_utf8(body.clone()).unwrap()).collect()
 }
 
-fn pair_with(side: Side, submitted: usize) -> Pair {
+pub(crate) fn pair_with(side: Side, submitted: usize) -> Pair {
     let mut pair = Pair::new(&Config::default());
     pair.connect();
     pair.settle(false);

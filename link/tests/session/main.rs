@@ -4,6 +4,7 @@
 mod chance;
 mod identity;
 mod lives;
+mod names;
 mod pair;
 mod script;
 mod strangers;

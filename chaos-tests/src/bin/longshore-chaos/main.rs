@@ -1,5 +1,8 @@
 //! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
 
+mod explore;
+mod gaps;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,6 +34,12 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Every order in which a small world can go; exit code 1 if a promise is broken in any of them
+    Explore(explore::Args),
+    /// What a session makes of every input in every state, as a page
+    Table,
+    /// Very many journaled messages, three of them missing at the other end: what finding and mending that costs
+    Gaps(gaps::Args),
     /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
     Damage(DamageArgs),
     /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
@@ -73,6 +82,12 @@ enum Format {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo { dir, keep } => run_demo(&dir, keep),
+        Command::Explore(args) => explore::run(&args),
+        Command::Table => {
+            print!("{}", chaos_tests::explore::table());
+            ExitCode::SUCCESS
+        }
+        Command::Gaps(args) => gaps::run(&args),
         Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
             eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
             ExitCode::FAILURE

@@ -1,0 +1,118 @@
+//! `longshore-chaos explore`: reads what is to be searched, and prints what was found. It decides nothing.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use chaos_tests::explore::{Budget, Exploration, Scope, explore};
+
+/// What is to be searched.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Messages in all; half of them answer held work
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    messages: u8,
+    /// Processes that die
+    #[arg(long, default_value_t = 1)]
+    crashes: u8,
+    /// Times that the broker loses everything, noticed or not
+    #[arg(long, default_value_t = 0)]
+    wipes: u8,
+    /// Journals that are restored from a copy of any earlier commit
+    #[arg(long, default_value_t = 1)]
+    rollbacks: u8,
+    /// Envelopes that come twice
+    #[arg(long, default_value_t = 0)]
+    duplicates: u8,
+    /// Neighbours in a queue that change places
+    #[arg(long, default_value_t = 0)]
+    reorders: u8,
+    /// Envelopes that are lost silently
+    #[arg(long, default_value_t = 0)]
+    losses: u8,
+    /// Connections that are lost
+    #[arg(long, default_value_t = 0)]
+    disconnects: u8,
+    /// Statuses in a queue beyond which no timer makes another one
+    #[arg(long, default_value_t = 1)]
+    statuses: u8,
+    /// Let reads of the journal come back short
+    #[arg(long)]
+    short_reads: bool,
+    /// Let probes that wait for a delay go off only while nothing is on its way: a much smaller world
+    #[arg(long)]
+    patient: bool,
+    /// Give up after that many states; about 1 KiB of memory each
+    #[arg(long, default_value_t = 8_000_000)]
+    states_max: usize,
+    /// How to print what was found
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let Args { messages, crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, .. } = *args;
+    let budget = Budget { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects };
+    let scope =
+        Scope { messages, budget, statuses: args.statuses, short_reads: args.short_reads, patient: args.patient };
+    let began = Instant::now();
+    let found = explore(&scope, None, args.states_max);
+    let seconds = began.elapsed().as_secs_f64();
+    match args.output {
+        Output::Text => text(&scope, &found, seconds),
+        Output::Json => json(&scope, &found, seconds),
+    }
+    if found.complete && found.counterexample.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn text(scope: &Scope, found: &Exploration, seconds: f64) {
+    let Budget { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects } = scope.budget;
+    println!(
+        "world        {} messages; at most {crashes} crashes, {wipes} wipes, {rollbacks} rollbacks, {duplicates} duplicates, \
+         {reorders} reorders, {losses} losses, {disconnects} disconnects",
+        scope.messages
+    );
+    println!("states       {}", found.states);
+    println!("transitions  {}", found.transitions);
+    println!("depth        {}", found.depth);
+    println!("ends         {}, under another name after a rollback in {}", found.ends, found.healed);
+    println!("time         {seconds:.1} s");
+    if let Some(example) = &found.counterexample {
+        println!("\nFound after {} actions:", example.actions.len());
+        for (number, action) in (1..).zip(&example.actions) {
+            println!("{number:4}  {action}");
+        }
+        println!("      {}", example.violation);
+        println!("\nThe last world before that:\n{}", example.last);
+        println!("FAIL");
+    } else if found.complete {
+        println!(
+            "every state of this world was visited{}; no promise is broken in any, and from each an end in which\n\
+             everything is handed over and both ends agree can be reached without a fault. Several commits lost in one crash,\n\
+             and two living copies of a journal, are not in it.",
+            if scope.patient { ", with delayed probes only while nothing is on its way" } else { "" }
+        );
+        println!("PASS");
+    } else {
+        println!("the search was given up before its end; raise --states-max or make the world smaller");
+        println!("FAIL");
+    }
+}
+
+fn json(scope: &Scope, found: &Exploration, seconds: f64) {
+    let example = found.counterexample.as_ref().map(|example| {
+        let actions: Vec<String> = example.actions.iter().map(ToString::to_string).collect();
+        serde_json::json!({ "actions": actions, "violation": example.violation.to_string() })
+    });
+    let report = serde_json::json!({
+        "scope": scope, "states": found.states, "transitions": found.transitions, "depth": found.depth,
+        "ends": found.ends, "healed": found.healed, "complete": found.complete, "seconds": seconds,
+        "counterexample": example,
+    });
+    println!("{report:#}");
+}

@@ -1,0 +1,113 @@
+//! The promises, as questions to one world, and when a world has come to its end. What a restored journal costs is in
+//! two places: [`World::may_disagree`] here, and the ledger. Streams stop in no world: no two copies of a journal run at once.
+
+use journal::Incoming;
+use messages::{Envelope, Seq};
+
+use super::violation::Violation;
+use super::world::{Scope, Side, World, id};
+
+impl World {
+    /// Asks for every promise.
+    ///
+    /// # Errors
+    /// [`Violation`]
+    pub(super) fn check(&self) -> Result<(), Violation> {
+        for side in Side::BOTH {
+            self.check_kept(side)?;
+            self.check_beliefs(side)?;
+            if let Some(freeze) = self.end(side).session.frozen(&id(side.other())) {
+                return Err(Violation::StoppedWithoutCause { side, reason: freeze.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// What a side believes to be at the other one is there.
+    fn check_beliefs(&self, side: Side) -> Result<(), Violation> {
+        if self.may_disagree() {
+            return Ok(());
+        }
+        let outgoing = self.end(side).disk.streams(&id(side.other())).outgoing;
+        let incoming = self.end(side.other()).disk.streams(&id(side)).incoming;
+        let (through, settled) = marks(incoming.as_ref());
+        let beyond = incoming.as_ref().map(Incoming::ranges_there).unwrap_or_default();
+        let there = |seq| Some(seq) <= through || beyond.contains(seq);
+        let ranges = outgoing.ranges.iter().flat_map(|(from, to)| from.value()..=to.value()).filter_map(Seq::new);
+        if outgoing.received > through || ranges.into_iter().any(|seq| !there(seq)) {
+            return Err(Violation::Belief { side, what: "received" });
+        }
+        if outgoing.settled > settled {
+            return Err(Violation::Belief { side, what: "settled" });
+        }
+        Ok(())
+    }
+
+    /// A status says nothing that is not committed.
+    pub(super) fn check_claim(&self, side: Side, envelope: &Envelope) -> Result<(), Violation> {
+        let Envelope::Status(status) = envelope else { return Ok(()) };
+        let streams = self.end(side).disk.streams(&id(side.other()));
+        let claim = |what| Err(Violation::Claim { side, what });
+        if status.sending.next > streams.outgoing.next || status.sending.forget_through > streams.outgoing.forgotten {
+            return claim("messages sent");
+        }
+        let Some(said) = &status.receiving else { return Ok(()) };
+        let Some(row) = &streams.incoming else { return claim("a stream") };
+        let (through, settled) = marks(Some(row));
+        let beyond = row.ranges_there();
+        let there = |seq| Some(seq) <= through || beyond.contains(seq);
+        let ranges = said.ranges.iter().flat_map(|(from, to)| from.value()..=to.value()).filter_map(Seq::new);
+        if said.through > through || ranges.into_iter().any(|seq| !there(seq)) {
+            return claim("messages received");
+        }
+        if said.settled_through > settled { claim("messages settled") } else { Ok(()) }
+    }
+
+    /// Whether everything that can be wished for has come: all is submitted, handed over and settled, and both ends know each other
+    /// and agree about it.
+    pub(super) fn is_at_its_end(&self, scope: &Scope) -> bool {
+        Side::BOTH.into_iter().all(|side| self.is_settled(side, scope))
+    }
+
+    /// Whether a restored journal goes on under another name.
+    pub(super) fn is_healed(&self) -> bool {
+        Side::BOTH.into_iter().any(|side| {
+            let end = self.end(side);
+            end.restored.is_some() && end.session.name_towards(&id(side.other())) != end.session.identity().incarnation
+        })
+    }
+
+    /// Whether everything that this side sends is received, taken and settled, on both sides, and both know it.
+    fn is_settled(&self, side: Side, scope: &Scope) -> bool {
+        let (peer, end, other) = (id(side.other()), self.end(side), self.end(side.other()));
+        let streams = end.disk.streams(&peer);
+        let last = streams.outgoing.next.previous();
+        let outgoing = streams.outgoing;
+        let theirs = other.disk.streams(&id(side)).incoming;
+        let own = end.session.name_towards(&peer);
+        let known = theirs.as_ref().is_some_and(|row| row.incarnation == own && row.losses == outgoing.losses);
+        // A server with nothing to say may stay unheard: what its agent says shows whether its journal forgot anything.
+        // An agent whose journal was restored after its answers had arrived does not send them again, and one whose server was
+        // restored may be asked twice.
+        let all = (side == Side::Agent && self.may_disagree()) || last == Seq::new(scope.sends(side));
+        known
+            && all
+            && (side == Side::Server || end.session.heard(&peer))
+            && marks(theirs.as_ref()) == (last, last)
+            && (outgoing.received, outgoing.settled) == (last, last)
+            && streams.work.is_empty()
+            && end.held.is_empty()
+            && self.ledgers[side.at()].is_complete()
+    }
+
+    /// Whether the marks of the two journals may contradict each other for a while. One of them was restored; only at the end they
+    /// must agree again.
+    fn may_disagree(&self) -> bool {
+        self.ends.iter().any(|end| end.restored.is_some())
+    }
+}
+
+/// The received and the settled mark, in the sender's numbers.
+fn marks(row: Option<&Incoming>) -> (Option<Seq>, Option<Seq>) {
+    row.map_or((None, None), |row| (row.mark_there(row.through), row.mark_there(row.settled)))
+}

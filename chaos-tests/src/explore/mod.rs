@@ -1,0 +1,37 @@
+//! Exhaustive search of a small world: two endpoints, a few messages, and a few things that go wrong, in every order in which
+//! they can happen. It runs the session that ships, on a disk and a broker in memory, and never leaves anything to chance.
+//!
+//! What makes the world small, and why nothing is missed by it:
+//!
+//! - **One commit at a time.** A session's changes are committed before it is fed again. Effects come out in the order of
+//!   commits, so commits that wait for one another look from outside like inputs that come later; commits that are lost
+//!   together look like a crash before the first of them. What is committed and has no effects any more is in the search: the
+//!   process dies after a commit.
+//! - What is **not** in the search: several durable commits that are lost in one crash, which only a lying disk does, and two
+//!   living copies of a journal. A journal that is restored loses any number of commits.
+//! - **A timer that is set goes off at any moment**, and no time is kept; see [`link::session::Timers`]. That is more than can
+//!   happen, never less, but for the two bounds on their number; see `World::due`.
+//! - **A journal is copied just before it changes**, since every copy since its last change is the same one.
+//! - **Two worlds with the same future are one**; see `Session::normalize`.
+//! - A journal's names are kept as they were minted: one more than needed is a larger world, never a smaller one.
+//! - Deliveries come one at a time. The broker gives back what was not acknowledged when a process dies, as here.
+
+mod action;
+mod check;
+mod disk;
+mod ledger;
+mod plant;
+mod search;
+mod step;
+mod stimulus;
+mod table;
+mod violation;
+mod world;
+
+pub use action::{Action, Step};
+pub use disk::Disk;
+pub use plant::Plant;
+pub use search::{Counterexample, Exploration, explore};
+pub use table::table;
+pub use violation::Violation;
+pub use world::{Budget, End, Scope, Side, World};

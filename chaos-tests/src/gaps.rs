@@ -1,0 +1,294 @@
+//! Very many journaled messages of which three are missing at the other end: what putting that right costs, over real
+//! journals on disk and the session that ships. It leaves nothing to chance and measures nothing but its own process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use journal::{Commit, Direction, Journal, OpenError, Opening, State};
+use link::session::{
+    Config, DeliveryTag, Effects, Identity, Input, Load, Millis, Now, Outbound, Published, Session, TransactError,
+    Transaction,
+};
+use messages::{DecodeError, EndpointId, Envelope, Frame, Incarnation, Kind, MessageId, Nonce, Seq, decode};
+
+/// Bytes that an exchange may take, so that it does not grow with what was sent.
+pub const EXCHANGE_BYTES_MAX: usize = 2 * 1024;
+
+/// Messages that are lost.
+pub const LOST: u64 = 3;
+
+/// Commits under way at a time, so that syncs are shared.
+const UNDER_WAY: usize = 512;
+
+/// A delivery of the one connection.
+const TAG: DeliveryTag = DeliveryTag { connection: 1, tag: 1 };
+
+/// Bytes read from a journal at a time.
+const LOAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why the figures cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum GapsError {
+    /// A journal cannot be opened.
+    #[error("a journal cannot be opened")]
+    Open(#[from] OpenError),
+    /// A journal does not take a commit.
+    #[error("a journal does not take a commit")]
+    Commit(#[from] journal::CommitError),
+    /// A journal cannot be read.
+    #[error("a journal cannot be read")]
+    Read(#[from] journal::ReadError),
+    /// A session refuses a message.
+    #[error("a session refuses a message")]
+    Transact(#[from] TransactError),
+    /// What was published cannot be decoded.
+    #[error("what was published cannot be decoded")]
+    Decode(#[from] DecodeError),
+    /// The operating system refused.
+    #[error("the operating system refused")]
+    Io(#[from] std::io::Error),
+}
+
+/// What it cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Cost {
+    /// Messages in the sender's journal.
+    pub messages: u64,
+    /// Bytes of the probe and of its answer.
+    pub exchange_bytes: usize,
+    /// Messages sent again.
+    pub resent: u64,
+    /// Messages that the receiver has in the end, without a gap.
+    pub received: u64,
+}
+
+impl Cost {
+    /// Whether it is what was promised.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.exchange_bytes < EXCHANGE_BYTES_MAX && self.resent == LOST && self.received == self.messages
+    }
+}
+
+/// One endpoint with its journal on disk.
+struct End {
+    journal: Journal,
+    session: Session,
+    peer: EndpointId,
+    under_way: VecDeque<Commit<Effects>>,
+}
+
+fn config() -> Config {
+    // Nothing but the window is in the way of a million unsettled messages.
+    Config { window: 1 << 20, status_every: u32::MAX, outbox_max: u64::MAX, ..Config::default() }
+}
+
+const fn now(at: u64) -> Now {
+    Now { at: Millis(at), wall_ms: at }
+}
+
+/// Opens a journal as its endpoint does.
+///
+/// # Errors
+/// [`OpenError`]
+pub fn open(dir: &Path, endpoint: EndpointId) -> Result<(Journal, State), OpenError> {
+    let incarnation = Incarnation::from_u128(if endpoint == EndpointId::Server { 1 } else { 2 });
+    Journal::open(dir, &Opening { endpoint, incarnation, now_ms: 0 })
+}
+
+impl End {
+    fn open(dir: &Path, local: &EndpointId, peer: &EndpointId) -> Result<Self, GapsError> {
+        let (journal, state) = open(dir, local.clone())?;
+        let meta = journal.meta().clone();
+        let nonce = Nonce::new(if *local == EndpointId::Server { 1 << 32 } else { 2 << 32 });
+        let identity = Identity { local: local.clone(), incarnation: meta.incarnation, epoch: meta.epoch, nonce };
+        let session = Session::recover(identity, config(), state, [peer.clone()], BTreeMap::new());
+        Ok(Self { journal, session, peer: peer.clone(), under_way: VecDeque::new() })
+    }
+
+    fn input(&mut self, at: u64, input: Input) -> Result<Effects, GapsError> {
+        let write = self.session.handle(now(at), input);
+        Ok(self.journal.commit(write).wait()?)
+    }
+
+    /// As [`Self::input`], but without waiting for the sync. Gives the effects of an earlier one.
+    fn input_soon(&mut self, at: u64, input: Input) -> Result<Option<Effects>, GapsError> {
+        let write = self.session.handle(now(at), input);
+        self.soon(write)
+    }
+
+    fn submit(&mut self, number: u64) -> Result<Option<Effects>, GapsError> {
+        let outbound = Outbound {
+            to: self.peer.clone(),
+            id: MessageId::from_u128(u128::from(number)),
+            kind: Kind::Unknown(9),
+            body: format!("step {number} of the nightly backup ended with code 0 after {} ms", number % 60_000).into(),
+            cause: None,
+            answers: None,
+        };
+        let write = self.session.transact(now(0), Transaction { send: vec![outbound], ..Transaction::default() })?;
+        self.soon(write)
+    }
+
+    fn soon(&mut self, write: journal::WriteAhead<Effects>) -> Result<Option<Effects>, GapsError> {
+        self.under_way.push_back(self.journal.commit(write));
+        if self.under_way.len() < UNDER_WAY {
+            return Ok(None);
+        }
+        Ok(self.under_way.pop_front().map(Commit::wait).transpose()?)
+    }
+
+    fn finish(&mut self) -> Result<Vec<Effects>, GapsError> {
+        Ok(self.under_way.drain(..).map(Commit::wait).collect::<Result<_, _>>()?)
+    }
+}
+
+fn deliver(end: &mut End, at: u64, frame: &Frame) -> Result<Option<Effects>, GapsError> {
+    end.input_soon(at, Input::Delivered(TAG, Box::new(decode(frame.bytes().to_vec())?)))
+}
+
+/// Journals that many messages at a server, loses three of them on the way to an agent, and lets the two put it right. The
+/// journals are left in `dir`, closed.
+///
+/// # Errors
+/// [`GapsError`]
+pub fn reconcile(dir: &Path, messages: u64, say: &mut dyn FnMut(&str)) -> Result<Cost, GapsError> {
+    let agent = EndpointId::Agent("a1".parse().expect("it is a name"));
+    let mut server = End::open(&dir.join("server"), &EndpointId::Server, &agent)?;
+    let mut agent = End::open(&dir.join("agent"), &agent, &EndpointId::Server)?;
+    let lost = [messages / 20, messages / 2, messages - 1];
+
+    meet(&mut server, &mut agent)?;
+    say("both journals are open; messages are journaled and delivered, all but three");
+    for number in 1..=messages {
+        let done = server.submit(number)?;
+        hand_over(done, &mut agent, lost)?;
+    }
+    for done in server.finish()? {
+        hand_over(Some(done), &mut agent, lost)?;
+    }
+    agent.finish()?;
+    say("every message is journaled; the connection is lost and comes back");
+    server.input(0, Input::Disconnected)?;
+    agent.input(0, Input::Disconnected)?;
+
+    let mut exchange = Exchange::default();
+    exchange.run(&mut server, &mut agent)?;
+    let streams = agent.session.state().peers.get(&EndpointId::Server).and_then(|streams| streams.incoming.clone());
+    let received = Seq::count(streams.filter(|row| row.ranges.is_empty()).and_then(|row| row.through));
+    Ok(Cost { messages, exchange_bytes: exchange.bytes, resent: exchange.resent, received })
+}
+
+/// Lets the two hear each other: before that nothing is published.
+fn meet(server: &mut End, agent: &mut End) -> Result<(), GapsError> {
+    let mut ends = [server, agent];
+    let mut inboxes = [Vec::new(), Vec::new()];
+    for (from, end) in ends.iter_mut().enumerate() {
+        inboxes[1 - from].extend(end.input(0, Input::Connected)?.publish);
+    }
+    // Each round is longer than a status may wait, and there are more rounds than they need.
+    for at in (1..=20).map(|round| round * 30) {
+        for (here, end) in ends.iter_mut().enumerate() {
+            for publish in std::mem::take(&mut inboxes[here]) {
+                let envelope = decode(publish.frame.bytes().to_vec())?;
+                let said = end.input(at, Input::Delivered(TAG, Box::new(envelope)))?;
+                inboxes[1 - here].extend(said.publish);
+            }
+            inboxes[1 - here].extend(end.input(at, Input::TimedOut)?.publish);
+        }
+    }
+    Ok(())
+}
+
+fn hand_over(done: Option<Effects>, agent: &mut End, lost: [u64; 3]) -> Result<(), GapsError> {
+    for publish in done.into_iter().flat_map(|effects| effects.publish) {
+        if let Published::Message(seq) = publish.what
+            && !lost.contains(&seq.value())
+        {
+            deliver(agent, 0, &publish.frame)?;
+        }
+    }
+    Ok(())
+}
+
+/// What goes to and fro after the connection is back, until the receiver has everything.
+#[derive(Default)]
+struct Exchange {
+    bytes: usize,
+    resent: u64,
+}
+
+impl Exchange {
+    fn run(&mut self, server: &mut End, agent: &mut End) -> Result<(), GapsError> {
+        let mut loads = VecDeque::new();
+        // Both come back and ask, and both answer.
+        for (at, input) in [(1_000, Input::Connected), (1_100, Input::TimedOut)] {
+            let said = server.input(at, input.clone())?;
+            let answered = agent.input(at, input)?;
+            self.carry(agent, said)?;
+            for publish in answered.publish {
+                self.bytes += publish.frame.bytes().len();
+                let envelope: Envelope = decode(publish.frame.bytes().to_vec())?;
+                loads.extend(server.input(at, Input::Delivered(TAG, Box::new(envelope)))?.load);
+            }
+        }
+        while let Some(Load { peer, from, to }) = loads.pop_front() {
+            let messages = server.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES)?;
+            let messages = messages.into_iter().map(|(_, message)| message).collect();
+            let effects = server.input(2_000, Input::Loaded(peer, messages))?;
+            loads.extend(effects.load.iter().cloned());
+            self.carry(agent, effects)?;
+        }
+        agent.finish()?;
+        Ok(())
+    }
+
+    fn carry(&mut self, agent: &mut End, effects: Effects) -> Result<(), GapsError> {
+        for publish in effects.publish {
+            match publish.what {
+                Published::Status => self.bytes += publish.frame.bytes().len(),
+                Published::Message(_) | Published::Resent(_) => self.resent += 1,
+                Published::Log => {}
+            }
+            deliver(agent, 1_000, &publish.frame)?;
+        }
+        agent.finish()?;
+        Ok(())
+    }
+}
+
+/// What opening a journal took.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Opened {
+    /// From the call to a journal that takes commits.
+    pub time: Duration,
+    /// The most memory that the process ever had, in KiB.
+    pub peak_kib: u64,
+    /// Of that, before the journal was opened.
+    pub before_kib: u64,
+    /// Bytes of the journal on disk.
+    pub bytes: u64,
+    /// Rows by its own count.
+    pub rows: u64,
+}
+
+/// Opens a journal in this process, which should have done nothing before, and says what it took.
+///
+/// # Errors
+/// [`GapsError`]
+pub fn measure_opening(dir: &Path, endpoint: EndpointId) -> Result<Opened, GapsError> {
+    let before_kib = peak_kib()?;
+    let began = Instant::now();
+    let (journal, state) = open(dir, endpoint)?;
+    let time = began.elapsed();
+    let bytes = journal.store().size().map_err(journal::ReadError::Store)?;
+    Ok(Opened { time, peak_kib: peak_kib()?, before_kib, bytes, rows: state.totals.rows })
+}
+
+fn peak_kib() -> std::io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+    number.ok_or_else(|| std::io::Error::other("/proc/self/status has no VmHWM"))
+}
