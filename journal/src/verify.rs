@@ -17,6 +17,9 @@ use crate::totals::Totals;
 /// Problems that are listed; more are only counted.
 const PROBLEMS_MAX: usize = 1_000;
 
+/// How often a journal that is written meanwhile is checked at most.
+const ATTEMPTS: usize = 5;
+
 /// What was checked and what was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
@@ -56,11 +59,32 @@ impl Verification {
     }
 }
 
-/// Checks the whole store.
+/// Checks the whole store. One that is written meanwhile is checked again, up to [`ATTEMPTS`] times: what is wrong stays wrong, and what
+/// only looked so, because marks moved between two reads, is not found again.
 ///
 /// # Errors
 /// [`InspectError`] only when the engine itself gives up; whatever is wrong with rows is in the answer.
 pub fn verify(store: &dyn Store) -> Result<Verification, InspectError> {
+    let totals = |store: &dyn Store| store.value(&Key::Totals.bytes());
+    let mut report = Verification::default();
+    let mut suspects: Option<Vec<String>> = None;
+    for _ in 0..ATTEMPTS {
+        let before = totals(store)?;
+        report = verify_once(store)?;
+        let written = before != totals(store)?;
+        if let Some(suspects) = &suspects {
+            report.problems.retain(|problem| suspects.contains(problem));
+            report.problem_count = report.problems.len() as u64;
+        }
+        if report.problems.is_empty() || !written {
+            break;
+        }
+        suspects = Some(report.problems.clone());
+    }
+    Ok(report)
+}
+
+fn verify_once(store: &dyn Store) -> Result<Verification, InspectError> {
     let mut report = Verification::default();
     let mut state = State::default();
     let mut found = Totals::default();

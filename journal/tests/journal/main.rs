@@ -29,6 +29,7 @@ mod gate;
 mod high_water;
 mod history;
 mod inspect;
+mod moving;
 mod opening;
 mod quarantine;
 mod reading;
