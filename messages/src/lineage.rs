@@ -83,6 +83,13 @@ impl Lineage {
         self.0.iter().rev().find(|origin| origin.from <= seq).copied().unwrap_or_else(|| self.oldest())
     }
 
+    /// A mark in the stream as that incarnation knew it, cut off where another one went on: what was there beyond is something else.
+    #[must_use]
+    pub fn within(&self, incarnation: Incarnation, mark: Option<Seq>) -> Option<Seq> {
+        let next = self.0.iter().skip_while(|origin| origin.incarnation != incarnation).nth(1);
+        next.map_or(mark, |next| mark.min(next.from.previous()))
+    }
+
     /// Whether the incarnation wrote any part.
     #[must_use]
     pub fn contains(&self, incarnation: Incarnation) -> bool {
@@ -180,6 +187,12 @@ mod tests {
         let mut found = lineage(&[(1, 1), (51, 2), (60, 3)]);
         found.supersede(Origin { from: Seq::new(55).unwrap(), ..lineage(&[(1, 4)]).current() });
         assert_eq!(found, lineage(&[(1, 1), (51, 2), (55, 4)]));
+        let within = |incarnation, mark| found.within(Incarnation::from_u128(incarnation), Seq::new(mark));
+        assert_eq!((within(1, 60), within(2, 52), within(2, 60)), (Seq::new(50), Seq::new(52), Seq::new(54)));
+        assert_eq!(within(4, 60), Seq::new(60), "it is being written");
+        found.supersede(Origin { from: Seq::FIRST, ..lineage(&[(1, 5)]).current() });
+        assert_eq!(lineage(&[(1, 1), (2, 5)]).within(Incarnation::from_u128(1), Seq::new(9)), Seq::new(1));
+        let mut found = lineage(&[(1, 1), (51, 2), (55, 4)]);
         for part in 5..40 {
             found.supersede(Origin { from: Seq::new(part * 100).unwrap(), ..lineage(&[(1, part.into())]).current() });
         }

@@ -154,7 +154,9 @@ impl Session {
         let mut outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
         let written = self.lineage(peer);
         let report = status.receiving.as_ref().filter(|report| written.contains(report.incarnation));
-        let has = report.and_then(|report| report.through).min(outgoing.next.previous());
+        // What it has of a part that another one has replaced since is nothing of this stream.
+        let has = report.and_then(|report| written.within(report.incarnation, report.through));
+        let has = has.min(outgoing.next.previous());
         outgoing.peer = Some(found);
         // Whatever was published may have been taken, although no word of that came here.
         let published = self.peers.get(peer).and_then(|entry| entry.sending.published).max(outgoing.received);

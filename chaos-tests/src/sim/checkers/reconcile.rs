@@ -83,6 +83,8 @@ impl Checker for ResentIsLost {
                 let known = self.copies.entry(*copy).or_default();
                 known.queued = known.queued.saturating_sub(1);
                 known.arrived |= durable;
+                // Of a copy that the broker had doubled one was turned away: what is left of it is not where it was put.
+                known.displaced |= !durable && known.queued > 0;
                 Ok(())
             }
             _ => Ok(()),
