@@ -90,7 +90,33 @@ impl History {
             rows: Rows::new(),
         };
         history.everyone(&Input::Connected);
+        history.meet();
         history
+    }
+
+    /// Lets everyone hear of everyone: before that nothing is sent at once, and nobody here reads for a session what waits.
+    fn meet(&mut self) {
+        for _ in 0..4 {
+            for id in self.agents.keys().cloned().collect::<Vec<_>>() {
+                self.deliver_to(&id);
+            }
+            while let Some(bytes) = self.queue.pop_front() {
+                let input = self.delivery(bytes);
+                let effects = self.server.handle(self.now(), input);
+                self.server_did(effects);
+            }
+            self.clock_ms += 25;
+            self.everyone(&Input::TimedOut);
+        }
+    }
+
+    fn deliver_to(&mut self, id: &EndpointId) {
+        let now = self.now();
+        let waiting = self.agents.get_mut(id).map(|agent| std::mem::take(&mut agent.queue)).unwrap_or_default();
+        for bytes in waiting {
+            let input = self.delivery(bytes);
+            self.agent_did(id, |session| Some(session.handle(now, input)));
+        }
     }
 
     /// The world after that many steps.
@@ -208,11 +234,7 @@ impl History {
     /// An agent takes what waits for it, works on it and reports.
     fn agent_works(&mut self) {
         let (id, now) = (self.some_agent(), self.now());
-        let waiting = self.agents.get_mut(&id).map(|agent| std::mem::take(&mut agent.queue)).unwrap_or_default();
-        for bytes in waiting {
-            let input = self.delivery(bytes);
-            self.agent_did(&id, |session| Some(session.handle(now, input)));
-        }
+        self.deliver_to(&id);
         let unapplied = self.agents.get(&id).and_then(|agent| agent.session.unapplied(&EndpointId::Server));
         for seq in unapplied.into_iter().flat_map(|(from, to)| from.value()..=to.value()).filter_map(Seq::new) {
             let holds = self.random.below(3) > 0;
