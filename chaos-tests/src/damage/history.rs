@@ -90,7 +90,6 @@ impl History {
             rows: Rows::new(),
         };
         history.everyone(&Input::Connected);
-        history.meet();
         history
     }
 
@@ -130,6 +129,9 @@ impl History {
 
     /// One more step: what the server is to commit as one.
     pub(super) fn step(&mut self) -> Vec<Change> {
+        if self.steps == 0 {
+            self.meet();
+        }
         match self.random.below(16) {
             0..=3 => self.send(),
             4..=6 => self.agent_works(),
