@@ -100,11 +100,13 @@ impl FaultClass {
     }
 
     /// What must become of the streams of an endpoint to which this happened. **The one place to change when the session
-    /// learns to heal more by itself.**
+    /// learns to heal more by itself.** Where the broker breaks its order, what a lost life had published may arrive after the restored
+    /// one was heard, and cannot be told from the words of a second living copy.
     #[must_use]
-    pub const fn expectation(self) -> Expectation {
+    pub const fn expectation(self, in_order: bool) -> Expectation {
         match self {
             Self::Clone => Expectation::ConvergesOrStops,
+            Self::Rollback if !in_order => Expectation::ConvergesOrStops,
             _ => Expectation::Converges,
         }
     }
@@ -174,6 +176,12 @@ impl Scenario {
             replay_every: rng.pick(&[1, 8, 32, 32]),
             once: rng.pick(&[20, 60, 100]),
         }
+    }
+
+    /// Whether the broker keeps the order in which things were handed to it.
+    pub(crate) fn is_in_order(&self) -> bool {
+        let breaks = [FaultClass::Reorder, FaultClass::Delay, FaultClass::OldBroker, FaultClass::Duplicate];
+        !breaks.into_iter().any(|class| self.has(class))
     }
 
     pub(crate) fn has(&self, class: FaultClass) -> bool {

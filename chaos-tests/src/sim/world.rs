@@ -385,7 +385,7 @@ impl World {
     pub(crate) fn identity_changed(&mut self, seat: usize, by: FaultClass) {
         self.checkers.identity_changed(seat);
         self.changed.insert(seat);
-        match by.expectation() {
+        match by.expectation(self.scenario.is_in_order()) {
             Expectation::ConvergesOrStops => {
                 self.may_stop.insert(seat);
             }

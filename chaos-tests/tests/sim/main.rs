@@ -22,7 +22,7 @@ fn two_thousand_seeds_keep_every_promise() {
             assert!(summary.faults.get(&class).is_some_and(|count| *count >= 100), "{class:?} happens too seldom");
         }
         assert!(summary.messages > 100 * summary.seeds && summary.executed > 10 * summary.seeds, "{summary:?}");
-        assert!(summary.resent > summary.seeds && summary.stopped > 100, "{summary:?}");
+        assert!(summary.resent > summary.seeds && summary.stopped > 20, "{summary:?}");
     }
 }
 
