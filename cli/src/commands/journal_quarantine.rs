@@ -44,8 +44,8 @@ pub(crate) fn run(home: &Home, args: &QuarantineArgs, printer: &Printer) -> Resu
             Exit::Usage,
             format!("this takes {}'s journal out of use", args.endpoint),
             "nothing was changed",
-            "with --yes it is moved into a folder beside it and kept; the endpoint then begins with nothing, and its peers stop their \
-             streams with it until a person has looked",
+            "with --yes it is moved into a folder beside it and kept; the endpoint then begins anew, and its peers send again what is \
+             not settled, marked as perhaps done",
         ));
     }
     let done = quarantine(&dir).map_err(|error| {
