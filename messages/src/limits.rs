@@ -17,8 +17,9 @@ pub const DEPTH_MAX: usize = 64;
 pub const RANGES_MAX: usize = 64;
 
 /// Parts of a stream, each written by another incarnation of its sender's journal, that are remembered and told. A journal gets a
-/// new incarnation when it was restored from an old copy, which is rare; what lies before the oldest part is settled by then.
-pub const ORIGINS_MAX: usize = 8;
+/// new incarnation when it was restored from an old copy, and a process that writes before it was heard begins one. Each costs
+/// about 100 bytes. What the peer has still to receive must be within them.
+pub const ORIGINS_MAX: usize = 32;
 
 /// Earlier incarnations of a peer that are remembered, lest an old status of one of them is taken for a new journal.
 pub const SUPERSEDED_MAX: usize = 16;

@@ -104,10 +104,10 @@ impl Lineage {
         self.0.drain(..excess);
     }
 
-    /// Whether one part more would push the oldest one out.
+    /// Whether there is room only for what must have it: a journal that was restored must go on in a part of its own.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.len() >= ORIGINS_MAX
+        self.0.len() >= ORIGINS_MAX - ORIGINS_MAX / 4
     }
 
     /// How far this account of a stream and another are the same. Where one of them begins later, it is believed about what
