@@ -47,15 +47,17 @@ pub(crate) enum ExecuteError {
 /// What came of looking after an attempt.
 enum Outcome {
     Ended(StepEnd),
+    /// Nobody knows whether it took effect, and its effect forbids to run it again: a person decides.
+    Undecided(String),
     /// Its outcome is unknown, and its effect allows to run it again.
     Again,
 }
 
-/// Executes what is left of a run.
+/// Executes what is left of a run, until it has ended or waits for a person's decision.
 pub(crate) async fn execute(worker: &Worker, mut record: RunRecord) -> Result<RunRecord, ExecuteError> {
     // Of a step that an earlier process began, a doubtful run knows only what its folder says.
     let mut recorded = record.attempt() > 0;
-    while record.progress.end.is_none() {
+    while record.progress.end.is_none() && record.progress.undecided.is_none() {
         let Some(spec) = record.spec().cloned() else {
             finish(worker, &mut record, RunEnd::Succeeded, None).await?;
             continue;
@@ -63,11 +65,18 @@ pub(crate) async fn execute(worker: &Worker, mut record: RunRecord) -> Result<Ru
         if record.progress.doubtful && (recorded || record.attempt() == 0) {
             recorded = false;
             match doubt(worker, &record, &spec).await {
-                Doubt::Ended(end) => {
+                Doubt::Done => {
                     if record.attempt() == 0 {
                         begin(worker, &mut record, &spec).await?;
                     }
-                    ended(worker, &mut record, &spec, end).await?;
+                    ended(worker, &mut record, &spec, StepEnd::AlreadyDone).await?;
+                    continue;
+                }
+                Doubt::Undecided(evidence) => {
+                    if record.attempt() == 0 {
+                        begin(worker, &mut record, &spec).await?;
+                    }
+                    undecided(worker, &mut record, &spec, evidence).await?;
                     continue;
                 }
                 Doubt::Begin => {}
@@ -80,6 +89,7 @@ pub(crate) async fn execute(worker: &Worker, mut record: RunRecord) -> Result<Ru
         match outcome {
             Outcome::Again => begin(worker, &mut record, &spec).await?,
             Outcome::Ended(end) => ended(worker, &mut record, &spec, end).await?,
+            Outcome::Undecided(evidence) => undecided(worker, &mut record, &spec, evidence).await?,
         }
     }
     Ok(record)
@@ -89,7 +99,8 @@ pub(crate) async fn execute(worker: &Worker, mut record: RunRecord) -> Result<Ru
 enum Doubt {
     /// Begin it, or look after what its folder shows of it.
     Begin,
-    Ended(StepEnd),
+    Done,
+    Undecided(String),
 }
 
 /// The run was sent before this agent's journal was lost or restored, so the step may have run although nothing here says so: its
@@ -112,19 +123,19 @@ async fn doubt(worker: &Worker, record: &RunRecord, spec: &StepSpec) -> Doubt {
         "the journal of this agent was lost or restored after the run was sent, and nothing shows whether the step ran";
     let check = match &spec.effect {
         Effect::ReadOnly | Effect::Idempotent => return Doubt::Begin,
-        Effect::Once => return Doubt::Ended(StepEnd::Unknown(evidence.to_owned())),
+        Effect::Once => return Doubt::Undecided(evidence.to_owned()),
         Effect::Guarded(check) => check,
     };
     if let Err(error) = make_folder(&worker.work_dir(record.start.run)) {
-        return Doubt::Ended(StepEnd::Unknown(format!("{evidence}; its check has no folder to run in: {error}")));
+        return Doubt::Undecided(format!("{evidence}; its check has no folder to run in: {error}"));
     }
     match ask(worker, record, spec, check).await {
-        Ok(CheckOutcome::Done) => Doubt::Ended(StepEnd::AlreadyDone),
+        Ok(CheckOutcome::Done) => Doubt::Done,
         Ok(CheckOutcome::NotDone(code @ (126 | 127))) => {
-            Doubt::Ended(StepEnd::Unknown(format!("{evidence}; its check could not be run (exit code {code})")))
+            Doubt::Undecided(format!("{evidence}; its check could not be run (exit code {code})"))
         }
         Ok(CheckOutcome::NotDone(_)) => Doubt::Begin,
-        Err(reason) => Doubt::Ended(StepEnd::Unknown(format!("{evidence}; {reason}"))),
+        Err(reason) => Doubt::Undecided(format!("{evidence}; {reason}")),
     }
 }
 
@@ -138,16 +149,26 @@ async fn begin(worker: &Worker, record: &mut RunRecord, spec: &StepSpec) -> Resu
 /// Commits how a step ended, and with it the end of the run if it was the last or went badly.
 async fn ended(worker: &Worker, record: &mut RunRecord, spec: &StepSpec, end: StepEnd) -> Result<(), ExecuteError> {
     let success = end.is_success();
-    let undecided = matches!(end, StepEnd::Unknown(_));
     let report = step_changed(worker, record, spec, StepEvent::Ended(end))?;
     if !success {
-        let end = if undecided { RunEnd::NeedsDecision(spec.id.clone()) } else { RunEnd::Failed(spec.id.clone()) };
-        return finish(worker, record, end, Some(report)).await;
+        return finish(worker, record, RunEnd::Failed(spec.id.clone()), Some(report)).await;
     }
     record.progress.step += 1;
     if record.spec().is_none() {
         return finish(worker, record, RunEnd::Succeeded, Some(report)).await;
     }
+    commit(worker, record, vec![report]).await
+}
+
+/// Commits that the run waits for a person.
+async fn undecided(
+    worker: &Worker,
+    record: &mut RunRecord,
+    spec: &StepSpec,
+    evidence: String,
+) -> Result<(), ExecuteError> {
+    record.progress.undecided = Some(evidence.clone());
+    let report = step_changed(worker, record, spec, StepEvent::Undecided(evidence))?;
     commit(worker, record, vec![report]).await
 }
 
@@ -171,7 +192,15 @@ fn step_changed(
     event: StepEvent,
 ) -> Result<Outbound, TransactError> {
     let attempt = record.progress.attempts.last().copied().unwrap_or(0);
-    let report = StepChanged { run: record.start.run, step: spec.id.clone(), attempt, event, at_ms: wall_ms() };
+    let report = StepChanged {
+        run: record.start.run,
+        step: spec.id.clone(),
+        attempt,
+        event,
+        at_ms: wall_ms(),
+        usage: None,
+        outputs: std::collections::BTreeMap::new(),
+    };
     outbound(worker.server(), worker.message_id(), &Body::StepChanged(report), Some(record.progress.message))
 }
 
@@ -336,7 +365,7 @@ async fn decide(
     evidence: &str,
     survivors: Survivors,
 ) -> Outcome {
-    let unknown = |evidence: String| Outcome::Ended(StepEnd::Unknown(evidence));
+    let unknown = Outcome::Undecided;
     let check = match &spec.effect {
         Effect::Once => return unknown(evidence.to_owned()),
         Effect::ReadOnly | Effect::Idempotent => None,

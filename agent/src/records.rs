@@ -39,6 +39,9 @@ pub(crate) struct Progress {
     pub(crate) attempts: Vec<u32>,
     /// How it ended.
     pub(crate) end: Option<RunEnd>,
+    /// What is known of the attempt under way, when that is not enough to go on: the run waits for a person's decision.
+    #[serde(default)]
+    pub(crate) undecided: Option<String>,
     /// Whether the server has all of its logs.
     pub(crate) logs_done: bool,
     /// The agent's journal was lost or restored since the run was sent: it may have come further than this row says.
@@ -80,6 +83,7 @@ impl RunRecord {
             step: 0,
             attempts: Vec::new(),
             end: None,
+            undecided: None,
             logs_done: false,
             doubtful: false,
             losses: 0,

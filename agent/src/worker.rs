@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use journal::Journal;
 use link::session::{Rewound, Transaction};
 use link::{Endpoint, SubmitError, Work, WorkItem, wall_ms};
-use messages::{AgentId, Body, EndpointId, MessageId, Presence, RunId, StepId};
+use messages::{AgentId, Body, EndpointId, MessageId, Presence, RefusalCode, RunId, StepId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -231,6 +231,10 @@ impl Worker {
         if record.progress.end.is_none() {
             record = execute(self, record).await?;
         }
+        if record.progress.end.is_none() {
+            // It waits for a person, without a slot.
+            return Ok(());
+        }
         if slot.is_some() {
             drop(slot);
             self.present().await;
@@ -270,9 +274,9 @@ impl Worker {
                     records.push(record);
                 }
                 Ok(None) => transaction.apply.push(item.settle()),
-                Err(reason) => {
+                Err((code, reason)) => {
                     tracing::warn!(peer = %work.peer, seq = %item.seq, %reason, "A message was refused.");
-                    let (applied, refusal) = item.refuse(self.message_id(), &reason);
+                    let (applied, refusal) = item.refuse(self.message_id(), code, &reason);
                     transaction.apply.push(applied);
                     transaction.send.extend(refusal);
                 }
@@ -284,27 +288,39 @@ impl Worker {
     }
 
     /// What a message means: a run to begin, nothing, or the reason to refuse it.
-    fn understand(&self, peer: &EndpointId, item: &WorkItem, taken: &[RunRecord]) -> Result<Option<RunRecord>, String> {
-        let body = item.body.as_ref().map_err(|error| error.to_string())?;
+    fn understand(
+        &self,
+        peer: &EndpointId,
+        item: &WorkItem,
+        taken: &[RunRecord],
+    ) -> Result<Option<RunRecord>, (RefusalCode, String)> {
+        let body = item.body.as_ref().map_err(|error| (RefusalCode::Message, error.to_string()))?;
         match body {
             Body::RunStart(start) if *peer == EndpointId::Server => {
                 let runs = self.runs();
                 let known = runs.open.contains(&start.run) || runs.ended.keys().any(|(_, run)| *run == start.run);
                 if known || taken.iter().any(|record| record.start.run == start.run) {
-                    return Err("this agent has that run already".to_owned());
+                    return Err((RefusalCode::Message, "this agent has that run already".to_owned()));
                 }
                 if runs.open.len() + taken.len() >= RUNS_OPEN_MAX {
-                    return Err(format!(
-                        "this agent has {RUNS_OPEN_MAX} runs already; it takes no more until some end"
-                    ));
+                    let reason =
+                        format!("this agent has {RUNS_OPEN_MAX} runs already; it takes no more until some end");
+                    return Err((RefusalCode::Full, reason));
                 }
                 let mut record = RunRecord::new(start.clone(), item.seq, item.message.header.id, wall_ms());
                 record.progress.doubtful = item.doubtful;
                 record.progress.losses = item.losses;
                 Ok(Some(record))
             }
-            Body::RunStart(_) | Body::StepChanged(_) | Body::RunFinished(_) | Body::RunRecalled(_) => {
-                Err("an agent takes only runs, and only from the server".to_owned())
+            Body::RunStart(_)
+            | Body::RunCancel(_)
+            | Body::RunDecide(_)
+            | Body::AgentDrain(_)
+            | Body::StepChanged(_)
+            | Body::RunFinished(_)
+            | Body::RunRecalled(_)
+            | Body::AgentFacts(_) => {
+                Err((RefusalCode::Message, "an agent takes only runs, and only from the server".to_owned()))
             }
             Body::Refusal(refusal) => {
                 tracing::error!(message = %refusal.message, reason = %refusal.reason, "The server refused a report.");
@@ -344,7 +360,8 @@ impl Worker {
     async fn present(&self) {
         let free = u16::try_from(self.0.slots.available_permits()).unwrap_or(u16::MAX);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let presence = Presence { slots_free: free, slots: self.0.slot_count, draining: false, version };
+        let presence =
+            Presence { slots_free: free, slots: self.0.slot_count, draining: false, version, refusing: None };
         // An endpoint that has stopped ends the work anyway.
         let _stopped = self.endpoint().present(presence).await;
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use journal::{CommitError, HeaderRow};
-use messages::{Body, BodyError, EndpointId, LogDatagram, Message, MessageId, Presence, Refusal, Seq};
+use messages::{Body, BodyError, EndpointId, LogDatagram, Message, MessageId, Presence, Refusal, RefusalCode, Seq};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -104,7 +104,7 @@ impl WorkItem {
 
     /// Records that the message is unacceptable, and tells its sender, unless it is itself such word.
     #[must_use]
-    pub fn refuse(&self, id: MessageId, reason: &str) -> (Applied, Option<Outbound>) {
+    pub fn refuse(&self, id: MessageId, code: RefusalCode, reason: &str) -> (Applied, Option<Outbound>) {
         let mut reason: String = reason.chars().filter(|c| !c.is_control()).collect();
         let mut end = reason.len().min(messages::limits::TEXT_BYTES_MAX);
         while !reason.is_char_boundary(end) {
@@ -117,7 +117,7 @@ impl WorkItem {
         if header.kind == messages::Kind::Refusal {
             return (applied, None);
         }
-        let refusal = Body::Refusal(Refusal { message: header.id, reason });
+        let refusal = Body::Refusal(Refusal { message: header.id, reason, code });
         let outbound = outbound(header.from.clone(), id, &refusal, Some(header.id));
         let answer = outbound.map(|outbound| Outbound { answers: Some(self.seq), ..outbound });
         (applied, answer.ok())

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, from_msgpack, to_msgpack};
+use crate::orders::{AgentDrain, AgentFacts, RefusalCode, RunCancel, RunDecide};
 use crate::run::{RunFinished, RunRecalled, RunStart, StepChanged};
 use crate::{EncodeError, MessageId};
 
@@ -15,12 +16,20 @@ use crate::{EncodeError, MessageId};
 pub enum Kind {
     /// Server to agent: do this run.
     RunStart,
+    /// Server to agent: end that run.
+    RunCancel,
+    /// Server to agent: a person decided about a step whose outcome nobody knows.
+    RunDecide,
+    /// Server to agent: take no new runs, or take them again.
+    AgentDrain,
     /// Agent to server: a step of a run changed.
     StepChanged,
     /// Agent to server: a run ended.
     RunFinished,
     /// Agent to server, whose journal was lost or restored: this is a run that you sent me.
     RunRecalled,
+    /// Agent to server: what this agent is.
+    AgentFacts,
     /// Either way: your message was refused.
     Refusal,
     /// A kind that this build does not know.
@@ -31,9 +40,13 @@ impl From<u16> for Kind {
     fn from(code: u16) -> Self {
         match code {
             1 => Self::RunStart,
+            2 => Self::RunCancel,
+            3 => Self::RunDecide,
+            4 => Self::AgentDrain,
             16 => Self::StepChanged,
             17 => Self::RunFinished,
             18 => Self::RunRecalled,
+            19 => Self::AgentFacts,
             32 => Self::Refusal,
             other => Self::Unknown(other),
         }
@@ -44,9 +57,13 @@ impl From<Kind> for u16 {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::RunStart => 1,
+            Kind::RunCancel => 2,
+            Kind::RunDecide => 3,
+            Kind::AgentDrain => 4,
             Kind::StepChanged => 16,
             Kind::RunFinished => 17,
             Kind::RunRecalled => 18,
+            Kind::AgentFacts => 19,
             Kind::Refusal => 32,
             Kind::Unknown(code) => code,
         }
@@ -57,9 +74,13 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RunStart => f.pad("run.start"),
+            Self::RunCancel => f.pad("run.cancel"),
+            Self::RunDecide => f.pad("run.decide"),
+            Self::AgentDrain => f.pad("agent.drain"),
             Self::StepChanged => f.pad("step.changed"),
             Self::RunFinished => f.pad("run.finished"),
             Self::RunRecalled => f.pad("run.recalled"),
+            Self::AgentFacts => f.pad("agent.facts"),
             Self::Refusal => f.pad("refusal"),
             Self::Unknown(code) => f.pad(&format!("unknown({code})")),
         }
@@ -72,12 +93,20 @@ impl fmt::Display for Kind {
 pub enum Body {
     /// See [`Kind::RunStart`].
     RunStart(RunStart),
+    /// See [`Kind::RunCancel`].
+    RunCancel(RunCancel),
+    /// See [`Kind::RunDecide`].
+    RunDecide(RunDecide),
+    /// See [`Kind::AgentDrain`].
+    AgentDrain(AgentDrain),
     /// See [`Kind::StepChanged`].
     StepChanged(StepChanged),
     /// See [`Kind::RunFinished`].
     RunFinished(RunFinished),
     /// See [`Kind::RunRecalled`].
     RunRecalled(RunRecalled),
+    /// See [`Kind::AgentFacts`].
+    AgentFacts(AgentFacts),
     /// See [`Kind::Refusal`].
     Refusal(Refusal),
 }
@@ -89,6 +118,9 @@ pub struct Refusal {
     pub message: MessageId,
     /// Why, for people.
     pub reason: String,
+    /// Why, for the sender.
+    #[serde(default, skip_serializing_if = "RefusalCode::is_message")]
+    pub code: RefusalCode,
 }
 
 /// Why a body cannot be acted on.
@@ -126,9 +158,13 @@ impl Body {
     pub fn encode(&self) -> Result<(Kind, Vec<u8>), EncodeError> {
         Ok(match self {
             Self::RunStart(body) => (Kind::RunStart, to_msgpack(body)?),
+            Self::RunCancel(body) => (Kind::RunCancel, to_msgpack(body)?),
+            Self::RunDecide(body) => (Kind::RunDecide, to_msgpack(body)?),
+            Self::AgentDrain(body) => (Kind::AgentDrain, to_msgpack(body)?),
             Self::StepChanged(body) => (Kind::StepChanged, to_msgpack(body)?),
             Self::RunFinished(body) => (Kind::RunFinished, to_msgpack(body)?),
             Self::RunRecalled(body) => (Kind::RunRecalled, to_msgpack(body)?),
+            Self::AgentFacts(body) => (Kind::AgentFacts, to_msgpack(body)?),
             Self::Refusal(body) => (Kind::Refusal, to_msgpack(body)?),
         })
     }
@@ -144,6 +180,14 @@ impl Body {
                 let body: RunStart = from_msgpack(bytes).map_err(malformed)?;
                 body.check().map_err(|what| BodyError::Limit { kind, what })?;
                 Ok(Self::RunStart(body))
+            }
+            Kind::RunCancel => from_msgpack(bytes).map_err(malformed).map(Self::RunCancel),
+            Kind::RunDecide => from_msgpack(bytes).map_err(malformed).map(Self::RunDecide),
+            Kind::AgentDrain => from_msgpack(bytes).map_err(malformed).map(Self::AgentDrain),
+            Kind::AgentFacts => {
+                let body: AgentFacts = from_msgpack(bytes).map_err(malformed)?;
+                body.check().map_err(|what| BodyError::Limit { kind, what })?;
+                Ok(Self::AgentFacts(body))
             }
             Kind::StepChanged => from_msgpack(bytes).map_err(malformed).map(Self::StepChanged),
             Kind::RunFinished => from_msgpack(bytes).map_err(malformed).map(Self::RunFinished),

@@ -7,7 +7,7 @@
 //! ```
 //! use messages::{AgentId, Body, EndpointId, Epoch, Frame, Header, Incarnation, Refusal, MessageId, Seq};
 //!
-//! let body = Body::Refusal(Refusal { message: MessageId::from_u128(7), reason: "no such step".into() });
+//! let body = Body::Refusal(Refusal { message: MessageId::from_u128(7), reason: "no such step".into(), code: Default::default() });
 //! let (kind, bytes) = body.encode()?;
 //! let header = Header::new(EndpointId::Agent("web-01".parse()?), EndpointId::Server, Incarnation::from_u128(1), Epoch::FIRST)
 //!     .numbered(Seq::FIRST, messages::ChainHash::START)
@@ -28,6 +28,7 @@ pub mod limits;
 mod lineage;
 mod logs;
 mod names;
+mod orders;
 mod ranges;
 mod run;
 mod status;
@@ -40,6 +41,10 @@ pub use ids::{Epoch, Incarnation, JobId, MessageId, Nonce, ProbeId, RunId, Seq};
 pub use lineage::{Agreed, Lineage, LineageError, Origin};
 pub use logs::{LogChunk, LogDatagram, LogEnd, LogKey, LogMark, LogStream};
 pub use names::{AgentId, EndpointId, IdError, StepId};
+pub use orders::{AgentDrain, AgentFacts, Decision, RefusalCode, RunCancel, RunDecide, is_label};
 pub use ranges::{Insert, RangeError, Ranges};
-pub use run::{Effect, Program, RunEnd, RunFinished, RunRecalled, RunStart, StepChanged, StepEnd, StepEvent, StepSpec};
+pub use run::{
+    Effect, Keep, Limits, OutputType, Program, Retry, RunEnd, RunFinished, RunRecalled, RunStart, StepChanged, StepEnd,
+    StepEvent, StepSpec, Usage, When, is_output_name,
+};
 pub use status::{Presence, Receiving, Sending, Status};

@@ -38,3 +38,21 @@ pub const LOG_CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a reason or of evidence in words. Longer text is cut where it is made.
 pub const TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// Further attempts at a step after known failures. With the longest wait of a day that is a quarter of a year.
+pub const RETRIES_MAX: u32 = 100;
+
+/// Outputs that one step hands on. Each becomes a variable of every later step.
+pub const OUTPUTS_MAX: usize = 64;
+
+/// Characters of the name of an output.
+pub const OUTPUT_NAME_CHARS_MAX: usize = 64;
+
+/// Bytes of the text of one output, and of all outputs of a run together: they travel in a report and in environments.
+pub const OUTPUT_BYTES_MAX: usize = 32 * 1024;
+
+/// Labels of one agent.
+pub const LABELS_MAX: usize = 64;
+
+/// Characters of a label's name, of its value, and of a pool's name.
+pub const LABEL_CHARS_MAX: usize = 63;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::orders::RefusalCode;
 use crate::{ChainHash, EndpointId, Epoch, Incarnation, Lineage, Nonce, ProbeId, ProtocolVersion, Ranges, Seq};
 
 /// One endpoint's account of both streams that it shares with a peer.
@@ -134,4 +135,7 @@ pub struct Presence {
     pub draining: bool,
     /// The version of its program.
     pub version: String,
+    /// Why it takes no new work now, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusing: Option<RefusalCode>,
 }

@@ -19,7 +19,8 @@ fn seq(value: u64) -> Seq {
 /// One envelope of each type, each field of which holds something.
 fn valid() -> Vec<Vec<u8>> {
     let agent: EndpointId = "web-01".parse().unwrap();
-    let refusal = Refusal { message: MessageId::from_u128(7), reason: "no such run".to_owned() };
+    let (reason, code) = ("no such run".to_owned(), messages::RefusalCode::Disk);
+    let refusal = Refusal { message: MessageId::from_u128(7), reason, code };
     let (kind, body) = messages::Body::Refusal(refusal).encode().unwrap();
     let header = Header::new(agent.clone(), EndpointId::Server, Incarnation::from_u128(5), Epoch::new(2));
     let header = header.numbered(seq(9), ChainHash::from_bytes([3; 32]));
@@ -31,7 +32,8 @@ fn valid() -> Vec<Vec<u8>> {
     let (lowest_kept, forget_through) = (Seq::FIRST, Some(Seq::FIRST));
     let ranges = Ranges::try_from(vec![(seq(9), seq(11)), (seq(20), seq(20))]).unwrap();
     let (version_min, version_max) = (PROTOCOL_VERSION, PROTOCOL_VERSION);
-    let presence = Presence { slots_free: 3, slots: 4, draining: true, version: "0.1.0".into() };
+    let (version, refusing) = ("0.1.0".into(), Some(code));
+    let presence = Presence { slots_free: 3, slots: 4, draining: true, version, refusing };
     let status = Status {
         from: agent.clone(),
         to: EndpointId::Server,

@@ -4,7 +4,7 @@
 use messages::limits::{BODY_BYTES_MAX, ENVELOPE_BYTES_MAX, RANGES_MAX};
 use messages::{
     Body, ChainHash, DecodeError, Digest, Effect, EncodeError, EndpointId, Envelope, Epoch, Frame, Header, Incarnation,
-    JobId, Kind, LogChunk, LogDatagram, LogKey, LogStream, Message, MessageId, Nonce, PROTOCOL_VERSION, Presence,
+    JobId, Keep, Kind, LogChunk, LogDatagram, LogKey, LogStream, Message, MessageId, Nonce, PROTOCOL_VERSION, Presence,
     ProbeId, Program, Ranges, Receiving, RunId, RunStart, Sending, Seq, Status, StepSpec, decode,
 };
 use proptest::prelude::*;
@@ -19,13 +19,13 @@ fn run_start() -> RunStart {
         job: JobId::from_u128(0x0198_f3a1_0000_7000_8000_0000_0000_0002),
         name: "deploy".into(),
         steps: vec![StepSpec {
-            id: "fetch".parse().unwrap(),
-            program: Program::Shell("true".into()),
             env: [("A".to_owned(), "1".to_owned())].into(),
             effect: Effect::Guarded(Program::Exec(vec!["test".into(), "-e".into(), "x".into()])),
             timeout_ms: Some(60_000),
-            dir: None,
+            ..StepSpec::new("fetch".parse().unwrap(), Program::Shell("true".into()))
         }],
+        timeout_ms: None,
+        keep: Keep::default(),
     }
 }
 
@@ -73,7 +73,7 @@ fn status() -> Status {
         probe: Some(ProbeId::new(12)),
         answers: None,
         frozen: false,
-        presence: Some(Presence { slots_free: 3, slots: 4, draining: false, version: "0.1.0".into() }),
+        presence: Some(Presence { slots_free: 3, slots: 4, draining: false, version: "0.1.0".into(), refusing: None }),
     }
 }
 

@@ -153,7 +153,7 @@ impl Books {
     fn is_over(&self, id: JobId) -> bool {
         self.jobs
             .get(&id)
-            .is_some_and(|job| job.runs.iter().filter_map(|run| self.runs.get(run)).all(|run| run.state.is_settled()))
+            .is_some_and(|job| job.runs.iter().filter_map(|run| self.runs.get(run)).all(|run| run.state.is_over()))
     }
 
     /// A job's row.
@@ -214,12 +214,15 @@ impl Books {
 fn run_view(run: &RunRow, received: &BTreeMap<AgentId, bool>) -> RunView {
     let state = match run.state {
         RunState::Sent if received.get(&run.agent).copied().unwrap_or(false) => RunState::Accepted,
-        RunState::Sent
+        RunState::Waiting
+        | RunState::Sent
         | RunState::Accepted
         | RunState::Running
         | RunState::Succeeded
         | RunState::Failed
         | RunState::NeedsDecision
+        | RunState::Cancelled
+        | RunState::TimedOut
         | RunState::Refused => run.state,
     };
     let steps = run.steps.iter().map(|step| StepView {
@@ -235,18 +238,20 @@ fn run_view(run: &RunRow, received: &BTreeMap<AgentId, bool>) -> RunView {
 }
 
 fn job_state(runs: impl Iterator<Item = RunState>) -> JobState {
-    let (mut failed, mut undecided) = (false, false);
+    let (mut failed, mut undecided, mut cancelled) = (false, false, false);
     for run in runs {
         match run {
-            RunState::Sent | RunState::Accepted | RunState::Running => return JobState::Running,
+            RunState::Waiting | RunState::Sent | RunState::Accepted | RunState::Running => return JobState::Running,
             RunState::Succeeded => {}
-            RunState::Failed | RunState::Refused => failed = true,
+            RunState::Failed | RunState::TimedOut | RunState::Refused => failed = true,
+            RunState::Cancelled => cancelled = true,
             RunState::NeedsDecision => undecided = true,
         }
     }
-    match (undecided, failed) {
-        (true, _) => JobState::NeedsDecision,
-        (false, true) => JobState::Failed,
-        (false, false) => JobState::Succeeded,
+    match (undecided, failed, cancelled) {
+        (true, _, _) => JobState::NeedsDecision,
+        (false, true, _) => JobState::Failed,
+        (false, false, true) => JobState::Cancelled,
+        (false, false, false) => JobState::Succeeded,
     }
 }

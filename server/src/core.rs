@@ -267,6 +267,7 @@ impl Desk for Core {
                     Some(JobState::Running) => jobs.running += 1,
                     Some(JobState::Succeeded) => jobs.succeeded += 1,
                     Some(JobState::Failed) => jobs.failed += 1,
+                    Some(JobState::Cancelled) => jobs.cancelled += 1,
                     Some(JobState::NeedsDecision) => jobs.needs_decision += 1,
                     None => {}
                 }

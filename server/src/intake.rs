@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use journal::put_app;
 use link::session::Transaction;
 use link::{SubmitError, Work, WorkItem, wall_ms};
-use messages::{AgentId, Body, EndpointId, MessageId, RunId};
+use messages::{AgentId, Body, EndpointId, MessageId, RefusalCode, RunId};
 use uuid::Uuid;
 
 use crate::books::Books;
@@ -40,7 +40,7 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
                 Ok(()) => transaction.apply.push(item.settle()),
                 Err(reason) => {
                     tracing::warn!(peer = %work.peer, seq = %item.seq, %reason, "A message was refused.");
-                    let (applied, refusal) = item.refuse(MessageId::new(Uuid::now_v7()), &reason);
+                    let (applied, refusal) = item.refuse(MessageId::new(Uuid::now_v7()), RefusalCode::Message, &reason);
                     transaction.apply.push(applied);
                     transaction.send.extend(refusal);
                 }
@@ -112,7 +112,10 @@ fn understand(
                 None => Err("the refused message started no run of this agent".to_owned()),
             }
         }
-        Body::RunStart(_) => Err("agents do not start runs".to_owned()),
+        Body::AgentFacts(_) => Ok(()),
+        Body::RunStart(_) | Body::RunCancel(_) | Body::RunDecide(_) | Body::AgentDrain(_) => {
+            Err("agents do not give orders".to_owned())
+        }
     }
 }
 
@@ -199,6 +202,8 @@ mod tests {
             attempt: 1,
             event: StepEvent::Started,
             at_ms: 5,
+            usage: None,
+            outputs: BTreeMap::new(),
         });
         let finished = Body::RunFinished(RunFinished { run: RunId::from_u128(2), end: RunEnd::Succeeded, at_ms: 6 });
         assert_eq!(outcome("a1", &started).unwrap().state, RunState::Running);
@@ -210,7 +215,8 @@ mod tests {
 
     #[test]
     fn only_the_agent_that_was_sent_a_run_can_refuse_it() {
-        let refusal = |message| Body::Refusal(messages::Refusal { message, reason: "full".into() });
+        let refusal =
+            |message| Body::Refusal(messages::Refusal { message, reason: "full".into(), code: RefusalCode::Message });
         let refused = outcome("a1", &refusal(MessageId::from_u128(3))).unwrap();
         assert_eq!((refused.state, refused.reason.as_deref()), (RunState::Refused, Some("full")));
         assert!(outcome("a2", &refusal(MessageId::from_u128(3))).is_err());

@@ -164,7 +164,8 @@ impl RunRow {
         let (last, state) = match end {
             RunEnd::Succeeded => (None, StepState::Succeeded),
             RunEnd::Failed(step) => (Some(step), StepState::Failed),
-            RunEnd::NeedsDecision(step) => (Some(step), StepState::NeedsDecision),
+            // Where it stood is not known any more.
+            RunEnd::Cancelled(_) | RunEnd::TimedOut => return,
         };
         for step in &mut self.steps {
             if Some(&step.id) == last {
@@ -180,7 +181,7 @@ impl RunRow {
     /// # Errors
     /// [`ReportError`]; the run is unchanged then.
     pub(crate) fn step_changed(&mut self, report: &StepChanged) -> Result<(), ReportError> {
-        if self.state.is_settled() {
+        if self.state.is_over() {
             return Err(ReportError::Ended { run: self.id });
         }
         let unknown = || ReportError::UnknownStep { run: self.id, step: report.step.clone() };
@@ -190,12 +191,27 @@ impl RunRow {
             return Err(ReportError::Attempt { run: self.id, step: report.step.clone(), attempt: report.attempt });
         }
         step.attempt = report.attempt;
+        self.state = RunState::Running;
+        self.reason = None;
         match &report.event {
             StepEvent::Started => {
                 step.state = StepState::Running;
                 step.detail = None;
                 step.started_ms = Some(report.at_ms);
                 step.ended_ms = None;
+            }
+            StepEvent::Retrying(end, _) => {
+                step.detail = meaning(end).1.map(bounded);
+                step.ended_ms = Some(report.at_ms);
+            }
+            StepEvent::Undecided(evidence) => {
+                step.state = StepState::NeedsDecision;
+                step.detail = Some(bounded(evidence.clone()));
+                step.ended_ms = Some(report.at_ms);
+                let id = &step.id;
+                self.reason =
+                    Some(format!("nobody knows whether step {id} took effect; it is not run again by itself"));
+                self.state = RunState::NeedsDecision;
             }
             StepEvent::Ended(end) => {
                 let (state, detail) = meaning(end);
@@ -204,7 +220,6 @@ impl RunRow {
                 step.ended_ms = Some(report.at_ms);
             }
         }
-        self.state = RunState::Running;
         Ok(())
     }
 
@@ -213,16 +228,14 @@ impl RunRow {
     /// # Errors
     /// [`ReportError::Ended`]
     pub(crate) fn finished(&mut self, end: &RunEnd, now_ms: u64) -> Result<(), ReportError> {
-        if self.state.is_settled() {
+        if self.state.is_over() {
             return Err(ReportError::Ended { run: self.id });
         }
         let (state, reason) = match end {
             RunEnd::Succeeded => (RunState::Succeeded, None),
             RunEnd::Failed(step) => (RunState::Failed, Some(format!("step {step} failed"))),
-            RunEnd::NeedsDecision(step) => (
-                RunState::NeedsDecision,
-                Some(format!("nobody knows whether step {step} took effect; it is not run again by itself")),
-            ),
+            RunEnd::Cancelled(reason) => (RunState::Cancelled, Some(bounded(reason.clone()))),
+            RunEnd::TimedOut => (RunState::TimedOut, Some("its time limit ended it".to_owned())),
         };
         self.end(state, reason, now_ms);
         Ok(())
@@ -230,7 +243,7 @@ impl RunRow {
 
     /// Takes in that the agent refused the run.
     pub(crate) fn refused(&mut self, reason: &str, now_ms: u64) {
-        if !self.state.is_settled() {
+        if !self.state.is_over() {
             self.end(RunState::Refused, Some(bounded(reason.to_owned())), now_ms);
         }
     }
@@ -253,7 +266,11 @@ fn meaning(end: &StepEnd) -> (StepState, Option<String>) {
         StepEnd::TimedOut => (StepState::TimedOut, Some("its time limit ended it".to_owned())),
         StepEnd::NotStarted(reason) => (StepState::Failed, Some(format!("not started: {reason}"))),
         StepEnd::AlreadyDone => (StepState::AlreadyDone, Some("its check found it done".to_owned())),
-        StepEnd::Unknown(evidence) => (StepState::NeedsDecision, Some(evidence.clone())),
+        StepEnd::Failed(reason) => (StepState::Failed, Some(reason.clone())),
+        StepEnd::Cancelled => (StepState::Cancelled, Some("its run was cancelled".to_owned())),
+        StepEnd::Skipped => (StepState::Skipped, None),
+        StepEnd::DeclaredDone(note) => (StepState::Succeeded, Some(format!("a person said that it is done: {note}"))),
+        StepEnd::DeclaredFailed(note) => (StepState::Failed, Some(format!("a person gave it up: {note}"))),
     }
 }
 
@@ -349,7 +366,15 @@ mod tests {
     }
 
     fn report(step: &str, attempt: u32, event: StepEvent) -> StepChanged {
-        StepChanged { run: RunId::from_u128(1), step: step.parse().unwrap(), attempt, event, at_ms: 5 }
+        StepChanged {
+            run: RunId::from_u128(1),
+            step: step.parse().unwrap(),
+            attempt,
+            event,
+            at_ms: 5,
+            usage: None,
+            outputs: BTreeMap::new(),
+        }
     }
 
     #[test]
@@ -367,11 +392,13 @@ mod tests {
     #[test]
     fn an_unknown_outcome_waits_for_a_person_with_its_evidence() {
         let mut run = run();
-        let end = StepEnd::Unknown("the shim was killed\u{1b}[31m".into());
-        run.step_changed(&report("one", 1, StepEvent::Ended(end))).unwrap();
-        run.finished(&RunEnd::NeedsDecision("one".parse().unwrap()), 9).unwrap();
+        let undecided = StepEvent::Undecided("the shim was killed\u{1b}[31m".into());
+        run.step_changed(&report("one", 1, undecided)).unwrap();
         assert_eq!((run.state, run.steps[0].state), (RunState::NeedsDecision, StepState::NeedsDecision));
         assert_eq!(run.steps[0].detail.as_deref(), Some("the shim was killed [31m"));
+        assert_eq!(run.ended_ms, None);
+        run.step_changed(&report("one", 1, StepEvent::Ended(StepEnd::DeclaredDone("seen".into())))).unwrap();
+        assert_eq!((run.state, run.steps[0].state), (RunState::Running, StepState::Succeeded));
     }
 
     #[test]

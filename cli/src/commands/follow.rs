@@ -237,7 +237,7 @@ impl Watch<'_> {
         }
         Ok(match job.state {
             JobState::Succeeded => Exit::Ok,
-            JobState::Failed => Exit::Failed,
+            JobState::Failed | JobState::Cancelled => Exit::Failed,
             JobState::NeedsDecision | JobState::Running => Exit::Unknown,
         })
     }

@@ -130,7 +130,11 @@ fn run_lines(before: Option<&RunView>, run: &RunView) -> String {
             RunState::NeedsDecision => {
                 text.push_str(&format!("{} {WARN}⚠ needs a decision{WARN:#}{reason}\n", run.agent));
             }
-            RunState::Sent | RunState::Accepted | RunState::Running | RunState::Succeeded | RunState::Failed => {}
+            RunState::Cancelled | RunState::TimedOut => {
+                text.push_str(&format!("{} {WARN}✗ {}{WARN:#}{reason}\n", run.agent, run.state));
+            }
+            RunState::Waiting | RunState::Sent | RunState::Accepted | RunState::Running => {}
+            RunState::Succeeded | RunState::Failed => {}
         }
     }
     text
@@ -140,8 +144,8 @@ fn step_line(run: &RunView, step: &StepView) -> String {
     let mark = match step.state {
         StepState::Succeeded | StepState::AlreadyDone => "✓",
         StepState::NeedsDecision => "⚠",
-        StepState::Failed | StepState::TimedOut => "✗",
-        StepState::Pending | StepState::Running | StepState::NotRun => "·",
+        StepState::Failed | StepState::TimedOut | StepState::Cancelled => "✗",
+        StepState::Pending | StepState::Running | StepState::Skipped | StepState::NotRun => "·",
     };
     let style = state_style(step.state.as_str());
     let word = if step.state == StepState::Succeeded { String::new() } else { format!(" {}", step.state) };

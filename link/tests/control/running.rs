@@ -109,7 +109,11 @@ impl Running {
     pub async fn contradicts(&mut self) {
         self.hears(|_| {}).await;
         let id = messages::MessageId::from_u128(1);
-        let body = messages::Body::Refusal(messages::Refusal { message: id, reason: String::new() });
+        let body = messages::Body::Refusal(messages::Refusal {
+            message: id,
+            reason: String::new(),
+            code: messages::RefusalCode::Message,
+        });
         let send = vec![link::outbound(self.peer.clone(), id, &body, None).unwrap()];
         self.endpoint.transact(Transaction { send, ..Transaction::default() }).await.unwrap();
         self.hears(|status| status.receiving.as_mut().unwrap().through = Some(Seq::FIRST)).await;

@@ -189,7 +189,8 @@ impl World {
             }
             Act::ConnectAgain(side) if self.connected => self.pair.input(side, Input::Connected),
             Act::Present(side, slots_free) => {
-                let presence = Presence { slots_free, slots: 4, draining: false, version: "1".to_owned() };
+                let presence =
+                    Presence { slots_free, slots: 4, draining: false, version: "1".to_owned(), refusing: None };
                 self.pair.input(side, Input::Present(presence));
             }
             Act::Window(side, window) => {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use messages::limits::BODY_BYTES_MAX;
-use messages::{Body, JobId, RunId, RunStart, StepSpec};
+use messages::{Body, JobId, Keep, RunId, RunStart, StepSpec};
 
 use super::problem::{Problem, Problems};
 use super::step::StepTemplate;
@@ -30,7 +30,14 @@ impl Plan {
     /// The message that starts it on one agent. It fits one envelope, whatever the ids: [`JobFile::plan`] measured it.
     #[must_use]
     pub fn run_start(&self, run: RunId, job: JobId) -> RunStart {
-        RunStart { run, job, name: self.name.clone(), steps: self.steps.clone() }
+        RunStart {
+            run,
+            job,
+            name: self.name.clone(),
+            steps: self.steps.clone(),
+            timeout_ms: None,
+            keep: Keep::default(),
+        }
     }
 }
 
@@ -111,12 +118,11 @@ impl StepTemplate {
         let own = self.env.iter().map(|(name, value)| (name.clone(), value.expand(values)));
         let params = values.iter().map(|(name, value)| (param_variable(name), value.clone()));
         StepSpec {
-            id: self.id.clone(),
-            program: self.program.clone(),
             env: own.chain(params).collect(),
             effect: self.effect.clone(),
             timeout_ms: self.timeout_ms,
             dir: self.dir.as_ref().map(|dir| dir.expand(values)),
+            ..StepSpec::new(self.id.clone(), self.program.clone())
         }
     }
 }

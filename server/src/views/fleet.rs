@@ -112,6 +112,8 @@ pub struct JobCounts {
     pub succeeded: u64,
     /// Ended badly.
     pub failed: u64,
+    /// Ended because somebody wanted it.
+    pub cancelled: u64,
     /// Waiting for a person.
     pub needs_decision: u64,
 }

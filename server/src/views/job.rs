@@ -67,6 +67,8 @@ states! {
         Succeeded = "succeeded",
         /// Every run ended, at least one badly, and none waits for a decision.
         Failed = "failed",
+        /// It was cancelled, and nothing of it runs any more.
+        Cancelled = "cancelled",
         /// A run waits for a person to say what became of a step, and no other is still going on.
         NeedsDecision = "needs-decision",
     }
@@ -75,6 +77,8 @@ states! {
 states! {
     /// Where the run of one agent stands.
     RunState {
+        /// On the server's disk, and given to no agent yet. The reason says what it waits for.
+        Waiting = "waiting",
         /// On the server's disk and on its way; the agent has not confirmed that it has it.
         Sent = "sent",
         /// On the agent's disk, not begun.
@@ -87,6 +91,10 @@ states! {
         Failed = "failed",
         /// Nobody knows what became of a step, and a person must say.
         NeedsDecision = "needs-decision",
+        /// It was cancelled, and nothing of it runs any more.
+        Cancelled = "cancelled",
+        /// Its time limit ended it.
+        TimedOut = "timed-out",
         /// The agent refused the run. The reason says why.
         Refused = "refused",
     }
@@ -109,6 +117,10 @@ states! {
         AlreadyDone = "already-done",
         /// Nobody knows whether it took effect, and a person must say.
         NeedsDecision = "needs-decision",
+        /// Ended because its run was cancelled.
+        Cancelled = "cancelled",
+        /// Not run, because its condition did not hold.
+        Skipped = "skipped",
         /// Never begun, because its run ended before.
         NotRun = "not-run",
     }
@@ -120,7 +132,7 @@ impl JobState {
     pub const fn is_settled(self) -> bool {
         match self {
             Self::Running => false,
-            Self::Succeeded | Self::Failed | Self::NeedsDecision => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::NeedsDecision => true,
         }
     }
 }
@@ -130,8 +142,18 @@ impl RunState {
     #[must_use]
     pub const fn is_settled(self) -> bool {
         match self {
-            Self::Sent | Self::Accepted | Self::Running => false,
-            Self::Succeeded | Self::Failed | Self::NeedsDecision | Self::Refused => true,
+            Self::Waiting | Self::Sent | Self::Accepted | Self::Running => false,
+            Self::NeedsDecision => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Refused => true,
+        }
+    }
+
+    /// Whether the run has ended and never changes again.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        match self {
+            Self::Waiting | Self::Sent | Self::Accepted | Self::Running | Self::NeedsDecision => false,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Refused => true,
         }
     }
 }
@@ -147,6 +169,8 @@ impl StepState {
             | Self::TimedOut
             | Self::AlreadyDone
             | Self::NeedsDecision
+            | Self::Cancelled
+            | Self::Skipped
             | Self::NotRun => true,
         }
     }
