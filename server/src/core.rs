@@ -17,7 +17,7 @@ use crate::api::{
 };
 use crate::books::Books;
 use crate::fleet;
-use crate::job_file::Target;
+use crate::job_file::{Target, Who};
 use crate::logs::Logs;
 use crate::records::{JobRow, RunRow, StepRow};
 use crate::views::{
@@ -111,16 +111,18 @@ impl Core {
     }
 
     fn targets(&self, target: &Target) -> Result<Vec<AgentId>, SubmitError> {
-        match target {
-            Target::All if self.0.agents.is_empty() => Err(SubmitError::NoAgents),
-            Target::All => Ok(self.0.agents.iter().cloned().collect()),
-            Target::Agents(agents) => match agents.iter().find(|agent| !self.0.agents.contains(*agent)) {
+        match &target.who {
+            Who::All if self.0.agents.is_empty() => Err(SubmitError::NoAgents),
+            Who::All => Ok(self.0.agents.iter().cloned().collect()),
+            Who::Agents(agents) => match agents.iter().find(|agent| !self.0.agents.contains(*agent)) {
                 Some(unknown) => Err(SubmitError::UnknownAgent {
                     agent: unknown.clone(),
                     known: self.0.agents.iter().cloned().collect(),
                 }),
                 None => Ok(agents.iter().cloned().collect()),
             },
+            // What agents are is not known here yet, so none of them matches.
+            Who::Matching { .. } => Err(SubmitError::NoAgents),
         }
     }
 

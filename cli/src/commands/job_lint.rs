@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use server::job_file::{JobFile, Problem, Target};
+use server::job_file::{JobFile, Problem, Who};
 use server::views::{ProblemView, Schema};
 
 use super::job::{Param, params, read};
@@ -80,9 +80,9 @@ pub(crate) fn run(args: &JobLintArgs, printer: &Printer) -> Result<Exit, Failure
 }
 
 fn summary(file: &JobFile) -> String {
-    let agents = match file.target() {
-        Target::Agents(agents) => count(agents.len(), "agent"),
-        Target::All => "all agents".to_owned(),
+    let agents = match &file.target().who {
+        Who::Agents(agents) => count(agents.len(), "agent"),
+        who @ (Who::All | Who::Matching { .. }) => who.to_string(),
     };
     let params: Vec<&str> = file.param_names().collect();
     let params = if params.is_empty() { String::new() } else { format!(", takes {}", params.join(", ")) };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use messages::JobId;
-use server::job_file::{JobFile, Plan, Problem, Target};
+use server::job_file::{JobFile, Plan, Problem, Who};
 use server::views::{JobView, ProblemView, SubmitJob};
 
 use super::follow::{self, FollowOptions};
@@ -138,9 +138,9 @@ fn agents(job: &JobView) -> String {
 }
 
 fn dry_run(file: &JobFile, plan: &Plan, printer: &Printer) -> Result<Exit, Failure> {
-    let agents = match file.target() {
-        Target::Agents(agents) => agents.iter().map(messages::AgentId::as_str).collect::<Vec<_>>().join(", "),
-        Target::All => "all agents".to_owned(),
+    let agents = match &file.target().who {
+        Who::Agents(agents) => agents.iter().map(messages::AgentId::as_str).collect::<Vec<_>>().join(", "),
+        who @ (Who::All | Who::Matching { .. }) => who.to_string(),
     };
     let mut table = Table::new([Column::new("STEP"), Column::new("EFFECT"), Column::new("AFTER AN OUTAGE")]);
     for step in &plan.steps {

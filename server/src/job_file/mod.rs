@@ -22,74 +22,61 @@
 //! ```
 
 mod duration;
+mod head;
 mod params;
 mod plan;
 mod problem;
 mod reader;
+mod selector;
+mod selector_text;
 mod step;
 mod suggest;
+mod target;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use messages::limits::STEPS_MAX;
-use messages::{AgentId, StepId};
+use messages::{Keep, StepId};
 use toml::de::{DeTable, Error as TomlError};
 
 pub use params::{PARAM_NAME_CHARS_MAX, PARAM_VALUE_BYTES_MAX, PARAMS_MAX, param_variable};
 pub use plan::{DIR_BYTES_MAX, ENV_VALUE_BYTES_MAX, NAME_CHARS_MAX, Plan};
 pub use problem::{PROBLEMS_MAX, Problem};
+pub use selector::{SELECTOR_BYTES_MAX, Selector, SelectorError};
 pub use step::SCRIPT_BYTES_MAX;
 pub use suggest::nearest;
+pub use target::{Concurrency, OnConflict, Pick, Share, Target, Who};
 
+use head::ConcurrencyTemplate;
 use params::ParamSpec;
 use problem::Problems;
-use reader::{Fields, Later, Value};
+use reader::{Fields, Later};
 use step::{StepReader, StepTemplate};
 use template::Template;
 
 /// Bytes of a job file. Its steps travel in one envelope of 256 KiB; a file near that size could not be carried anyway.
 pub const FILE_BYTES_MAX: usize = 192 * 1024;
 
-const KEYS: &[&str] = &["name", "target", "params", "step"];
+const KEYS: &[&str] = &["name", "target", "concurrency", "timeout", "keep", "params", "step"];
 const LATER: &[Later] = &[
-    Later { key: "timeout", instead: "give each step its own `timeout`" },
     Later { key: "secrets", instead: "leave it out: do not write secrets into a job file" },
-    Later { key: "concurrency", instead: "leave it out: jobs run side by side, as the agents' slots allow" },
     Later { key: "retry", instead: "leave it out: what may happen after an outage is said by each step's `effect`" },
     Later { key: "artifacts", instead: "leave it out and move files in `run`" },
     Later { key: "limits", instead: "leave it out, or set limits in `run`, with `ulimit` for one" },
-    Later { key: "pool", instead: "name the agents: target = { agents = [\"a1\"] }" },
-    Later { key: "labels", instead: "name the agents: target = { agents = [\"a1\"] }" },
+    Later { key: "pool", instead: "write it into the target: target = { pool = \"web\" }" },
+    Later { key: "labels", instead: "write it into the target: target = { labels = [\"env=prod\"] }" },
 ];
-const TARGET_KEYS: &[&str] = &["agents", "all"];
-const TARGET_LATER: &[Later] = &[
-    Later { key: "pool", instead: "name the agents: target = { agents = [\"a1\"] }" },
-    Later { key: "labels", instead: "name the agents: target = { agents = [\"a1\"] }" },
-    Later { key: "pick", instead: "leave it out: every named agent runs the job" },
-    Later { key: "max_parallel", instead: "leave it out: the agents run side by side" },
-    Later { key: "max_failed", instead: "leave it out: each agent's run ends by itself" },
-    Later { key: "sticky", instead: "leave it out: a run never moves to another agent" },
-    Later { key: "skip_offline", instead: "leave it out: an agent that is away does its run when it is back" },
-    Later { key: "expires", instead: "leave it out: a run waits for its agent without limit" },
-];
-
-/// Who is to run a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// These agents, at least one.
-    Agents(BTreeSet<AgentId>),
-    /// Every agent that the server knows when the job is submitted.
-    All,
-}
-
 /// A job file without a problem that its text alone could show.
 #[derive(Debug, Clone)]
 pub struct JobFile {
     name: Template,
     name_span: Range<usize>,
     target: Target,
+    concurrency: Option<ConcurrencyTemplate>,
+    timeout_ms: Option<u64>,
+    keep: Keep,
     params: BTreeMap<String, ParamSpec>,
     steps: Vec<StepTemplate>,
 }
@@ -125,6 +112,24 @@ impl JobFile {
     #[must_use]
     pub const fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// What may run beside it. The group's name is as it is written: with its parameters it is in the [`Plan`].
+    #[must_use]
+    pub fn concurrency(&self) -> Option<&Concurrency> {
+        self.concurrency.as_ref().map(|found| &found.written)
+    }
+
+    /// Milliseconds that the job may take on each agent.
+    #[must_use]
+    pub const fn timeout_ms(&self) -> Option<u64> {
+        self.timeout_ms
+    }
+
+    /// What becomes of the working folders of its runs.
+    #[must_use]
+    pub const fn keep(&self) -> Keep {
+        self.keep
     }
 
     /// The ids of its steps, in order.
@@ -164,64 +169,19 @@ fn read(text: &str, document: &DeTable<'_>, problems: &mut Problems) -> Option<J
         }
     };
     let target = match fields.get("target") {
-        Some(value) => read_target(value, problems),
+        Some(value) => head::target(value, text, problems),
         None => {
-            let hint = "add: target = { agents = [\"a1\"] } or target = { all = true }";
+            let hint = "add: target = { pool = \"web\" }, { agents = [\"a1\"] } or { all = true }";
             problems.anywhere("the job has no `target`", hint);
             None
         }
     };
+    let concurrency = fields.get("concurrency").and_then(|value| head::concurrency(value, text, &params, problems));
+    let timeout_ms = fields.get("timeout").and_then(|value| reader::span("timeout", value, problems));
+    let keep = fields.get("keep").and_then(|value| head::keep(value, problems)).unwrap_or_default();
     let steps = read_steps(text, &fields, &params, problems);
     let (name, name_span) = name?;
-    Some(JobFile { name, name_span, target: target?, params, steps })
-}
-
-fn read_target(value: &Value<'_>, problems: &mut Problems) -> Option<Target> {
-    let Some(table) = value.get_ref().as_table() else {
-        let hint = "write target = { agents = [\"a1\"] } or target = { all = true }";
-        problems.at(value.span(), "`target` must be a table", hint);
-        return None;
-    };
-    let fields = Fields::check(table, value.span(), TARGET_KEYS, TARGET_LATER, problems);
-    match (fields.get("agents"), fields.get("all")) {
-        (Some(value), None) => read_agents(value, problems),
-        (None, Some(value)) => match reader::boolean("all", value, problems)? {
-            true => Some(Target::All),
-            false => {
-                problems.at(value.span(), "`all = false` names no agent", "write agents = [\"a1\"] instead");
-                None
-            }
-        },
-        (Some(_), Some(_)) => {
-            problems.at(value.span(), "a target has `agents` or `all`, not both", "leave one of them out");
-            None
-        }
-        (None, None) => {
-            let hint = "write target = { agents = [\"a1\"] } or target = { all = true }";
-            problems.at(value.span(), "the target names no agent", hint);
-            None
-        }
-    }
-}
-
-fn read_agents(value: &Value<'_>, problems: &mut Problems) -> Option<Target> {
-    let list = reader::array("agents", value, problems)?;
-    let mut agents = BTreeSet::new();
-    for value in list {
-        match reader::text("agents", value, problems).map(str::parse::<AgentId>) {
-            Some(Ok(agent)) if agents.contains(&agent) => {
-                problems.at(value.span(), format!("the agent `{agent}` is named twice"), "leave one of them out");
-            }
-            Some(Ok(agent)) => drop(agents.insert(agent)),
-            Some(Err(error)) => problems.at(value.span(), error.to_string(), ""),
-            None => {}
-        }
-    }
-    if list.is_empty() {
-        problems.at(value.span(), "the target names no agent", "name at least one, or write target = { all = true }");
-        return None;
-    }
-    Some(Target::Agents(agents))
+    Some(JobFile { name, name_span, target: target?, concurrency, timeout_ms, keep, params, steps })
 }
 
 fn read_steps(

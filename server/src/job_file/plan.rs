@@ -8,7 +8,7 @@ use messages::{Body, JobId, Keep, RunId, RunStart, StepSpec};
 
 use super::problem::{Problem, Problems};
 use super::step::StepTemplate;
-use super::{JobFile, param_variable, params};
+use super::{Concurrency, JobFile, param_variable, params};
 
 /// Characters of a job's name, its parameters put in. It stands in one column of a list.
 pub const NAME_CHARS_MAX: usize = 100;
@@ -24,6 +24,12 @@ pub struct Plan {
     pub name: String,
     /// The steps, in order.
     pub steps: Vec<StepSpec>,
+    /// Milliseconds that a run may take at its agent; nothing means no limit of its own.
+    pub timeout_ms: Option<u64>,
+    /// What becomes of the working folders.
+    pub keep: Keep,
+    /// What may run beside the job, the parameters put in.
+    pub concurrency: Option<Concurrency>,
 }
 
 impl Plan {
@@ -35,8 +41,8 @@ impl Plan {
             job,
             name: self.name.clone(),
             steps: self.steps.clone(),
-            timeout_ms: None,
-            keep: Keep::default(),
+            timeout_ms: self.timeout_ms,
+            keep: self.keep,
         }
     }
 }
@@ -62,7 +68,13 @@ impl JobFile {
             let what = format!("a job's name has 1 to {NAME_CHARS_MAX} characters in one line");
             problems.at(self.name_span.clone(), what, "shorten it");
         }
-        let plan = Plan { name, steps: self.steps.iter().map(|step| step.expand(&values)).collect() };
+        let plan = Plan {
+            name,
+            steps: self.steps.iter().map(|step| step.expand(&values)).collect(),
+            timeout_ms: self.timeout_ms,
+            keep: self.keep,
+            concurrency: self.group(&values, &mut problems),
+        };
         // Ids have the same size whatever their value, so the measure holds for every run of the job.
         let body = Body::RunStart(plan.run_start(RunId::from_u128(u128::MAX), JobId::from_u128(u128::MAX)));
         match body.encode() {
@@ -73,10 +85,21 @@ impl JobFile {
         if problems.is_empty() { Ok(plan) } else { Err(problems.into_sorted()) }
     }
 
+    fn group(&self, values: &BTreeMap<String, String>, problems: &mut Problems) -> Option<Concurrency> {
+        let found = self.concurrency.as_ref()?;
+        let group = found.group.expand(values);
+        if group.trim().is_empty() || group.chars().count() > NAME_CHARS_MAX || group.chars().any(char::is_control) {
+            let what = format!("a group's name has 1 to {NAME_CHARS_MAX} characters in one line");
+            problems.at(found.span.clone(), what, "shorten it");
+        }
+        Some(Concurrency { group, on_conflict: found.written.on_conflict })
+    }
+
     /// Checks the sizes of the texts without making them.
     fn measure(&self, values: &BTreeMap<String, String>, problems: &mut Problems) {
         let params_bytes: usize = values.iter().map(|(name, value)| param_variable(name).len() + value.len()).sum();
-        let mut total = self.name.expanded_bytes(values);
+        let group = self.concurrency.as_ref().map_or(0, |found| found.group.expanded_bytes(values));
+        let mut total = self.name.expanded_bytes(values).saturating_add(group);
         for step in &self.steps {
             total = total.saturating_add(params_bytes);
             for (name, value) in &step.env {

@@ -1,10 +1,11 @@
 //! Reading TOML values with their places. Knows types and keys; knows nothing of what a job means.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::duration;
 use super::problem::{Problems, shown};
 use super::suggest::nearest;
 
@@ -79,6 +80,61 @@ pub(super) fn text<'a>(key: &str, value: &'a Value<'_>, problems: &mut Problems)
         return None;
     }
     Some(text)
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(key: &str, value: &Value<'_>, words: &[(&str, T)], problems: &mut Problems) -> Option<T> {
+    let found = text(key, value, problems)?;
+    if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == found) {
+        return Some(*meaning);
+    }
+    let names = || words.iter().map(|(word, _)| *word);
+    let hint = match nearest(found, names()) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => format!("one of {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    problems.at(value.span(), format!("`{}` is nothing that `{key}` can be", shown(found)), hint);
+    None
+}
+
+/// A whole number within limits.
+pub(super) fn integer(
+    key: &str,
+    value: &Value<'_>,
+    limits: RangeInclusive<i64>,
+    problems: &mut Problems,
+) -> Option<i64> {
+    let Some(number) = value.get_ref().as_integer() else {
+        wrong_type(key, "a whole number", value, problems);
+        return None;
+    };
+    // Larger than any number here can be is as wrong as too large.
+    let read = i64::from_str_radix(number.as_str(), number.radix()).ok();
+    let found = read.filter(|number| limits.contains(number));
+    if found.is_none() {
+        let (from, to) = (limits.start(), limits.end());
+        problems.at(value.span(), format!("`{key}` must be {from} to {to}"), "");
+    }
+    found
+}
+
+/// A span of time in milliseconds.
+pub(super) fn span(key: &str, value: &Value<'_>, problems: &mut Problems) -> Option<u64> {
+    let text = text(key, value, problems)?;
+    match duration::parse(text) {
+        Ok(ms) => Some(ms),
+        Err(what) => {
+            let hint = "write for example \"90s\", \"2m\" or \"1h30m\"";
+            problems.at(value.span(), format!("`{}` {what}", shown(text)), hint);
+            None
+        }
+    }
+}
+
+/// The place of a piece of a text within the source, or of the whole text when it is written with escapes.
+pub(super) fn within(source: &str, span: &Range<usize>, text: &str, piece: &Range<usize>) -> Range<usize> {
+    let found = source.get(span.clone()).and_then(|raw| raw.find(text));
+    found.map_or_else(|| span.clone(), |at| span.start + at + piece.start..span.start + at + piece.end)
 }
 
 /// `true` or `false`.

@@ -9,8 +9,8 @@ use toml::de::DeTable;
 use super::params::{ParamSpec, param_variable};
 use super::problem::{Problems, shown};
 use super::reader::{self, Fields, Later, Value};
+use super::suggest;
 use super::template::{OPENING, Template, placeholder_span};
-use super::{duration, suggest};
 
 /// Bytes of a script or of one argument. Linux hands a program at most 128 KiB in one argument, its end included.
 pub const SCRIPT_BYTES_MAX: usize = 120 * 1024;
@@ -60,7 +60,7 @@ impl StepReader<'_> {
         let program = self.program(&fields);
         let effect = self.effect(&fields);
         let env = fields.get("env").map(|value| self.env(value)).unwrap_or_default();
-        let timeout_ms = fields.get("timeout").and_then(|value| self.timeout(value));
+        let timeout_ms = fields.get("timeout").and_then(|value| reader::span("timeout", value, self.problems));
         let dir = fields.get("dir").and_then(|value| self.dir(value));
         let (id, span) = id?;
         Some(StepTemplate { id, span, program: program?, env, effect: effect?, timeout_ms, dir })
@@ -226,18 +226,6 @@ impl StepReader<'_> {
             }
         }
         env
-    }
-
-    fn timeout(&mut self, value: &Value<'_>) -> Option<u64> {
-        let text = reader::text("timeout", value, self.problems)?;
-        match duration::parse(text) {
-            Ok(ms) => Some(ms),
-            Err(what) => {
-                let hint = "write for example \"90s\", \"2m\" or \"1h30m\"";
-                self.problems.at(value.span(), format!("`{}` {what}", shown(text)), hint);
-                None
-            }
-        }
     }
 
     fn dir(&mut self, value: &Value<'_>) -> Option<Template> {

@@ -7,7 +7,7 @@ use messages::{AgentId, JobId, LogKey, RunId};
 use server::api::{
     Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, Submission, SubmitError, Submitted,
 };
-use server::job_file::Target;
+use server::job_file::Who;
 use server::views::{
     AgentCounts, AgentState, AgentView, BrokerView, DirectionView, JobCounts, JobState, JobView, JobsView, LinkView,
     RunState, RunView, ServerView, StepState, StepView,
@@ -57,7 +57,7 @@ impl TestDesk {
 
 impl Desk for TestDesk {
     async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        let Target::Agents(agents) = &submission.target else { return Err(SubmitError::NoAgents) };
+        let Who::Agents(agents) = &submission.target.who else { return Err(SubmitError::NoAgents) };
         let known: Vec<AgentId> = Self::agents().into_iter().map(|agent| agent.name).collect();
         if let Some(agent) = agents.iter().find(|agent| !known.contains(agent)) {
             return Err(SubmitError::UnknownAgent { agent: agent.clone(), known });

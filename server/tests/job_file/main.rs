@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::type_complexity, missing_docs, unreachable_pub)]
 
 mod any_bytes;
+mod labels;
 mod places;
 mod values;
 
 use std::collections::BTreeMap;
 
 use messages::{Effect, JobId, Program, RunId};
-use server::job_file::{JobFile, Problem, Target};
+use server::job_file::{JobFile, Problem, Who};
 
 pub const GOOD: &str = r#"
 name = "deploy ${{ params.release }}"
@@ -64,7 +65,7 @@ pub fn with_step(lines: &str) -> String {
 #[test]
 fn a_whole_job_file_becomes_the_steps_that_travel() {
     let file = JobFile::parse(GOOD).unwrap();
-    let Target::Agents(agents) = file.target() else { panic!("{:?}", file.target()) };
+    let Who::Agents(agents) = &file.target().who else { panic!("{:?}", file.target()) };
     assert_eq!(agents.iter().map(|agent| agent.as_str()).collect::<Vec<_>>(), ["web-01", "web-02"]);
     let plan = file.plan(&params(&[("release", "2.4.1")])).unwrap();
     assert_eq!(plan.name, "deploy 2.4.1");
@@ -84,5 +85,5 @@ fn a_whole_job_file_becomes_the_steps_that_travel() {
 
 #[test]
 fn a_file_can_be_for_all_agents() {
-    assert_eq!(JobFile::parse(&with_step("run = \"true\"")).unwrap().target(), &Target::All);
+    assert_eq!(JobFile::parse(&with_step("run = \"true\"")).unwrap().target().who, Who::All);
 }

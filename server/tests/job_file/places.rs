@@ -78,67 +78,8 @@ fn every_problem_of_a_step_is_marked_where_it_is() {
     }
 }
 
-#[test]
-fn every_problem_of_the_head_is_marked_where_it_is() {
-    let cases: &[(&str, &str, &str, &str)] = &[
-        ("target = { all = true }", "", "the job has no `name`", "begin the file"),
-        ("name = \"x\"", "", "the job has no `target`", "agents"),
-        ("name = \"x\"\ntarget = \"all\"", "\"all\"", "`target` must be a table", "{ all = true }"),
-        ("name = \"x\"\ntarget = { all = false }", "false", "`all = false` names no agent", ""),
-        ("name = \"x\"\ntarget = { agents = [] }", "[]", "the target names no agent", ""),
-        ("name = \"x\"\ntarget = {}", "{}", "the target names no agent", ""),
-        ("name = \"x\"\ntarget = { agents = [\"a\", \"a\"] }", "\"a\"", "the agent `a` is named twice", ""),
-        ("name = \"x\"\ntarget = { agents = [\"A.b\"] }", "\"A.b\"", "agent name `A.b` may hold only", ""),
-        (
-            "name = \"x\"\ntarget = { all = true, pool = \"web\" }",
-            "pool",
-            "`pool` is not supported yet",
-            "name the agents",
-        ),
-        (
-            "name = \"x\"\ntarget = { all = true }\ntimeout = \"3m\"",
-            "timeout",
-            "`timeout` is not supported yet",
-            "each step",
-        ),
-        (
-            "name = \"x\"\ntarget = { all = true }\nconcurrency = {}",
-            "concurrency",
-            "`concurrency` is not supported yet",
-            "",
-        ),
-        ("nmae = \"y\"\nname = \"x\"\ntarget = { all = true }", "nmae", "unknown key `nmae`", "did you mean `name`?"),
-        (
-            "name = \"x\"\ntarget = { all = true }\nparams = { \"a-b\" = {} }",
-            "\"a-b\"",
-            "`a-b` cannot name a parameter",
-            "environment variable",
-        ),
-        (
-            "name = \"x\"\ntarget = { all = true }\nparams = { a = { pattern = '(' } }",
-            "'('",
-            "not a valid pattern: unclosed group",
-            "",
-        ),
-        (
-            "name = \"x\"\ntarget = { all = true }\nparams = { a = { pattern = '\\w{1000}{1000}' } }",
-            "'\\w{1000}{1000}'",
-            "not a valid pattern: ",
-            "",
-        ),
-        (
-            "name = \"x\"\ntarget = { all = true }\nparams = { a = { pattern = 'a|ab', default = 'abc' } }",
-            "'abc'",
-            "the default `abc` does not match the pattern `a|ab`",
-            "",
-        ),
-        (
-            "name = \"x\"\ntarget = { all = true }\nparams = { a = { required = true, default = 'a' } }",
-            "'a'",
-            "a required parameter has no use for a default",
-            "",
-        ),
-    ];
+/// Checks the one problem of each head: (head, marked piece, what is wrong, a piece of the hint).
+fn check_heads(cases: &[(&str, &str, &str, &str)]) {
     for (head, place, what, hint) in cases {
         let text = format!("{head}\n[[step]]\nid = \"s\"\nrun = \"true\"\n");
         let found = problems(&text);
@@ -146,6 +87,73 @@ fn every_problem_of_the_head_is_marked_where_it_is() {
         assert_eq!(at, place, "{head}: {found:?}");
         assert!(said.starts_with(what), "{head}: {found:?}");
         assert!(hinted.contains(hint), "{head}: {found:?}");
+    }
+}
+
+#[test]
+fn every_problem_of_the_head_is_marked_where_it_is() {
+    check_heads(&[
+        ("target = { all = true }", "", "the job has no `name`", "begin the file"),
+        ("name = 'x'", "", "the job has no `target`", "agents"),
+        ("name='x'\ntarget={all=true}\ntimeout='3 m'", "'3 m'", "`3 m` is not a span of time", "2m"),
+        ("name='x'\ntarget={all=true}\nconcurrency={}", "{}", "`concurrency` names no group", "group = "),
+        (
+            "name='x'\ntarget={all=true}\nconcurrency={group='g',on_conflict='cancel_older'}",
+            "'cancel_older'",
+            "`cancel_older` is nothing that `on_conflict` can be",
+            "cancel-older",
+        ),
+        ("name='x'\ntarget={all=true}\nkeep='allways'", "'allways'", "`allways` is nothing that `keep`", "\"always\"?"),
+        ("pool='web'\nname='x'\ntarget={all=true}", "pool", "`pool` is not supported yet", "the target"),
+        ("nmae='y'\nname='x'\ntarget={all=true}", "nmae", "unknown key `nmae`", "did you mean `name`?"),
+    ]);
+}
+
+#[test]
+fn every_problem_of_a_target_is_marked_where_it_is() {
+    let cases = [
+        ("'all'", "'all'", "`target` must be a table", "{ all = true }"),
+        ("{ all = false }", "false", "`all = false` names no agent", ""),
+        ("{ agents = [] }", "[]", "the target names no agent", ""),
+        ("{}", "{}", "the target names no agent", ""),
+        ("{ agents = ['a', 'a'] }", "'a'", "the agent `a` is named twice", ""),
+        ("{ agents = ['A.b'] }", "'A.b'", "agent name `A.b` may hold only", ""),
+        ("{ all = true, agents = ['b'] }", "true", "a target has `agents` or `all`, not both", "leave one"),
+        ("{ all = true, pool = 'web' }", "pool", "a target with `all` has no use for `pool`", "leave out `all`"),
+        ("{ agents = ['a'], labels = 'b' }", "labels", "a target with `agents` has no use for `labels`", "`agents`"),
+        ("{ pool = 'a b' }", "'a b'", "`a b` cannot be the name of a pool", "letters"),
+        ("{ labels = [] }", "[]", "`labels` has 1 to 64 entries", "leave it out"),
+        ("{ labels = 3 }", "3", "`labels` must be a text in quotes, or a list", "env=prod"),
+        ("{ labels = ['a', 'b && && c'] }", "&&", "a label is missing here", "env=prod"),
+        ("{ labels = 'a=${{ params.b }}' }", "$", "`$` means nothing", "placeholders are not expanded in labels"),
+        ("{ all = true, pick = 'On' }", "'On'", "`On` is nothing that `pick` can be", "\"one\"?"),
+        ("{ all = true, max_parallel = 0 }", "0", "`max_parallel` must be 1 to 4294967295", ""),
+        ("{ all = true, max_parallel = '0%' }", "'0%'", "`0%` is not a part of the agents", "\"25%\""),
+        ("{ all = true, max_parallel = [] }", "[]", "`max_parallel` must be a number, or a text", "\"25%\""),
+        ("{ all = true, max_failed = -1 }", "-1", "`max_failed` must be 0 to 4294967295", ""),
+        ("{ all = true, expires = 'soon' }", "'soon'", "`soon` is not a span of time", "1h30m"),
+    ];
+    for (target, place, what, hint) in cases {
+        check_heads(&[(&format!("name = \"x\"\ntarget = {target}"), place, what, hint)]);
+    }
+}
+
+#[test]
+fn every_problem_of_a_parameter_is_marked_where_it_is() {
+    let cases = [
+        ("{ \"a-b\" = {} }", "\"a-b\"", "`a-b` cannot name a parameter", "environment variable"),
+        ("{ a = { pattern = '(' } }", "'('", "not a valid pattern: unclosed group", ""),
+        ("{ a = { pattern = '\\w{1000}{1000}' } }", "'\\w{1000}{1000}'", "not a valid pattern: ", ""),
+        (
+            "{ a = { pattern = 'a|ab', default = 'abc' } }",
+            "'abc'",
+            "the default `abc` does not match the pattern `a|ab`",
+            "",
+        ),
+        ("{ a = { required = true, default = 'a' } }", "'a'", "a required parameter has no use for a default", ""),
+    ];
+    for (params, place, what, hint) in cases {
+        check_heads(&[(&format!("name = \"x\"\ntarget = {{ all = true }}\nparams = {params}"), place, what, hint)]);
     }
 }
 

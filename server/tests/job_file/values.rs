@@ -1,9 +1,9 @@
 //! Values for parameters, the size of what comes of them, and text that no author would write.
 
 use messages::limits::BODY_BYTES_MAX;
-use messages::{Body, JobId, RunId};
+use messages::{Body, JobId, Keep, RunId};
 use proptest::prelude::*;
-use server::job_file::JobFile;
+use server::job_file::{Concurrency, JobFile, OnConflict, Pick, Selector, Share, Target, Who};
 
 use crate::{GOOD, marked, params, with_step};
 
@@ -34,6 +34,33 @@ fn a_value_is_never_read_as_a_placeholder() {
     let text = with_step("run = 'x'\nenv = { A = '${{ params.rel }}' }");
     let plan = JobFile::parse(&text).unwrap().plan(&params(&[("rel", "${{ params.rel }}")])).unwrap();
     assert_eq!(plan.steps[0].env["A"], "${{ params.rel }}");
+}
+
+#[test]
+fn the_head_of_a_job_file_is_in_its_plan() {
+    let text = "name = 'x'\ntimeout = '30m'\nkeep = 'always'\nconcurrency = { group = 'web-${{ params.a }}' }\n\
+        target = { pool = 'web', labels = ['env=prod'], pick = 'one', max_parallel = '25%', max_failed = 1, sticky = true, \
+        skip_offline = true, expires = '24h' }\nparams = { a = {} }\n[[step]]\nid = 's'\nrun = 'x'\n";
+    let file = JobFile::parse(text).unwrap();
+    let labels = Selector::parse("env=prod").unwrap();
+    let target = Target {
+        who: Who::Matching { pool: Some("web".into()), labels },
+        pick: Pick::One,
+        max_parallel: Some(Share::Percent(25)),
+        max_failed: Some(1),
+        sticky: true,
+        skip_offline: true,
+        expires_ms: Some(86_400_000),
+    };
+    assert_eq!(file.target(), &target);
+    assert_eq!(file.concurrency().unwrap().group, "web-${{ params.a }}");
+    let plan = file.plan(&params(&[("a", "prod")])).unwrap();
+    let group = Concurrency { group: "web-prod".into(), on_conflict: OnConflict::Queue };
+    assert_eq!((plan.timeout_ms, plan.keep, plan.concurrency.as_ref()), (Some(1_800_000), Keep::Always, Some(&group)));
+    let start = plan.run_start(RunId::from_u128(1), JobId::from_u128(2));
+    assert_eq!((start.timeout_ms, start.keep), (Some(1_800_000), Keep::Always));
+    let found = file.plan(&params(&[("a", "two\nlines")])).unwrap_err();
+    assert_eq!(found[0].what, "a group's name has 1 to 100 characters in one line");
 }
 
 #[test]
