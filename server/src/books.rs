@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use journal::{Journal, ReadError};
 use messages::{AgentId, DecodeError, JobId, MessageId, RunId};
 
-use crate::records::{JOBS, JobRow, RUNS, RunRow};
+use crate::records::{AGENTS, AgentRow, JOBS, JobRow, RUNS, RunRow};
+use crate::schedule::{self, Fleet};
+use crate::tally::{Counts, Place, Stage, Tally};
 use crate::views::{JobState, JobView, RunState, RunView, StepView};
 
 /// Jobs that have ended and are kept. The oldest beyond that are forgotten, with their logs.
@@ -23,23 +25,38 @@ pub enum LoadError {
     Row(#[from] DecodeError),
 }
 
-/// Every job.
+/// Every job, run and agent.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     jobs: BTreeMap<JobId, Job>,
     runs: BTreeMap<RunId, RunRow>,
+    agents: BTreeMap<AgentId, AgentRow>,
     messages: BTreeMap<MessageId, RunId>,
     /// Jobs by the time they were taken.
-    order: BTreeSet<(u64, JobId)>,
+    order: BTreeSet<Place>,
     /// Jobs whose rows are being written. Reports about them are understood; nobody is shown them yet.
     expected: BTreeSet<JobId>,
     ended: usize,
+    tally: Tally,
 }
 
 #[derive(Debug)]
 struct Job {
     row: JobRow,
     runs: Vec<RunId>,
+    counts: Counts,
+}
+
+impl Job {
+    fn is_over(&self) -> bool {
+        // A job that was cancelled before an agent was found has no runs.
+        let known = !self.runs.is_empty() || self.row.cancelled.is_some();
+        !self.row.unassigned && known && self.counts.is_over()
+    }
+
+    fn place(&self) -> Place {
+        (self.row.created_ms, self.row.id)
+    }
 }
 
 impl Books {
@@ -51,8 +68,13 @@ impl Books {
         let mut books = Self::default();
         let mut failure = None;
         journal.app_rows(JOBS, &mut |_, bytes| match JobRow::decode(bytes) {
-            Ok(row) => books.add_job(row),
+            Ok(row) => books.put_job(row),
             Err(error) => failure = Some(error),
+        })?;
+        journal.app_rows(AGENTS, &mut |key, bytes| match (AgentRow::owner(key), AgentRow::decode(bytes)) {
+            (Some(agent), Ok(row)) => drop(books.agents.insert(agent, row)),
+            (None, Ok(_)) => {}
+            (_, Err(error)) => failure = Some(error),
         })?;
         let mut runs = Vec::new();
         journal.app_rows(RUNS, &mut |_, bytes| match RunRow::decode(bytes) {
@@ -60,30 +82,84 @@ impl Books {
             Err(error) => failure = Some(error),
         })?;
         for run in runs {
-            books.add_run(run);
+            books.replace(run);
         }
-        books.ended = books.jobs.keys().filter(|id| books.is_over(**id)).count();
         failure.map_or(Ok(books), |error| Err(error.into()))
     }
 
-    fn add_job(&mut self, row: JobRow) {
-        self.order.insert((row.created_ms, row.id));
-        self.jobs.insert(row.id, Job { row, runs: Vec::new() });
+    /// Takes in what a job has become, or one that is not known yet.
+    pub(crate) fn put_job(&mut self, row: JobRow) {
+        let id = row.id;
+        self.change(id, |books| match books.jobs.get_mut(&id) {
+            Some(job) => job.row = row,
+            None => {
+                books.order.insert((row.created_ms, id));
+                books.jobs.insert(id, Job { row, runs: Vec::new(), counts: Counts::default() });
+            }
+        });
     }
 
-    fn add_run(&mut self, run: RunRow) {
-        self.messages.insert(run.message, run.id);
+    /// Takes in what a run has become, or one that is not known yet. Its job is known.
+    pub(crate) fn replace(&mut self, run: RunRow) {
+        self.change(run.job, |books| {
+            let before = books.take_run(run.id);
+            let Some(job) = books.jobs.get_mut(&run.job) else { return };
+            if before.is_none() {
+                job.runs.push(run.id);
+            }
+            job.counts.add(Stage::of(run.state));
+            books.tally.add_run(&job.row.name, job.place(), &run);
+            books.messages.insert(run.message, run.id);
+            books.runs.insert(run.id, run);
+        });
+    }
+
+    /// Removes a run that nobody has any more; another one is to be made for its job.
+    pub(crate) fn remove_run(&mut self, id: RunId) {
+        let Some(job) = self.runs.get(&id).map(|run| run.job) else { return };
+        self.change(job, |books| {
+            books.take_run(id);
+            if let Some(job) = books.jobs.get_mut(&job) {
+                job.runs.retain(|run| *run != id);
+            }
+        });
+    }
+
+    /// Takes a run out of everything but its job's list.
+    fn take_run(&mut self, id: RunId) -> Option<RunRow> {
+        let run = self.runs.remove(&id)?;
+        self.messages.remove(&run.message);
         if let Some(job) = self.jobs.get_mut(&run.job) {
-            job.runs.push(run.id);
+            job.counts.remove(Stage::of(run.state));
+            self.tally.remove_run(&job.row.name, job.place(), &run);
         }
-        self.runs.insert(run.id, run);
+        Some(run)
+    }
+
+    /// Does something to a job, and keeps what is derived from it in step.
+    fn change(&mut self, id: JobId, what: impl FnOnce(&mut Self)) {
+        let was_over = self.is_over(id);
+        what(self);
+        let Some(job) = self.jobs.get(&id) else { return };
+        let (place, over) = (job.place(), job.is_over());
+        self.ended = (self.ended + usize::from(over && !was_over)).saturating_sub(usize::from(was_over && !over));
+        self.tally.set_unassigned(&job.row.name, place, job.row.unassigned);
+        let Some(policy) = &job.row.policy else { return };
+        self.tally.set_timed(id, !over);
+        if let Some(concurrency) = &policy.concurrency {
+            if over {
+                self.tally.leave(&concurrency.group, place);
+            } else {
+                self.tally.join(&concurrency.group, place);
+            }
+        }
     }
 
     /// Takes in a job whose rows are about to be written: its agents may report as soon as they are.
     pub(crate) fn expect(&mut self, job: JobRow, runs: Vec<RunRow>) {
         self.expected.insert(job.id);
-        self.add_job(job);
-        runs.into_iter().for_each(|run| self.add_run(run));
+        self.put_job(job);
+        runs.into_iter().for_each(|run| self.replace(run));
     }
 
     /// The rows of an expected job are on stable storage.
@@ -94,30 +170,7 @@ impl Books {
     /// The rows of an expected job were refused: it never was.
     pub(crate) fn withdraw(&mut self, id: JobId) {
         if self.expected.remove(&id) {
-            self.remove(id);
-        }
-    }
-
-    /// Takes in a job that an agent told of.
-    pub(crate) fn recall(&mut self, job: JobRow) {
-        self.add_job(job);
-    }
-
-    /// Replaces a run by what it has become; takes in one that an agent told of.
-    pub(crate) fn replace(&mut self, run: RunRow) {
-        if !self.runs.contains_key(&run.id) {
-            let job = run.job;
-            let has_runs = self.jobs.get(&job).is_some_and(|job| !job.runs.is_empty());
-            let was = has_runs && self.is_over(job);
-            self.add_run(run);
-            let is = self.is_over(job);
-            self.ended = (self.ended + usize::from(is && !was)).saturating_sub(usize::from(was && !is));
-            return;
-        }
-        let (job, was) = (run.job, self.is_over(run.job));
-        self.runs.insert(run.id, run);
-        if !was && self.is_over(job) {
-            self.ended += 1;
+            self.forget(id);
         }
     }
 
@@ -132,34 +185,68 @@ impl Books {
         over.filter_map(|(_, id)| Some((*id, self.jobs.get(id)?.runs.clone()))).collect()
     }
 
-    /// Forgets a job that was over and whose rows are gone.
+    /// Forgets a job whose rows are gone or never were.
     pub(crate) fn forget(&mut self, id: JobId) {
-        if self.remove(id) {
-            self.ended = self.ended.saturating_sub(1);
+        let over = self.is_over(id);
+        let runs = self.jobs.get(&id).map(|job| job.runs.clone()).unwrap_or_default();
+        for run in runs {
+            self.take_run(run);
+        }
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.ended = self.ended.saturating_sub(usize::from(over));
+        self.order.remove(&job.place());
+        self.tally.set_unassigned(&job.row.name, job.place(), false);
+        self.tally.set_timed(id, false);
+        if let Some(concurrency) = job.row.policy.as_ref().and_then(|policy| policy.concurrency.as_ref()) {
+            self.tally.leave(&concurrency.group, job.place());
         }
     }
 
-    fn remove(&mut self, id: JobId) -> bool {
-        let Some(job) = self.jobs.remove(&id) else { return false };
-        self.order.remove(&(job.row.created_ms, id));
-        for run in job.runs {
-            if let Some(run) = self.runs.remove(&run) {
-                self.messages.remove(&run.message);
-            }
-        }
-        true
-    }
-
-    fn is_over(&self, id: JobId) -> bool {
-        self.jobs
-            .get(&id)
-            .is_some_and(|job| job.runs.iter().filter_map(|run| self.runs.get(run)).all(|run| run.state.is_over()))
+    /// Whether nothing of a job changes any more.
+    #[must_use]
+    pub(crate) fn is_over(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(Job::is_over)
     }
 
     /// A job's row.
     #[must_use]
     pub(crate) fn job(&self, id: JobId) -> Option<&JobRow> {
         self.jobs.get(&id).map(|job| &job.row)
+    }
+
+    /// How many runs of a job are at which stage.
+    #[must_use]
+    pub(crate) fn counts(&self, id: JobId) -> Counts {
+        self.jobs.get(&id).map(|job| job.counts).unwrap_or_default()
+    }
+
+    /// A job's runs.
+    pub(crate) fn runs_of(&self, id: JobId) -> impl Iterator<Item = &RunRow> {
+        self.jobs.get(&id).into_iter().flat_map(|job| &job.runs).filter_map(|run| self.runs.get(run))
+    }
+
+    /// Notes that a job of that name had its turn.
+    pub(crate) fn serve(&mut self, job: JobId) {
+        if let Some(job) = self.jobs.get(&job) {
+            self.tally.serve(&job.row.name);
+        }
+    }
+
+    /// What the scheduler looks things up by.
+    #[must_use]
+    pub(crate) const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What is kept of an agent.
+    #[must_use]
+    pub(crate) fn agent(&self, agent: &AgentId) -> Option<&AgentRow> {
+        self.agents.get(agent)
+    }
+
+    /// Takes in what an agent's row has become.
+    pub(crate) fn put_agent(&mut self, agent: AgentId, row: AgentRow) {
+        self.agents.insert(agent, row);
     }
 
     /// A run.
@@ -184,74 +271,100 @@ impl Books {
         self.jobs.keys().copied().filter(|id| !self.expected.contains(id))
     }
 
-    /// Runs of an agent that have not ended.
+    /// Runs that an agent has or is about to have, without those that wait for a person.
     #[must_use]
     pub(crate) fn active_runs(&self, agent: &AgentId) -> u64 {
-        self.runs.values().filter(|run| run.agent == *agent && !run.state.is_settled()).count() as u64
+        self.tally.load(agent) as u64
     }
 
     /// How a job stands. `received` tells whether an agent has everything that was sent to it.
     #[must_use]
-    pub(crate) fn view(&self, id: JobId, received: &BTreeMap<AgentId, bool>) -> Option<JobView> {
+    pub(crate) fn view(&self, id: JobId, received: &BTreeMap<AgentId, bool>, fleet: &Fleet) -> Option<JobView> {
         let job = self.jobs.get(&id)?;
-        let runs: Vec<RunView> =
-            job.runs.iter().filter_map(|run| self.runs.get(run)).map(|run| run_view(run, received)).collect();
-        let ended = job.runs.iter().filter_map(|run| self.runs.get(run)).map(|run| run.ended_ms);
+        let runs: Vec<RunView> = self.runs_of(id).map(|run| self.run_view(run, received, fleet)).collect();
+        let ended = self.runs_of(id).map(|run| run.ended_ms);
         let ended_ms = ended.collect::<Option<Vec<u64>>>().and_then(|ends| ends.into_iter().max());
         let row = &job.row;
-        let state = job_state(runs.iter().map(|run| run.state));
-        Some(JobView { id, name: row.name.clone(), state, created_ms: row.created_ms, ended_ms, runs })
+        let waiting = row.unassigned.then(|| schedule::unassigned_hold(self, fleet, id)).flatten();
+        Some(JobView {
+            id,
+            name: row.name.clone(),
+            state: job_state(row, runs.iter().map(|run| run.state)),
+            created_ms: row.created_ms,
+            ended_ms: ended_ms.filter(|_| self.is_over(id)),
+            waiting: waiting.map(|hold| hold.to_string()),
+            cancelled: row.cancelled.clone(),
+            runs,
+        })
     }
 
     /// How a job stands, in a word.
     #[must_use]
     pub(crate) fn state(&self, id: JobId) -> Option<JobState> {
         let job = self.jobs.get(&id)?;
-        Some(job_state(job.runs.iter().filter_map(|run| self.runs.get(run)).map(|run| run.state)))
+        Some(job_state(&job.row, self.runs_of(id).map(|run| run.state)))
     }
-}
 
-fn run_view(run: &RunRow, received: &BTreeMap<AgentId, bool>) -> RunView {
-    let state = match run.state {
-        RunState::Sent if received.get(&run.agent).copied().unwrap_or(false) => RunState::Accepted,
-        RunState::Waiting
-        | RunState::Sent
-        | RunState::Accepted
-        | RunState::Running
-        | RunState::Succeeded
-        | RunState::Failed
-        | RunState::NeedsDecision
-        | RunState::Cancelled
-        | RunState::TimedOut
-        | RunState::Refused => run.state,
-    };
-    let steps = run.steps.iter().map(|step| StepView {
-        id: step.id.clone(),
-        effect: step.effect.clone(),
-        state: step.state,
-        attempt: step.attempt,
-        detail: step.detail.clone(),
-        started_ms: step.started_ms,
-        ended_ms: step.ended_ms,
-    });
-    RunView { id: run.id, agent: run.agent.clone(), state, reason: run.reason.clone(), steps: steps.collect() }
-}
+    fn run_view(&self, run: &RunRow, received: &BTreeMap<AgentId, bool>, fleet: &Fleet) -> RunView {
+        let state = match run.state {
+            RunState::Sent if received.get(&run.agent).copied().unwrap_or(false) => RunState::Accepted,
+            other => other,
+        };
+        let steps = run.steps.iter().map(|step| StepView {
+            id: step.id.clone(),
+            effect: step.effect.clone(),
+            state: step.state,
+            attempt: step.attempt,
+            detail: step.detail.clone(),
+            started_ms: step.started_ms,
+            ended_ms: step.ended_ms,
+            usage: step.usage,
+            outputs: step.outputs.clone(),
+        });
+        let (steps, reason) = (steps.collect(), self.reason(run, fleet));
+        RunView { id: run.id, agent: run.agent.clone(), state, reason, steps }
+    }
 
-fn job_state(runs: impl Iterator<Item = RunState>) -> JobState {
-    let (mut failed, mut undecided, mut cancelled) = (false, false, false);
-    for run in runs {
-        match run {
-            RunState::Waiting | RunState::Sent | RunState::Accepted | RunState::Running => return JobState::Running,
-            RunState::Succeeded => {}
-            RunState::Failed | RunState::TimedOut | RunState::Refused => failed = true,
-            RunState::Cancelled => cancelled = true,
-            RunState::NeedsDecision => undecided = true,
+    /// Why a run stands where it does, when its state alone does not say it.
+    fn reason(&self, run: &RunRow, fleet: &Fleet) -> Option<String> {
+        if run.state == RunState::Waiting {
+            let hold = schedule::job_hold(self, run.job);
+            let hold = hold.or_else(|| schedule::agent_hold(self, fleet, &run.agent, false));
+            return hold.map(|hold| hold.to_string()).or_else(|| run.reason.clone());
+        }
+        let away = fleet.get(&run.agent).is_some_and(|agent| !agent.online);
+        let there = if away { "; the agent cannot be reached now" } else { "" };
+        if !run.state.is_over()
+            && let Some(reason) = &run.cancelling
+        {
+            return Some(format!("its agent was told to end it{there}: {reason}"));
+        }
+        if let Some(decided) = run.decided.as_ref().filter(|_| run.state == RunState::NeedsDecision) {
+            let (step, note) = (&decided.step, &decided.note);
+            return Some(format!("a person decided about step {step}, and its agent was told{there}: {note}"));
+        }
+        match (&run.reason, &run.late) {
+            (Some(reason), Some(late)) => Some(format!("{reason}; {late}")),
+            (reason, late) => reason.clone().or_else(|| late.clone()),
         }
     }
-    match (undecided, failed, cancelled) {
-        (true, _, _) => JobState::NeedsDecision,
-        (false, true, _) => JobState::Failed,
-        (false, false, true) => JobState::Cancelled,
-        (false, false, false) => JobState::Succeeded,
+}
+
+fn job_state(row: &JobRow, runs: impl Iterator<Item = RunState>) -> JobState {
+    let mut counts = Counts::default();
+    let mut cancelled = false;
+    for run in runs {
+        counts.add(Stage::of(run));
+        cancelled |= matches!(run, RunState::Cancelled);
+    }
+    let failed = counts.badly > 0;
+    match counts {
+        Counts { active: 1.., .. } => JobState::Running,
+        Counts { undecided: 1.., .. } => JobState::NeedsDecision,
+        Counts { waiting: 1.., .. } => JobState::Waiting,
+        _ if row.unassigned => JobState::Waiting,
+        _ if row.cancelled.is_some() && (cancelled || counts.runs() == 0) => JobState::Cancelled,
+        _ if failed => JobState::Failed,
+        _ => JobState::Succeeded,
     }
 }

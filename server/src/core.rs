@@ -1,25 +1,26 @@
-//! The server behind its API: takes jobs, sends each agent its run, and answers what is known. Its only truth is the journal;
-//! the books are its rows in memory.
+//! The server behind its API: what it is made of, and what it answers. Its only truth is the journal; the books are its rows in
+//! memory. Taking jobs is in `submit`, giving out their runs in `dispatch`, what people order in `orders`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use journal::{Change, put_app};
-use link::session::{TransactError, Transaction};
-use link::{Endpoint, Stopped, SubmitError as LinkSubmitError, outbound, wall_ms};
-use messages::{AgentId, Body, EndpointId, JobId, LogKey, MessageId, RunId};
-use tokio::sync::watch;
-use uuid::Uuid;
+use journal::Change;
+use link::session::Transaction;
+use link::{Endpoint, Stopped, wall_ms};
+use messages::{AgentId, EndpointId, JobId, LogKey};
+use tokio::sync::{Notify, watch};
 
 use crate::api::{
-    Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, Submission, SubmitError, Submitted,
+    AgentOrder, Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, OrderError, Resolution,
+    Submission, SubmitError, Submitted,
 };
 use crate::books::Books;
+use crate::dispatch::Dispatch;
 use crate::fleet;
-use crate::job_file::{Target, Who};
 use crate::logs::Logs;
-use crate::records::{JobRow, RunRow, StepRow};
+use crate::records::{JobRow, RunRow};
+use crate::schedule::Fleet;
 use crate::views::{
     AgentCounts, AgentView, BrokerView, JobCounts, JobState, JobView, JobsView, LinkView, RunState, ServerView,
 };
@@ -33,6 +34,9 @@ struct Inner {
     books: Mutex<Books>,
     /// One submission at a time, so that an id is taken once.
     submitting: tokio::sync::Mutex<()>,
+    dispatch: Dispatch,
+    /// Says that there may be something to give out.
+    wake: Notify,
     logs: Logs,
     agents: BTreeSet<AgentId>,
     broker_url: String,
@@ -66,7 +70,9 @@ impl Core {
         let submitting = tokio::sync::Mutex::new(());
         let books = Mutex::new(books);
         let started = Instant::now();
-        Self(Arc::new(Inner { endpoint, books, submitting, logs, agents, broker_url, revision, started }))
+        let (dispatch, wake) = (Dispatch::default(), Notify::new());
+        let inner = Inner { endpoint, books, submitting, dispatch, wake, logs, agents, broker_url, revision, started };
+        Self(Arc::new(inner))
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -83,9 +89,35 @@ impl Core {
         self.0.revision.send_modify(|revision| *revision += 1);
     }
 
+    /// Says that there may be something to give out.
+    pub(crate) fn wake(&self) {
+        self.0.wake.notify_one();
+    }
+
+    pub(crate) fn wake_up(&self) -> &Notify {
+        &self.0.wake
+    }
+
+    pub(crate) fn dispatching(&self) -> &Dispatch {
+        &self.0.dispatch
+    }
+
+    pub(crate) fn known_agents(&self) -> &BTreeSet<AgentId> {
+        &self.0.agents
+    }
+
+    pub(crate) async fn one_submission(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.submitting.lock().await
+    }
+
+    fn fleet(&self) -> Arc<Fleet> {
+        self.0.dispatch.fleet()
+    }
+
     /// Says that reports were taken in, and forgets the oldest jobs beyond the limit.
     pub(crate) async fn taken_in(&self) {
         self.notice();
+        self.wake();
         let excess = self.books().to_forget();
         for (job, runs) in excess {
             let mut rows = vec![Change::DeleteApp(JobRow::key(job))];
@@ -110,22 +142,6 @@ impl Core {
         })
     }
 
-    fn targets(&self, target: &Target) -> Result<Vec<AgentId>, SubmitError> {
-        match &target.who {
-            Who::All if self.0.agents.is_empty() => Err(SubmitError::NoAgents),
-            Who::All => Ok(self.0.agents.iter().cloned().collect()),
-            Who::Agents(agents) => match agents.iter().find(|agent| !self.0.agents.contains(*agent)) {
-                Some(unknown) => Err(SubmitError::UnknownAgent {
-                    agent: unknown.clone(),
-                    known: self.0.agents.iter().cloned().collect(),
-                }),
-                None => Ok(agents.iter().cloned().collect()),
-            },
-            // What agents are is not known here yet, so none of them matches.
-            Who::Matching { .. } => Err(SubmitError::NoAgents),
-        }
-    }
-
     /// Which agents have received everything that was sent to them.
     async fn received(&self, agents: BTreeSet<AgentId>) -> Result<BTreeMap<AgentId, bool>, DeskError> {
         let mut received = BTreeMap::new();
@@ -137,76 +153,21 @@ impl Core {
         Ok(received)
     }
 
-    async fn view(&self, id: JobId) -> Result<Option<JobView>, DeskError> {
-        let agents: BTreeSet<AgentId> = match self.books().view(id, &BTreeMap::new()) {
+    pub(crate) async fn view(&self, id: JobId) -> Result<Option<JobView>, DeskError> {
+        let fleet = self.fleet();
+        let agents: BTreeSet<AgentId> = match self.books().view(id, &BTreeMap::new(), &fleet) {
             Some(view) => {
                 view.runs.into_iter().filter(|run| run.state == RunState::Sent).map(|run| run.agent).collect()
             }
             None => return Ok(None),
         };
         let received = self.received(agents).await?;
-        Ok(self.books().view(id, &received))
+        Ok(self.books().view(id, &received, &fleet))
     }
 }
 
 fn stopping(_: Stopped) -> DeskError {
     DeskError::Stopping
-}
-
-impl Core {
-    /// Takes a job in. Must be run to its end: what is journaled halfway would be sent, but not known here.
-    async fn take_job(self, submission: Submission) -> Result<Submitted, SubmitError> {
-        let _one_at_a_time = self.0.submitting.lock().await;
-        let id = submission.id;
-        let known = self.books().job(id).map(|job| (job.definition.clone(), job.params.clone()));
-        if let Some((definition, params)) = known {
-            if definition != submission.definition || params != submission.params {
-                return Err(SubmitError::IdTaken { id });
-            }
-            let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
-            return Ok(Submitted { created: false, job });
-        }
-        let row = JobRow {
-            id,
-            name: submission.plan.name.clone(),
-            definition: submission.definition,
-            params: submission.params,
-            created_ms: wall_ms(),
-        };
-        let mut transaction = Transaction { admission: true, ..Transaction::default() };
-        transaction.rows.push(put_app(JobRow::key(id), row.encode()));
-        let mut runs = Vec::new();
-        for agent in self.targets(&submission.target)? {
-            let run = RunRow {
-                id: RunId::new(Uuid::now_v7()),
-                job: id,
-                agent: agent.clone(),
-                message: MessageId::new(Uuid::now_v7()),
-                state: RunState::Sent,
-                reason: None,
-                steps: submission.plan.steps.iter().map(StepRow::new).collect(),
-                ended_ms: None,
-            };
-            let body = Body::RunStart(submission.plan.run_start(run.id, id));
-            let message = outbound(EndpointId::Agent(agent), run.message, &body, None).map_err(refused)?;
-            transaction.send.push(message);
-            transaction.rows.push(put_app(RunRow::key(run.id), run.encode()));
-            runs.push(run);
-        }
-        self.books().expect(row, runs);
-        if let Err(error) = self.endpoint().transact(transaction).await {
-            self.books().withdraw(id);
-            return Err(match error {
-                LinkSubmitError::Refused(error) => refused(error),
-                LinkSubmitError::Journal(error) => DeskError::Journal { reason: error.to_string() }.into(),
-                LinkSubmitError::Stopped => DeskError::Stopping.into(),
-            });
-        }
-        self.books().confirm(id);
-        self.notice();
-        let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
-        Ok(Submitted { created: true, job })
-    }
 }
 
 impl Desk for Core {
@@ -216,14 +177,29 @@ impl Desk for Core {
         taking.await.unwrap_or(Err(SubmitError::Desk(DeskError::Stopping)))
     }
 
+    async fn cancel(&self, job: JobId, reason: String) -> Result<JobView, OrderError> {
+        let cancelling = tokio::spawn(self.clone().cancel_job(job, reason));
+        cancelling.await.unwrap_or(Err(OrderError::Desk(DeskError::Stopping)))
+    }
+
+    async fn resolve(&self, job: JobId, resolution: Resolution) -> Result<JobView, OrderError> {
+        let resolving = tokio::spawn(self.clone().resolve_job(job, resolution));
+        resolving.await.unwrap_or(Err(OrderError::Desk(DeskError::Stopping)))
+    }
+
+    async fn order(&self, agent: &AgentId, order: AgentOrder) -> Result<AgentView, OrderError> {
+        let ordering = tokio::spawn(self.clone().order_agent(agent.clone(), order));
+        ordering.await.unwrap_or(Err(OrderError::Desk(DeskError::Stopping)))
+    }
+
     async fn jobs(&self, filter: JobFilter) -> Result<JobsView, DeskError> {
-        let books = self.books();
+        let (fleet, books) = (self.fleet(), self.books());
         let wanted = |id: &JobId| filter.state.is_none_or(|state| books.state(*id) == Some(state));
         let mut found = books.latest().filter(wanted);
         let chosen: Vec<JobId> = found.by_ref().take(filter.limit).collect();
         let more = found.next().is_some();
         let nothing = BTreeMap::new();
-        let jobs = chosen.into_iter().filter_map(|id| books.view(id, &nothing)).map(|job| job.summary());
+        let jobs = chosen.into_iter().filter_map(|id| books.view(id, &nothing, &fleet)).map(|job| job.summary());
         Ok(JobsView { jobs: jobs.collect(), more })
     }
 
@@ -266,6 +242,7 @@ impl Desk for Core {
             let books = self.books();
             for id in books.ids() {
                 match books.state(id) {
+                    Some(JobState::Waiting) => jobs.waiting += 1,
                     Some(JobState::Running) => jobs.running += 1,
                     Some(JobState::Succeeded) => jobs.succeeded += 1,
                     Some(JobState::Failed) => jobs.failed += 1,
@@ -304,74 +281,12 @@ impl Desk for Core {
 }
 
 impl Core {
-    async fn agent_view(&self, agent: &AgentId) -> Result<AgentView, DeskError> {
+    pub(crate) async fn agent_view(&self, agent: &AgentId) -> Result<AgentView, DeskError> {
         let view = self.endpoint().view(EndpointId::Agent(agent.clone())).await.map_err(stopping)?;
-        let active = self.books().active_runs(agent);
-        Ok(fleet::agent_view(agent, view.as_ref(), active, wall_ms()))
-    }
-}
-
-fn refused(error: TransactError) -> SubmitError {
-    let reason = match &error {
-        TransactError::Encode(source) => format!("{error}: {source}"),
-        TransactError::OutboxFull { .. }
-        | TransactError::UnknownPeer { .. }
-        | TransactError::OutOfOrder { .. }
-        | TransactError::NotHeld { .. } => error.to_string(),
-    };
-    SubmitError::Full { reason }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::job_file::JobFile;
-    use futures_util::FutureExt as _;
-    use link::session::Config;
-    use link::{Service, ServiceConfig};
-
-    fn submission() -> Submission {
-        let definition = "name = \"n\"\ntarget = { all = true }\n[[step]]\nid = \"s\"\nrun = \"true\"\n";
-        let file = JobFile::parse(definition).unwrap();
-        let plan = file.plan(&BTreeMap::new()).unwrap();
-        let (target, params) = (file.target().clone(), BTreeMap::new());
-        Submission { id: JobId::from_u128(7), definition: definition.to_owned(), params, target, plan }
-    }
-
-    #[tokio::test]
-    async fn a_caller_that_hangs_up_while_its_job_is_journaled_finds_the_same_job_when_it_asks_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let (_stop, shutdown) = watch::channel(false);
-        let agent: AgentId = "a1".parse().unwrap();
-        let config = ServiceConfig {
-            dir: dir.path().join("server"),
-            endpoint: EndpointId::Server,
-            peers: vec![EndpointId::Agent(agent.clone())],
-            session: Config::default(),
-            engine: None,
+        let (active, row) = {
+            let books = self.books();
+            (books.active_runs(agent), books.agent(agent).cloned().unwrap_or_default())
         };
-        // A transport that never connects, but is there.
-        let transport = |end, _| {
-            tokio::spawn(async move {
-                let _end = end;
-                std::future::pending().await
-            })
-        };
-        let service = Service::start(config, transport, shutdown).await.unwrap();
-        let core = Core::new(CoreParts {
-            endpoint: service.endpoint.clone(),
-            books: Books::default(),
-            logs: Logs::open(&dir.path().join("logs")).unwrap(),
-            agents: BTreeSet::from([agent]),
-            broker_url: String::new(),
-            epoch: 1,
-        });
-        // Looked at once, which is enough to hand the job to the journal, and dropped.
-        assert!(core.submit(submission()).now_or_never().is_none());
-        let again = core.submit(submission()).await.unwrap();
-        assert!(!again.created, "the job was made twice");
-        assert_eq!(again.job.runs.len(), 1);
-        assert_eq!(core.books().ids().count(), 1);
+        Ok(fleet::agent_view(agent, view.as_ref(), active, &row, wall_ms()))
     }
 }

@@ -1,9 +1,11 @@
 //! What is shown of agents and of the streams shared with them, made from what the endpoint knows. Pure.
 
-use link::session::StreamView;
+use link::session::{PeerView, StreamView};
 use link::{EndpointView, LinkState};
 use messages::{AgentId, Seq};
 
+use crate::records::AgentRow;
+use crate::schedule::{self, AgentNow};
 use crate::views::{AgentState, AgentView, DirectionView, LinkView, OutageView};
 
 /// Milliseconds without word from an agent after which it is called unreachable: three of its heartbeats.
@@ -11,7 +13,13 @@ const UNREACHABLE_AFTER_MS: u64 = 30_000;
 
 /// What is shown of an agent.
 #[must_use]
-pub(crate) fn agent_view(name: &AgentId, view: Option<&EndpointView>, runs_active: u64, now_ms: u64) -> AgentView {
+pub(crate) fn agent_view(
+    name: &AgentId,
+    view: Option<&EndpointView>,
+    runs_active: u64,
+    row: &AgentRow,
+    now_ms: u64,
+) -> AgentView {
     let streams = view.map(|view| &view.streams);
     let presence = streams.and_then(|streams| streams.presence.clone()).unwrap_or_default();
     let heard_ms_ago = streams.and_then(|streams| streams.heard_ms_ago);
@@ -32,13 +40,30 @@ pub(crate) fn agent_view(name: &AgentId, view: Option<&EndpointView>, runs_activ
         state,
         slots: presence.slots,
         slots_free: presence.slots_free,
-        draining: presence.draining,
+        draining: presence.draining || row.draining.is_some(),
+        paused: row.draining.clone().or_else(|| row.paused.clone()),
+        refusing: presence.refusing.map(|code| schedule::word(code).to_owned()),
+        pool: row.facts.as_ref().and_then(|facts| facts.pool.clone()),
+        labels: row.facts.as_ref().map(|facts| facts.labels.clone()).unwrap_or_default(),
         version: presence.version,
         seen_ms: heard_ms_ago.map(|ago| now_ms.saturating_sub(ago)),
         runs_active,
         lag,
         frozen_reason,
         frozen_advice: streams.and_then(|streams| streams.advice.clone()),
+    }
+}
+
+/// What the scheduler is to know of an agent.
+#[must_use]
+pub(crate) fn agent_now(streams: &PeerView) -> AgentNow {
+    let presence = streams.presence.clone().unwrap_or_default();
+    AgentNow {
+        online: streams.heard_ms_ago.is_some_and(|ago| ago <= UNREACHABLE_AFTER_MS),
+        frozen: streams.frozen.is_some(),
+        slots: presence.slots,
+        draining: presence.draining,
+        refusing: presence.refusing,
     }
 }
 

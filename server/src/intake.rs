@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use journal::put_app;
+use journal::{Change, put_app};
 use link::session::Transaction;
 use link::{SubmitError, Work, WorkItem, wall_ms};
 use messages::{AgentId, Body, EndpointId, MessageId, RefusalCode, RunId};
@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::books::Books;
 use crate::core::Core;
-use crate::records::{JobRow, ReportError, RunRow};
+use crate::records::{AgentRow, JobRow, Policy, ReportError, RunRow};
+use crate::views::RunState;
 
 /// Batches taken in at a time. Different agents' batches do not touch the same runs.
 pub(crate) const AT_A_TIME: usize = 8;
@@ -54,17 +55,53 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
             {
                 let job = JobRow::recalled(&recalled.start, wall_ms());
                 transaction.rows.push(put_app(JobRow::key(job.id), job.encode()));
-                books.recall(job);
+                books.put_job(job);
             }
         }
         for run in changed.into_values() {
-            transaction.rows.push(put_app(RunRow::key(run.id), run.encode()));
-            books.replace(run);
+            transaction.rows.extend(put_run(&mut books, run));
+        }
+        for item in &work.items {
+            transaction.rows.extend(note_facts(&mut books, &work.peer, item));
+        }
+    }
+    for item in &work.items {
+        if let (Ok(Body::Refusal(refusal)), Some(agent)) = (&item.body, work.peer.agent())
+            && refusal.code.is_passing()
+        {
+            core.dispatching().cool(agent, refusal.code);
         }
     }
     core.endpoint().transact(transaction).await?;
     core.taken_in().await;
     Ok(())
+}
+
+/// Takes a run's new row into the books. A run that its agent put off, and that any agent may do, is to be made anew.
+fn put_run(books: &mut Books, run: RunRow) -> Vec<Change> {
+    let for_one = |job: &JobRow| job.policy.as_ref().is_some_and(Policy::is_for_one);
+    if run.state == RunState::Waiting
+        && let Some(job) = books.job(run.job).filter(|job| for_one(job)).cloned()
+    {
+        let job = JobRow { unassigned: job.cancelled.is_none(), ..job };
+        let rows = vec![Change::DeleteApp(RunRow::key(run.id)), put_app(JobRow::key(job.id), job.encode())];
+        books.remove_run(run.id);
+        books.put_job(job);
+        return rows;
+    }
+    let row = put_app(RunRow::key(run.id), run.encode());
+    books.replace(run);
+    vec![row]
+}
+
+/// Takes in what an agent says that it is.
+fn note_facts(books: &mut Books, peer: &EndpointId, item: &WorkItem) -> Option<Change> {
+    let (Ok(Body::AgentFacts(facts)), Some(agent)) = (&item.body, peer.agent()) else { return None };
+    let row = books.agent(agent).cloned().unwrap_or_default();
+    let row = AgentRow { facts: Some(facts.clone()), ..row };
+    let change = put_app(AgentRow::key(agent), row.encode());
+    books.put_agent(agent.clone(), row);
+    Some(change)
 }
 
 /// Works out what a message means, on copies of the runs. The error is the reason to refuse it.
@@ -106,10 +143,18 @@ fn understand(
             let known = books.run_of_message(refusal.message).filter(|run| run.agent == *agent);
             match known {
                 Some(run) => {
-                    changed.entry(run.id).or_insert_with(|| run.clone()).refused(&refusal.reason, wall_ms());
+                    let run = changed.entry(run.id).or_insert_with(|| run.clone());
+                    match run.cancelling.clone() {
+                        Some(reason) if refusal.code.is_passing() => {
+                            run.end(RunState::Cancelled, Some(reason), wall_ms());
+                        }
+                        None if refusal.code.is_passing() => run.put_off(&refusal.reason),
+                        Some(_) | None => run.refused(&refusal.reason, wall_ms()),
+                    }
                     Ok(())
                 }
-                None => Err("the refused message started no run of this agent".to_owned()),
+                // An order that the agent did not understand, or one about a run that it has forgotten.
+                None => Ok(()),
             }
         }
         Body::AgentFacts(_) => Ok(()),
@@ -139,40 +184,27 @@ fn editable<'a>(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use messages::{
-        ChainHash, Epoch, Header, Incarnation, JobId, Message, RunEnd, RunFinished, Seq, StepChanged, StepEvent,
+        ChainHash, Epoch, Header, Incarnation, JobId, Keep, Message, Program, RunEnd, RunFinished, RunStart, Seq,
+        StepChanged, StepEvent, StepSpec,
     };
 
     use super::*;
     use crate::records::StepRow;
-    use crate::views::{RunState, StepState};
 
     fn books() -> Books {
-        let job = JobRow {
-            id: JobId::from_u128(1),
+        let step = StepSpec::new("one".parse().unwrap(), Program::Shell("true".into()));
+        let start = RunStart {
+            run: RunId::from_u128(2),
+            job: JobId::from_u128(1),
             name: "n".into(),
-            definition: String::new(),
-            params: BTreeMap::new(),
-            created_ms: 1,
-        };
-        let step = StepRow {
-            id: "one".parse().unwrap(),
-            effect: "once".into(),
-            state: StepState::Pending,
-            attempt: 0,
-            detail: None,
-            started_ms: None,
-            ended_ms: None,
-        };
-        let run = RunRow {
-            id: RunId::from_u128(2),
-            job: job.id,
-            agent: "a1".parse().unwrap(),
-            message: MessageId::from_u128(3),
-            state: RunState::Sent,
-            reason: None,
             steps: vec![step],
-            ended_ms: None,
+            timeout_ms: None,
+            keep: Keep::default(),
         };
+        let job = JobRow::recalled(&start, 1);
+        let steps = start.steps.iter().map(StepRow::new).collect();
+        let run = RunRow::waiting(start.run, job.id, "a1".parse().unwrap(), MessageId::from_u128(3), steps);
+        let run = RunRow { state: RunState::Sent, ..run };
         let mut books = Books::default();
         books.expect(job, vec![run]);
         books
@@ -219,7 +251,11 @@ mod tests {
             |message| Body::Refusal(messages::Refusal { message, reason: "full".into(), code: RefusalCode::Message });
         let refused = outcome("a1", &refusal(MessageId::from_u128(3))).unwrap();
         assert_eq!((refused.state, refused.reason.as_deref()), (RunState::Refused, Some("full")));
-        assert!(outcome("a2", &refusal(MessageId::from_u128(3))).is_err());
-        assert!(outcome("a1", &refusal(MessageId::from_u128(4))).is_err());
+        for (agent, message) in [("a2", 3), ("a1", 4)] {
+            let body = refusal(MessageId::from_u128(message));
+            let (item, mut changed) = (item(agent, &body), BTreeMap::new());
+            understand(&books(), &agent.parse().unwrap(), &item, &mut changed).unwrap();
+            assert_eq!(changed, BTreeMap::new(), "a refusal of {agent} was taken for a run's");
+        }
     }
 }

@@ -3,13 +3,19 @@
 pub mod api;
 
 mod books;
+mod clock;
 mod core;
+mod dispatch;
 mod fleet;
 mod intake;
 pub mod job_file;
 mod logs;
+mod orders;
 mod records;
+mod schedule;
 mod service;
+mod submit;
+mod tally;
 pub mod views;
 
 pub use fleet::link_view;

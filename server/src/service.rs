@@ -123,6 +123,7 @@ pub async fn run(
     let knows = move |from: &_, key: &_| asked.knows_log(from, key);
     tasks.spawn(logs::receive(logs, service.endpoint.clone(), knows, move || noticed.notice()));
     tasks.spawn(pass_on_changes(core.clone()));
+    tasks.spawn(core.clone().dispatch());
     ready(&url);
     tasks.spawn(api.serve(core, shutdown));
     let mut stopped = std::pin::pin!(service.stopped());

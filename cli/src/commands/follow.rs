@@ -238,7 +238,7 @@ impl Watch<'_> {
         Ok(match job.state {
             JobState::Succeeded => Exit::Ok,
             JobState::Failed | JobState::Cancelled => Exit::Failed,
-            JobState::NeedsDecision | JobState::Running => Exit::Unknown,
+            JobState::NeedsDecision | JobState::Waiting | JobState::Running => Exit::Unknown,
         })
     }
 }

@@ -100,7 +100,11 @@ impl<'a> Lines<'a> {
             job.runs.len()
         ));
         if job.state == JobState::NeedsDecision {
-            text.push_str("a step's outcome is unknown and it must not run twice: find out what became of it\n");
+            let (id, how) = (short(job.id), "--as done|retry|fail --note WHY");
+            text.push_str(&format!(
+                "a step's outcome is unknown and it must not run twice: find out what became of it, then\n\
+                 longshore job resolve {id} {how}\n"
+            ));
         }
         Ok(self.printer.text(&text)?)
     }
@@ -130,7 +134,7 @@ fn run_lines(before: Option<&RunView>, run: &RunView) -> String {
             RunState::NeedsDecision => {
                 text.push_str(&format!("{} {WARN}⚠ needs a decision{WARN:#}{reason}\n", run.agent));
             }
-            RunState::Cancelled | RunState::TimedOut => {
+            RunState::Cancelled | RunState::TimedOut | RunState::Expired => {
                 text.push_str(&format!("{} {WARN}✗ {}{WARN:#}{reason}\n", run.agent, run.state));
             }
             RunState::Waiting | RunState::Sent | RunState::Accepted | RunState::Running => {}

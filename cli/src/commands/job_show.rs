@@ -17,7 +17,7 @@ pub(crate) struct JobListArgs {
     /// At most so many, the latest
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=JOBS_LIMIT_MAX as u64))]
     limit: u64,
-    /// Only jobs in this state: running, succeeded, failed, needs-decision
+    /// Only jobs in this state: waiting, running, succeeded, failed, cancelled, needs-decision
     #[arg(long, value_name = "STATE")]
     state: Option<JobState>,
 }
@@ -84,6 +84,9 @@ pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
         clock.absolute(job.created_ms),
         took(end.saturating_sub(job.created_ms)),
     );
+    let waiting = job.waiting.as_ref().map(|why| format!("  waiting: {}\n", clean(why)));
+    let cancelled = job.cancelled.as_ref().map(|why| format!("  cancelled: {}\n", clean(why)));
+    text.extend(waiting.into_iter().chain(cancelled));
     for run in &job.runs {
         text.push_str(&run_line(run));
     }

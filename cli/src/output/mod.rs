@@ -194,8 +194,8 @@ pub(crate) fn clean(text: &str) -> String {
 pub(crate) fn state_style(state: &str) -> Style {
     match state {
         "succeeded" | "already-done" | "online" => AnsiColor::Green.on_default(),
-        "failed" | "timed-out" | "refused" | "frozen" => AnsiColor::Red.on_default(),
-        "needs-decision" | "unreachable" => AnsiColor::Yellow.on_default(),
+        "failed" | "timed-out" | "refused" | "expired" | "frozen" => AnsiColor::Red.on_default(),
+        "needs-decision" | "unreachable" | "cancelled" | "waiting" => AnsiColor::Yellow.on_default(),
         _ => Style::new(),
     }
 }

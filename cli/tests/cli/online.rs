@@ -91,9 +91,9 @@ fn agents_and_links_are_shown() {
     let ran = server.run(&["fleet", "list", "--time", "utc"]);
     assert_eq!(
         ran.out,
-        "NAME  STATE        SLOTS  RUNS  LAG  SEEN AT               VERSION\n\
-         a1    online         1/2     1    0  1970-01-01 00:00:00Z  0.1.0\n\
-         a2    unreachable    1/2     1    0  1970-01-01 00:00:00Z  0.1.0\n"
+        "NAME  POOL  STATE        SLOTS  RUNS  LAG  SEEN AT               VERSION  NOTE\n\
+         a1    -     online         1/2     1    0  1970-01-01 00:00:00Z  0.1.0    -\n\
+         a2    -     unreachable    1/2     1    0  1970-01-01 00:00:00Z  0.1.0    -\n"
     );
     assert!(ran.err.starts_with("2 agents: 1 online, 1 unreachable"), "{ran:?}");
     assert_eq!(server.run(&["-q", "agents", "list", "-o", "name"]).out, "a1\na2\n");

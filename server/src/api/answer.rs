@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::desk::{DeskError, LogReadError, LookupError, PrefixError, SubmitError};
+use super::desk::{DeskError, LogReadError, LookupError, OrderError, PrefixError, SubmitError};
 use crate::job_file::{self, Problem};
 use crate::views::{Answer, ErrorView, ProblemView, Schema};
 
@@ -90,6 +90,15 @@ impl From<SubmitError> for Refused {
             SubmitError::NoAgents => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "name agents in the server's configuration first".to_owned())
             }
+            SubmitError::NoMatch { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "`longshore fleet list -o wide` shows pools and labels; with pick = \"one\" a job waits for an agent that matches"
+                    .to_owned(),
+            ),
+            SubmitError::GroupHeld { holder, .. } => (
+                StatusCode::CONFLICT,
+                format!("wait for it (`longshore job show {holder}`), or write on_conflict = \"queue\""),
+            ),
             SubmitError::IdTaken { .. } => (StatusCode::CONFLICT, "submit with a fresh id".to_owned()),
             SubmitError::Full { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -98,6 +107,36 @@ impl From<SubmitError> for Refused {
             SubmitError::Desk(error) => return error.into(),
         };
         Self::new(status, what, "no job was made", next)
+    }
+}
+
+impl From<OrderError> for Refused {
+    fn from(error: OrderError) -> Self {
+        let what = error.to_string();
+        let (status, next) = match error {
+            OrderError::NotFound => {
+                (StatusCode::NOT_FOUND, "`longshore job list` and `longshore fleet list` show what there is".to_owned())
+            }
+            OrderError::Over { .. } => (StatusCode::CONFLICT, "submit it again to have it done again".to_owned()),
+            OrderError::NothingToDecide => (
+                StatusCode::CONFLICT,
+                "`longshore job list --state needs-decision` shows what waits for one".to_owned(),
+            ),
+            OrderError::WhichRun { agents } => {
+                let names: Vec<&str> = agents.iter().map(messages::AgentId::as_str).collect();
+                (StatusCode::CONFLICT, format!("say which with --agent: {}", names.join(", ")))
+            }
+            OrderError::OtherStep { .. } => (StatusCode::CONFLICT, "look again with `longshore job show`".to_owned()),
+            OrderError::AlreadyDecided { .. } => {
+                (StatusCode::CONFLICT, "wait for the agent, or end the run without it: --give-up".to_owned())
+            }
+            OrderError::CannotRetry { .. } => {
+                (StatusCode::CONFLICT, "wait for the agent, or give the run up and submit the job again".to_owned())
+            }
+            OrderError::Refused { .. } => (StatusCode::TOO_MANY_REQUESTS, "try again later".to_owned()),
+            OrderError::Desk(error) => return error.into(),
+        };
+        Self::new(status, what, NOTHING_CHANGED, next)
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::str::FromStr;
 
-use messages::{AgentId, JobId, LogKey};
+use messages::{AgentId, Decision, JobId, LogKey, StepId};
 use tokio::sync::watch;
 
 use crate::job_file::{Plan, Target};
@@ -17,6 +17,15 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// Takes a job. When this answers `Ok`, the job is on stable storage. A job with the same id, definition and parameters
     /// is the same job: it is answered as it stands now, not taken again.
     fn submit(&self, submission: Submission) -> impl Future<Output = Result<Submitted, SubmitError>> + Send;
+
+    /// Ends a job. What no agent has is ended when this answers; the rest when its agents say so.
+    fn cancel(&self, job: JobId, reason: String) -> impl Future<Output = Result<JobView, OrderError>> + Send;
+
+    /// Carries out what a person decided about a step of which nobody knows whether it took effect.
+    fn resolve(&self, job: JobId, resolution: Resolution) -> impl Future<Output = Result<JobView, OrderError>> + Send;
+
+    /// Gives an agent nothing more, or something again. Nothing is given to it after the answer.
+    fn order(&self, agent: &AgentId, order: AgentOrder) -> impl Future<Output = Result<AgentView, OrderError>> + Send;
 
     /// The latest jobs, newest first.
     fn jobs(&self, filter: JobFilter) -> impl Future<Output = Result<JobsView, DeskError>> + Send;
@@ -62,6 +71,40 @@ pub struct Submission {
     pub target: Target,
     /// What is to be done; it fits one message.
     pub plan: Plan,
+}
+
+/// What a person decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// Whose run; nothing if only one waits for a decision.
+    pub agent: Option<AgentId>,
+    /// The step that was looked at, lest another one is meant by accident.
+    pub step: Option<StepId>,
+    /// What.
+    pub decision: Decision,
+    /// Why.
+    pub note: String,
+    /// End the run here, without its agent.
+    pub give_up: bool,
+}
+
+/// What an agent is to be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentOrder {
+    /// Nothing.
+    Pause {
+        /// Why.
+        note: String,
+    },
+    /// Something again, after a pause.
+    Resume,
+    /// Nothing, and it is told to take nothing.
+    Drain {
+        /// Why.
+        note: String,
+    },
+    /// Something again, after a drain.
+    Undrain,
 }
 
 /// A job that the server has.
@@ -171,6 +214,20 @@ pub enum SubmitError {
     /// The job is for all agents, and there are none.
     #[error("the job is for all agents, and the server knows none")]
     NoAgents,
+    /// No agent is as the job wants it.
+    #[error("none of the server's {of} agents matches the job's target")]
+    NoMatch {
+        /// Agents that there are.
+        of: usize,
+    },
+    /// Another job holds the group, and the job is not to wait.
+    #[error("the group `{group}` is held by job {holder}")]
+    GroupHeld {
+        /// The group.
+        group: String,
+        /// Who holds it.
+        holder: JobId,
+    },
     /// Another job has that id.
     #[error("another job has the id {id}")]
     IdTaken {
@@ -181,6 +238,56 @@ pub enum SubmitError {
     #[error("the server takes no more work: {reason}")]
     Full {
         /// Which limit, for people.
+        reason: String,
+    },
+    /// The server cannot answer.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
+}
+
+/// Why an order is not carried out. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// There is no such job or agent.
+    #[error("there is no such thing")]
+    NotFound,
+    /// The job is over.
+    #[error("the job is over: {state}")]
+    Over {
+        /// How it ended.
+        state: String,
+    },
+    /// Nothing of it waits for a decision.
+    #[error("nothing of the job waits for a decision")]
+    NothingToDecide,
+    /// More than one agent's run waits for a decision.
+    #[error("the runs of {} agents could be meant", agents.len())]
+    WhichRun {
+        /// The agents.
+        agents: Vec<AgentId>,
+    },
+    /// Another step waits for a decision.
+    #[error("it is step {step} that waits for a decision")]
+    OtherStep {
+        /// The step.
+        step: StepId,
+    },
+    /// It was decided, and the agent has not acted on it yet.
+    #[error("that was decided already, and agent {agent} has not acted on it yet")]
+    AlreadyDecided {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Without its agent a run cannot be begun again.
+    #[error("without agent {agent} the step cannot be run again")]
+    CannotRetry {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// The messages cannot be made or taken.
+    #[error("the order cannot be sent: {reason}")]
+    Refused {
+        /// Why, for people.
         reason: String,
     },
     /// The server cannot answer.

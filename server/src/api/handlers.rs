@@ -82,7 +82,7 @@ pub(super) async fn jobs<D: Desk>(
     State(shared): State<Shared<D>>,
     query: Asked<JobsQuery>,
 ) -> Result<Response, Refused> {
-    let query = asked(query, "limit=1..1000, state=running|succeeded|failed|needs-decision")?;
+    let query = asked(query, "limit=1..1000, state=waiting|running|succeeded|failed|cancelled|needs-decision")?;
     let limit = query.limit.unwrap_or(JOBS_LIMIT_DEFAULT);
     if !(1..=JOBS_LIMIT_MAX).contains(&limit) {
         return Err(Refused::bad_request("the limit is out of range", format!("give 1 to {JOBS_LIMIT_MAX}")));
@@ -165,7 +165,7 @@ fn no_agent(error: super::LookupError, name: &AgentId) -> Refused {
     Refused::lookup(error, "agent", name.as_str(), "`longshore fleet list` shows the agents")
 }
 
-fn agent_name(path: PathText) -> Result<AgentId, Refused> {
+pub(super) fn agent_name(path: PathText) -> Result<AgentId, Refused> {
     let name = text(path)?.parse::<AgentId>();
     name.map_err(|error| Refused::bad_request(error.to_string(), "`longshore fleet list` shows the agents"))
 }

@@ -8,6 +8,7 @@ mod events;
 mod guard;
 mod handlers;
 mod listen;
+mod orders;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +16,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::watch;
 
 pub use access::{Access, AccessError, Token, TokenError};
 pub use desk::{
-    Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, PrefixError, Submission, SubmitError,
-    Submitted,
+    AgentOrder, Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, OrderError, PrefixError,
+    Resolution, Submission, SubmitError, Submitted,
 };
 pub use listen::{Api, ApiConfig, BindError};
 
@@ -56,6 +57,9 @@ fn router<D: Desk>(shared: Shared<D>) -> Router {
         .route("/v1/status", get(handlers::status::<D>))
         .route("/v1/jobs", get(handlers::jobs::<D>).post(handlers::submit::<D>))
         .route("/v1/jobs/{id}", get(handlers::job::<D>))
+        .route("/v1/jobs/{id}/cancel", post(orders::cancel::<D>))
+        .route("/v1/jobs/{id}/resolve", post(orders::resolve::<D>))
+        .route("/v1/agents/{name}/orders", post(orders::order::<D>))
         .route("/v1/jobs/{id}/events", get(events::events::<D>))
         .route("/v1/jobs/{id}/logs", get(handlers::logs::<D>))
         .route("/v1/agents", get(handlers::agents::<D>))

@@ -1,5 +1,6 @@
 //! Agents and the server itself, as the API shows them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use messages::AgentId;
@@ -55,6 +56,18 @@ pub struct AgentView {
     pub version: String,
     /// When it was last heard from, by the server's clock.
     pub seen_ms: Option<u64>,
+    /// Why nothing is given to it, if an operator wants that.
+    #[serde(default)]
+    pub paused: Option<String>,
+    /// Why it takes no work at the moment, by its own word.
+    #[serde(default)]
+    pub refusing: Option<String>,
+    /// Its pool.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Runs that it was sent and has not ended.
     pub runs_active: u64,
     /// Messages to it that it has not received yet.
@@ -106,6 +119,8 @@ pub struct BrokerView {
 /// Jobs by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobCounts {
+    /// Waiting to be given out.
+    pub waiting: u64,
     /// Still going on.
     pub running: u64,
     /// Ended well.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use messages::{AgentId, JobId, LogStream, RunId, StepId};
+use messages::{AgentId, JobId, LogStream, RunId, StepId, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not a state.
@@ -61,7 +61,9 @@ macro_rules! states {
 states! {
     /// Where a job stands.
     JobState {
-        /// At least one run has not ended.
+        /// Nothing of it is under way; its runs or the job itself say what they wait for.
+        Waiting = "waiting",
+        /// At least one run is under way.
         Running = "running",
         /// Every run succeeded.
         Succeeded = "succeeded",
@@ -95,6 +97,8 @@ states! {
         Cancelled = "cancelled",
         /// Its time limit ended it.
         TimedOut = "timed-out",
+        /// No agent took it in the time that its job gave.
+        Expired = "expired",
         /// The agent refused the run. The reason says why.
         Refused = "refused",
     }
@@ -131,7 +135,7 @@ impl JobState {
     #[must_use]
     pub const fn is_settled(self) -> bool {
         match self {
-            Self::Running => false,
+            Self::Waiting | Self::Running => false,
             Self::Succeeded | Self::Failed | Self::Cancelled | Self::NeedsDecision => true,
         }
     }
@@ -144,7 +148,7 @@ impl RunState {
         match self {
             Self::Waiting | Self::Sent | Self::Accepted | Self::Running => false,
             Self::NeedsDecision => true,
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Refused => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Expired | Self::Refused => true,
         }
     }
 
@@ -153,7 +157,7 @@ impl RunState {
     pub const fn is_over(self) -> bool {
         match self {
             Self::Waiting | Self::Sent | Self::Accepted | Self::Running | Self::NeedsDecision => false,
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Refused => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Expired | Self::Refused => true,
         }
     }
 }
@@ -202,6 +206,12 @@ pub struct JobView {
     pub created_ms: u64,
     /// When its last run ended.
     pub ended_ms: Option<u64>,
+    /// What it waits for before an agent is chosen for it.
+    #[serde(default)]
+    pub waiting: Option<String>,
+    /// Why it was cancelled, if it was.
+    #[serde(default)]
+    pub cancelled: Option<String>,
     /// One run for each agent.
     pub runs: Vec<RunView>,
 }
@@ -238,6 +248,12 @@ pub struct StepView {
     pub started_ms: Option<u64>,
     /// When the step ended, by the agent's clock.
     pub ended_ms: Option<u64>,
+    /// What its latest attempt used, where the agent's system says so.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// What it handed on to later steps.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, String>,
 }
 
 /// A job in one line of a list.

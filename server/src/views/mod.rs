@@ -8,6 +8,7 @@ mod error;
 mod fleet;
 mod job;
 mod link;
+mod orders;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,7 @@ pub use job::{
     JobState, JobSummary, JobView, JobsView, LogView, RunState, RunView, StepState, StepView, SubmitJob, UnknownState,
 };
 pub use link::{DirectionView, LinkView, OutageView};
+pub use orders::{AgentOrderWord, CancelJob, OrderAgent, ResolveJob};
 
 /// A view that can be the whole of an answer.
 pub trait Schema {
@@ -81,6 +83,8 @@ mod tests {
             detail: None,
             started_ms: Some(5),
             ended_ms: None,
+            usage: None,
+            outputs: [("version".to_owned(), "1".to_owned())].into(),
         };
         let run = RunView {
             id: RunId::from_u128(2),
@@ -95,16 +99,18 @@ mod tests {
             state: JobState::NeedsDecision,
             created_ms: 3,
             ended_ms: None,
+            waiting: None,
+            cancelled: None,
             runs: vec![run],
         };
         assert_eq!(
             round(job),
             concat!(
                 r#"{"schema":"longshore.job/1","id":"00000000-0000-0000-0000-000000000001","name":"x","#,
-                r#""state":"needs-decision","created_ms":3,"ended_ms":null,"runs":[{"#,
+                r#""state":"needs-decision","created_ms":3,"ended_ms":null,"waiting":null,"cancelled":null,"runs":[{"#,
                 r#""id":"00000000-0000-0000-0000-000000000002","agent":"a1","state":"needs-decision","#,
                 r#""reason":"power loss","steps":[{"id":"build","effect":"once","state":"needs-decision","attempt":1,"#,
-                r#""detail":null,"started_ms":5,"ended_ms":null}]}]}"#
+                r#""detail":null,"started_ms":5,"ended_ms":null,"usage":null,"outputs":{"version":"1"}}]}]}"#
             )
         );
     }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use messages::{AgentId, JobId, LogKey, RunId};
 use server::api::{
-    Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, Submission, SubmitError, Submitted,
+    AgentOrder, Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, OrderError, Resolution,
+    Submission, SubmitError, Submitted,
 };
 use server::job_file::Who;
 use server::views::{
@@ -50,6 +51,10 @@ impl TestDesk {
             lag: 0,
             frozen_reason: None,
             frozen_advice: None,
+            paused: None,
+            refusing: None,
+            pool: None,
+            labels: BTreeMap::new(),
         };
         vec![agent("a1", AgentState::Online), agent("a2", AgentState::Unreachable)]
     }
@@ -77,6 +82,8 @@ impl Desk for TestDesk {
                 detail: None,
                 started_ms: None,
                 ended_ms: None,
+                usage: None,
+                outputs: BTreeMap::new(),
             });
             let run = RunView {
                 id: RunId::from_u128(submission.id.uuid().as_u128() + 1),
@@ -92,10 +99,42 @@ impl Desk for TestDesk {
                 state: JobState::Running,
                 created_ms: 5,
                 ended_ms: None,
+                waiting: None,
+                cancelled: None,
                 runs: vec![run],
             };
             books.jobs.insert(job.id, (submission.definition, job.clone()));
             Ok(Submitted { created: true, job })
+        })
+    }
+
+    async fn cancel(&self, job: JobId, reason: String) -> Result<JobView, OrderError> {
+        self.change(|books| {
+            let (_, job) = books.jobs.get_mut(&job).ok_or(OrderError::NotFound)?;
+            if job.cancelled.is_some() {
+                return Err(OrderError::Over { state: "cancelled".into() });
+            }
+            job.cancelled = Some(reason);
+            Ok(job.clone())
+        })
+    }
+
+    async fn resolve(&self, job: JobId, resolution: Resolution) -> Result<JobView, OrderError> {
+        self.change(|books| {
+            let (_, job) = books.jobs.get_mut(&job).ok_or(OrderError::NotFound)?;
+            let run = job.runs.iter_mut().find(|run| run.state == RunState::NeedsDecision);
+            let run = run.ok_or(OrderError::NothingToDecide)?;
+            run.reason = Some(format!("{:?} {}", resolution.decision, resolution.note));
+            Ok(job.clone())
+        })
+    }
+
+    async fn order(&self, agent: &AgentId, order: AgentOrder) -> Result<AgentView, OrderError> {
+        let view = Self::agents().into_iter().find(|view| view.name == *agent).ok_or(OrderError::NotFound)?;
+        Ok(match order {
+            AgentOrder::Pause { note } => AgentView { paused: Some(note), ..view },
+            AgentOrder::Drain { note } => AgentView { paused: Some(note), draining: true, ..view },
+            AgentOrder::Resume | AgentOrder::Undrain => view,
         })
     }
 

@@ -249,3 +249,37 @@ async fn an_address_that_cannot_be_had_is_a_clear_error() {
         assert!(matches!(error, BindError::Address { .. }), "{listen} {error}");
     }
 }
+
+#[tokio::test]
+async fn orders_are_read_bounded_and_answered_with_what_became_of_them() {
+    let world = World::new().await;
+    world.submit(7, JOB).await;
+    let job = format!("/v1/jobs/{}", JobId::from_u128(7));
+    let cancel = format!("{job}/cancel");
+    let long = json!({"reason": "x".repeat(5_000)}).to_string();
+    for wrong in ["", "7", r#"{"why":"x"}"#, r#"{"reason":"a\nb"}"#, &long] {
+        assert_eq!(world.post_to(&cancel, wrong).await.status, 400, "{wrong}");
+    }
+    let reply = world.post_to(&cancel, r#"{"reason":"wrong release"}"#).await;
+    assert_eq!((reply.status, &reply.json()["cancelled"]), (200, &json!("wrong release")));
+    let again = world.post_to(&cancel, "{}").await;
+    assert_eq!((again.status, again.json()["state"].as_str()), (409, Some("nothing was changed")));
+
+    let resolve = format!("{job}/resolve");
+    let unexplained = world.post_to(&resolve, r#"{"decision":"done","note":" "}"#).await;
+    assert_eq!(unexplained.status, 400);
+    let reply = world.post_to(&resolve, r#"{"decision":"done","note":"seen"}"#).await;
+    assert_eq!(reply.status, 409, "nothing waits for a decision: {reply:?}");
+    world.desk.change(|books| {
+        for (_, job) in books.jobs.values_mut() {
+            job.runs[0].state = server::views::RunState::NeedsDecision;
+        }
+    });
+    let reply = world.post_to(&resolve, r#"{"decision":"retry","note":"seen"}"#).await;
+    assert_eq!((reply.status, &reply.json()["runs"][0]["reason"]), (200, &json!("Retry seen")));
+
+    let drained = world.post_to("/v1/agents/a1/orders", r#"{"order":"drain","note":"disk swap"}"#).await;
+    assert_eq!((drained.status, &drained.json()["paused"]), (200, &json!("disk swap")));
+    assert_eq!(world.post_to("/v1/agents/a1/orders", r#"{"order":"explode"}"#).await.status, 400);
+    assert_eq!(world.post_to("/v1/agents/a9/orders", r#"{"order":"pause"}"#).await.status, 404);
+}

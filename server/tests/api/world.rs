@@ -51,6 +51,11 @@ impl World {
         self.raw([head.as_bytes(), body.as_bytes()].concat()).await
     }
 
+    pub async fn post_to(&self, path: &str, body: &str) -> Reply {
+        let head = self.head("POST", path, &format!("Content-Length: {}\r\n", body.len()));
+        self.raw([head.as_bytes(), body.as_bytes()].concat()).await
+    }
+
     pub async fn submit(&self, id: u128, definition: &str) -> Reply {
         self.post(&json!({"id": JobId::from_u128(id), "definition": definition}).to_string()).await
     }

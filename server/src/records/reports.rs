@@ -1,74 +1,13 @@
-//! What the server keeps of jobs and runs: rows of its journal, and the pure rules by which a report from an agent changes
-//! them. There is no second database; the views are made from these.
-
-use std::collections::BTreeMap;
+//! The pure rules by which reports from agents change a run's row. A report that cannot be right changes nothing.
 
 use messages::limits::TEXT_BYTES_MAX;
-use messages::{
-    AgentId, DecodeError, Effect, JobId, MessageId, RunEnd, RunId, RunRecalled, RunStart, StepChanged, StepEnd,
-    StepEvent, StepId, StepSpec, from_msgpack, to_msgpack,
-};
-use serde::{Deserialize, Serialize};
+use messages::{RunEnd, RunId, StepChanged, StepEnd, StepEvent, StepId};
 
+use super::RunRow;
 use crate::views::{RunState, StepState};
 
 /// Attempts at one step that a report may speak of. An agent stops far earlier.
 const ATTEMPTS_MAX: u32 = 1_000_000;
-
-/// A job. Never changes after it was taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct JobRow {
-    /// Its id.
-    pub id: JobId,
-    /// Its name, parameters put in.
-    pub name: String,
-    /// The job file's text.
-    pub definition: String,
-    /// The values given for its parameters.
-    pub params: BTreeMap<String, String>,
-    /// When the server took it, in milliseconds since 1970.
-    pub created_ms: u64,
-}
-
-/// What one agent does for a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RunRow {
-    /// Its id.
-    pub id: RunId,
-    /// The job.
-    pub job: JobId,
-    /// The agent.
-    pub agent: AgentId,
-    /// The message that started it.
-    pub message: MessageId,
-    /// Where it stands.
-    pub state: RunState,
-    /// Why, when the state alone does not say it.
-    pub reason: Option<String>,
-    /// Its steps, in order.
-    pub steps: Vec<StepRow>,
-    /// When the server learned of its end, in milliseconds since 1970.
-    pub ended_ms: Option<u64>,
-}
-
-/// One step of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StepRow {
-    /// Its id.
-    pub id: StepId,
-    /// The name of its effect.
-    pub effect: String,
-    /// Where it stands.
-    pub state: StepState,
-    /// The latest attempt, from 1; 0 when there was none.
-    pub attempt: u32,
-    /// More words: the exit code, the signal, the evidence.
-    pub detail: Option<String>,
-    /// When the latest attempt began, by the agent's clock.
-    pub started_ms: Option<u64>,
-    /// When it ended, by the agent's clock.
-    pub ended_ms: Option<u64>,
-}
 
 /// Why a report cannot be right. It is refused with these words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,62 +44,9 @@ pub(crate) enum ReportError {
     },
 }
 
-impl StepRow {
-    /// A step that has not begun.
-    #[must_use]
-    pub(crate) fn new(spec: &StepSpec) -> Self {
-        let effect = match spec.effect {
-            Effect::ReadOnly => "read-only",
-            Effect::Idempotent => "idempotent",
-            Effect::Guarded(_) => "guarded",
-            Effect::Once => "once",
-        };
-        Self {
-            id: spec.id.clone(),
-            effect: effect.to_owned(),
-            state: StepState::Pending,
-            attempt: 0,
-            detail: None,
-            started_ms: None,
-            ended_ms: None,
-        }
-    }
-}
-
-impl JobRow {
-    /// A job that an agent still knows of, and this server's journal does not. Its file and the values of its parameters are lost.
-    #[must_use]
-    pub(crate) fn recalled(start: &RunStart, now_ms: u64) -> Self {
-        let (definition, params) = (String::new(), BTreeMap::new());
-        Self { id: start.job, name: start.name.clone(), definition, params, created_ms: now_ms }
-    }
-}
-
 impl RunRow {
-    /// A run that an agent still knows of, and this server's journal does not.
-    #[must_use]
-    pub(crate) fn recalled(agent: &AgentId, recalled: &RunRecalled, now_ms: u64) -> Self {
-        let start = &recalled.start;
-        let mut run = Self {
-            id: start.run,
-            job: start.job,
-            agent: agent.clone(),
-            message: recalled.message,
-            state: RunState::Running,
-            reason: Some("the server's journal was lost or restored; its agent told of this run".to_owned()),
-            steps: start.steps.iter().map(StepRow::new).collect(),
-            ended_ms: None,
-        };
-        if let Some(end) = &recalled.end {
-            // A run that was just made has not ended.
-            let _just_made = run.finished(end, now_ms);
-            run.mark_steps(end);
-        }
-        run
-    }
-
     /// What the end of a run says of its steps when their own reports are lost.
-    fn mark_steps(&mut self, end: &RunEnd) {
+    pub(super) fn mark_steps(&mut self, end: &RunEnd) {
         let (last, state) = match end {
             RunEnd::Succeeded => (None, StepState::Succeeded),
             RunEnd::Failed(step) => (Some(step), StepState::Failed),
@@ -181,6 +67,9 @@ impl RunRow {
     /// # Errors
     /// [`ReportError`]; the run is unchanged then.
     pub(crate) fn step_changed(&mut self, report: &StepChanged) -> Result<(), ReportError> {
+        if self.given_up {
+            return Ok(());
+        }
         if self.state.is_over() {
             return Err(ReportError::Ended { run: self.id });
         }
@@ -193,6 +82,11 @@ impl RunRow {
         step.attempt = report.attempt;
         self.state = RunState::Running;
         self.reason = None;
+        self.decided = None;
+        step.usage = report.usage.or(step.usage);
+        if !report.outputs.is_empty() {
+            step.outputs.clone_from(&report.outputs);
+        }
         match &report.event {
             StepEvent::Started => {
                 step.state = StepState::Running;
@@ -228,6 +122,10 @@ impl RunRow {
     /// # Errors
     /// [`ReportError::Ended`]
     pub(crate) fn finished(&mut self, end: &RunEnd, now_ms: u64) -> Result<(), ReportError> {
+        if self.given_up {
+            self.late = Some(late(end));
+            return Ok(());
+        }
         if self.state.is_over() {
             return Err(ReportError::Ended { run: self.id });
         }
@@ -248,13 +146,33 @@ impl RunRow {
         }
     }
 
-    fn end(&mut self, state: RunState, reason: Option<String>, now_ms: u64) {
+    /// Takes in that the agent refused the run for a reason that passes: it waits again.
+    pub(crate) fn put_off(&mut self, reason: &str) {
+        if !self.state.is_over() {
+            self.state = RunState::Waiting;
+            self.reason = Some(bounded(format!("its agent did not take it: {reason}")));
+            self.since = None;
+        }
+    }
+
+    /// Ends a run that no agent has, or that a person gave up.
+    pub(crate) fn end(&mut self, state: RunState, reason: Option<String>, now_ms: u64) {
         self.state = state;
         self.reason = reason;
         self.ended_ms = Some(now_ms);
         for step in self.steps.iter_mut().filter(|step| !step.state.is_settled()) {
             step.state = StepState::NotRun;
         }
+    }
+}
+
+/// What an agent says of a run that was given up, in words.
+fn late(end: &RunEnd) -> String {
+    match end {
+        RunEnd::Succeeded => "the agent reported later that it succeeded".to_owned(),
+        RunEnd::Failed(step) => format!("the agent reported later that step {step} failed"),
+        RunEnd::Cancelled(_) => "the agent reported later that it was cancelled".to_owned(),
+        RunEnd::TimedOut => "the agent reported later that its time limit ended it".to_owned(),
     }
 }
 
@@ -275,7 +193,7 @@ fn meaning(end: &StepEnd) -> (StepState, Option<String>) {
 }
 
 /// Text from an agent, fit to be kept and shown: one line, no control characters, bounded.
-fn bounded(text: String) -> String {
+pub(super) fn bounded(text: String) -> String {
     let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
@@ -285,84 +203,21 @@ fn bounded(text: String) -> String {
     text
 }
 
-/// What the names of job rows begin with.
-pub(crate) const JOBS: &[u8] = b"job/";
-/// What the names of run rows begin with.
-pub(crate) const RUNS: &[u8] = b"run/";
-
-fn name(prefix: &[u8], id: uuid::Uuid) -> Vec<u8> {
-    [prefix, id.as_bytes()].concat()
-}
-
-impl JobRow {
-    /// The row's name in the journal.
-    #[must_use]
-    pub(crate) fn key(id: JobId) -> Vec<u8> {
-        name(JOBS, id.uuid())
-    }
-
-    /// The row's bytes.
-    #[must_use]
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        to_msgpack(self).expect("plain structs of text and numbers always encode")
-    }
-
-    /// Reads a row.
-    ///
-    /// # Errors
-    /// [`DecodeError`] when the bytes are not what [`Self::encode`] wrote.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        from_msgpack(bytes)
-    }
-}
-
-impl RunRow {
-    /// The row's name in the journal.
-    #[must_use]
-    pub(crate) fn key(id: RunId) -> Vec<u8> {
-        name(RUNS, id.uuid())
-    }
-
-    /// The row's bytes.
-    #[must_use]
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        to_msgpack(self).expect("plain structs of text and numbers always encode")
-    }
-
-    /// Reads a row.
-    ///
-    /// # Errors
-    /// [`DecodeError`] when the bytes are not what [`Self::encode`] wrote.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        from_msgpack(bytes)
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use messages::{JobId, MessageId, Program, StepSpec};
+
+    use super::super::StepRow;
     use super::*;
 
     fn run() -> RunRow {
-        let step = |id: &str| StepRow {
-            id: id.parse().unwrap(),
-            effect: "once".into(),
-            state: StepState::Pending,
-            attempt: 0,
-            detail: None,
-            started_ms: None,
-            ended_ms: None,
-        };
-        RunRow {
-            id: RunId::from_u128(1),
-            job: JobId::from_u128(2),
-            agent: "a1".parse().unwrap(),
-            message: MessageId::from_u128(3),
-            state: RunState::Sent,
-            reason: None,
-            steps: vec![step("one"), step("two")],
-            ended_ms: None,
-        }
+        let step = |id: &str| StepRow::new(&StepSpec::new(id.parse().unwrap(), Program::Shell("true".into())));
+        let (agent, steps) = ("a1".parse().unwrap(), vec![step("one"), step("two")]);
+        let run = RunRow::waiting(RunId::from_u128(1), JobId::from_u128(2), agent, MessageId::from_u128(3), steps);
+        RunRow { state: RunState::Sent, ..run }
     }
 
     fn report(step: &str, attempt: u32, event: StepEvent) -> StepChanged {

@@ -1,0 +1,279 @@
+//! What people order: ending a job, deciding about a step that nobody knows about, giving an agent nothing more. Each is one
+//! transaction of the rows that it changes and the messages that it sends; the agent's answer comes as a report.
+
+use journal::{Change, put_app};
+use link::session::{Outbound, TransactError, Transaction};
+use link::{SubmitError as LinkSubmitError, outbound, wall_ms};
+use messages::{AgentDrain, AgentId, Body, Decision, JobId, RunCancel, RunDecide};
+
+use crate::api::{AgentOrder, DeskError, OrderError, Resolution};
+use crate::books::Books;
+use crate::clock::{Since, duration_words};
+use crate::core::Core;
+use crate::records::{AgentRow, Decided, JobRow, RunRow};
+use crate::schedule::{self, Fleet};
+use crate::submit::{endpoint_of, message_id};
+use crate::tally::Stage;
+use crate::views::{AgentView, JobView, RunState, StepState};
+
+/// Milliseconds beyond a run's time limit before the server does something: its agent keeps the limit, and may be slow to say so.
+const GRACE_MS: u64 = 60_000;
+/// Milliseconds after which a run without a limit of its own waits for a person, if its agent cannot be reached.
+const UNREACHABLE_MS: u64 = 7 * 24 * 3_600_000;
+
+/// What changes, collected before it is done as one.
+#[derive(Default)]
+struct Changes {
+    rows: Vec<Change>,
+    send: Vec<Outbound>,
+}
+
+impl Changes {
+    fn run(&mut self, books: &mut Books, run: RunRow) {
+        self.rows.push(put_app(RunRow::key(run.id), run.encode()));
+        books.replace(run);
+    }
+
+    fn tell(&mut self, agent: &AgentId, body: &Body) -> Result<(), TransactError> {
+        self.send.push(outbound(endpoint_of(agent), message_id(), body, None)?);
+        Ok(())
+    }
+
+    /// Tells an agent to end a run, once.
+    fn cancel(&mut self, books: &mut Books, run: RunRow, reason: &str) -> Result<(), TransactError> {
+        if run.cancelling.is_none() {
+            self.tell(&run.agent, &Body::RunCancel(RunCancel { run: run.id, reason: reason.to_owned() }))?;
+            self.run(books, RunRow { cancelling: Some(reason.to_owned()), ..run });
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    async fn carry_out(&self, changes: Changes) -> Result<(), LinkSubmitError> {
+        if changes.rows.is_empty() && changes.send.is_empty() {
+            return Ok(());
+        }
+        let Changes { rows, send } = changes;
+        // Not new work: an order is taken even by a full outbox.
+        self.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await?;
+        self.notice();
+        self.wake();
+        Ok(())
+    }
+
+    /// Ends a job: what nobody has at once, the rest when its agents have done so.
+    pub(crate) async fn cancel_job(self, job: JobId, reason: String) -> Result<JobView, OrderError> {
+        let changes = {
+            let mut books = self.books();
+            let row = books.job(job).cloned().ok_or(OrderError::NotFound)?;
+            if books.is_over(job) {
+                let state = books.state(job).map_or_else(String::new, |state| state.to_string());
+                return Err(OrderError::Over { state });
+            }
+            let mut changes = Changes::default();
+            let row = JobRow { cancelled: row.cancelled.clone().or(Some(reason.clone())), ..row };
+            changes.rows.push(put_app(JobRow::key(job), row.encode()));
+            books.put_job(row);
+            changes.rows.extend(self.end_waiting(&mut books, job, RunState::Cancelled, &reason));
+            let open: Vec<RunRow> = books.runs_of(job).filter(|run| !run.state.is_over()).cloned().collect();
+            for run in open {
+                changes.cancel(&mut books, run, &reason).map_err(unsendable)?;
+            }
+            changes
+        };
+        self.carry_out(changes).await.map_err(failed)?;
+        self.view(job).await?.ok_or(OrderError::NotFound)
+    }
+
+    /// Carries out what a person decided about a step.
+    pub(crate) async fn resolve_job(self, job: JobId, resolution: Resolution) -> Result<JobView, OrderError> {
+        let changes = {
+            let mut books = self.books();
+            let run = undecided(&books, job, &resolution)?;
+            let mut changes = Changes::default();
+            let at = run.steps.iter().position(|step| step.state == StepState::NeedsDecision);
+            match at.map(|at| &run.steps[at]) {
+                Some(step) if !resolution.give_up => {
+                    if resolution.step.as_ref().is_some_and(|wanted| *wanted != step.id) {
+                        return Err(OrderError::OtherStep { step: step.id.clone() });
+                    }
+                    if run.decided.is_some() {
+                        return Err(OrderError::AlreadyDecided { agent: run.agent });
+                    }
+                    let Resolution { decision, note, .. } = resolution;
+                    let order = RunDecide {
+                        run: run.id,
+                        step: step.id.clone(),
+                        attempt: step.attempt,
+                        decision,
+                        note: note.clone(),
+                    };
+                    changes.tell(&run.agent, &Body::RunDecide(order)).map_err(unsendable)?;
+                    let decided = Some(Decided { step: step.id.clone(), decision, note });
+                    changes.run(&mut books, RunRow { decided, ..run });
+                }
+                Some(_) | None => give_up(&mut books, &mut changes, run, &resolution)?,
+            }
+            changes
+        };
+        self.carry_out(changes).await.map_err(failed)?;
+        self.view(job).await?.ok_or(OrderError::NotFound)
+    }
+
+    /// Gives an agent nothing more, or something again.
+    pub(crate) async fn order_agent(self, agent: AgentId, order: AgentOrder) -> Result<AgentView, OrderError> {
+        if !self.known_agents().contains(&agent) {
+            return Err(OrderError::NotFound);
+        }
+        let changes = {
+            let mut books = self.books();
+            let mut row = books.agent(&agent).cloned().unwrap_or_default();
+            let mut changes = Changes::default();
+            let drain = |draining, note: &str| Body::AgentDrain(AgentDrain { draining, note: note.to_owned() });
+            match order {
+                AgentOrder::Pause { note } => row.paused = Some(note),
+                AgentOrder::Resume => row.paused = None,
+                AgentOrder::Drain { note } => {
+                    changes.tell(&agent, &drain(true, &note)).map_err(unsendable)?;
+                    row.draining = Some(note);
+                }
+                AgentOrder::Undrain => {
+                    changes.tell(&agent, &drain(false, "")).map_err(unsendable)?;
+                    row.draining = None;
+                }
+            }
+            changes.rows.push(put_app(AgentRow::key(&agent), row.encode()));
+            books.put_agent(agent.clone(), row);
+            changes
+        };
+        self.carry_out(changes).await.map_err(failed)?;
+        Ok(self.agent_view(&agent).await?)
+    }
+
+    /// Ends what has waited or taken too long, or lets a person decide.
+    pub(crate) async fn keep_time(&self) -> Result<(), LinkSubmitError> {
+        let changes = {
+            let fleet = self.dispatching().fleet();
+            let mut books = self.books();
+            let timed: Vec<JobId> = books.tally().timed().collect();
+            let mut changes = Changes::default();
+            for job in timed {
+                self.keep_time_of(&mut books, &fleet, job, &mut changes);
+            }
+            changes
+        };
+        self.carry_out(changes).await
+    }
+
+    fn keep_time_of(&self, books: &mut Books, fleet: &Fleet, job: JobId, changes: &mut Changes) {
+        let Some((row, policy)) = books.job(job).and_then(|row| Some((row, row.policy.as_ref()?))) else { return };
+        let since = row.since.clone();
+        let (expires, timeout) = (policy.target.expires_ms, policy.timeout_ms);
+        if schedule::too_many_failed(policy, books.counts(job)) {
+            let reason = "too many other runs of the job did not succeed";
+            changes.rows.extend(self.end_waiting(books, job, RunState::Cancelled, reason));
+        }
+        if let (Some(limit), Some(since)) = (expires, since)
+            && since.elapsed_ms() >= limit
+        {
+            let reason = format!("no agent took it within {}", duration_words(limit));
+            changes.rows.extend(self.end_waiting(books, job, RunState::Expired, &reason));
+        }
+        let overdue = |run: &&RunRow| {
+            let limit = timeout.map_or(UNREACHABLE_MS, |limit| limit.saturating_add(GRACE_MS));
+            Stage::of(run.state) == Stage::Active && run.since.as_ref().is_some_and(|since| since.elapsed_ms() >= limit)
+        };
+        let runs: Vec<RunRow> = books.runs_of(job).filter(overdue).cloned().collect();
+        for run in runs {
+            let away = fleet.get(&run.agent).is_none_or(|agent| !agent.online);
+            let reason = timeout.map_or_else(
+                || "nothing was heard of it for a week".to_owned(),
+                |limit| format!("its time limit of {} has passed", duration_words(limit)),
+            );
+            if timeout.is_some() && changes.cancel(books, run.clone(), &reason).is_err() {
+                continue;
+            }
+            // The row may have changed just now.
+            if let Some(run) = books.run(run.id).filter(|_| away).cloned() {
+                let reason = Some(format!("{reason}, and its agent cannot be reached: wait, or give it up"));
+                changes.run(books, RunRow { state: RunState::NeedsDecision, reason, ..run });
+            }
+        }
+    }
+
+    /// Begins to count anew what was counted in another boot of this machine.
+    pub(crate) async fn count_anew(&self) {
+        let rows = {
+            let mut books = self.books();
+            let old = |since: &Option<Since>| since.as_ref().is_some_and(Since::is_of_another_boot);
+            let mut changes = Changes::default();
+            let jobs: Vec<JobId> = books.tally().timed().collect();
+            for job in jobs {
+                let runs: Vec<RunRow> = books.runs_of(job).filter(|run| old(&run.since)).cloned().collect();
+                for run in runs.into_iter().filter(|run| !run.state.is_over()) {
+                    changes.run(&mut books, RunRow { since: Some(Since::now()), ..run });
+                }
+                if let Some(row) = books.job(job).filter(|row| old(&row.since)).cloned() {
+                    let row = JobRow { since: Some(Since::now()), ..row };
+                    changes.rows.push(put_app(JobRow::key(job), row.encode()));
+                    books.put_job(row);
+                }
+            }
+            changes
+        };
+        if let Err(error) = self.carry_out(rows).await {
+            tracing::error!(%error, "Time limits could not be counted anew after a start of the machine.");
+        }
+    }
+}
+
+/// The one run that a decision is about.
+fn undecided(books: &Books, job: JobId, resolution: &Resolution) -> Result<RunRow, OrderError> {
+    books.job(job).ok_or(OrderError::NotFound)?;
+    let meant = |run: &&RunRow| {
+        let agent = resolution.agent.as_ref().is_none_or(|agent| *agent == run.agent);
+        agent && (run.state == RunState::NeedsDecision || (resolution.give_up && !run.state.is_over()))
+    };
+    let mut found = books.runs_of(job).filter(meant);
+    match (found.next(), found.next()) {
+        (None, _) => Err(OrderError::NothingToDecide),
+        (Some(run), None) => Ok(run.clone()),
+        (Some(first), Some(second)) => {
+            let agents = [first, second].into_iter().chain(found).map(|run| run.agent.clone()).collect();
+            Err(OrderError::WhichRun { agents })
+        }
+    }
+}
+
+/// Ends a run here without its agent. What the agent says of it later is kept beside it.
+fn give_up(books: &mut Books, changes: &mut Changes, run: RunRow, resolution: &Resolution) -> Result<(), OrderError> {
+    let (state, word) = match resolution.decision {
+        Decision::Done => (RunState::Succeeded, "said that it is done"),
+        Decision::Fail => (RunState::Failed, "gave it up"),
+        Decision::Retry => return Err(OrderError::CannotRetry { agent: run.agent }),
+    };
+    let mut run = run;
+    // Should the agent come back, it is to end what it still does of it.
+    let reason = format!("a person {word} without its agent: {}", resolution.note);
+    if run.cancelling.is_none() && run.state != RunState::Waiting {
+        let order = RunCancel { run: run.id, reason: reason.clone() };
+        changes.tell(&run.agent, &Body::RunCancel(order)).map_err(unsendable)?;
+    }
+    run.end(state, Some(reason), wall_ms());
+    run.given_up = true;
+    changes.run(books, run);
+    Ok(())
+}
+
+fn unsendable(error: TransactError) -> OrderError {
+    OrderError::Refused { reason: error.to_string() }
+}
+
+fn failed(error: LinkSubmitError) -> OrderError {
+    match error {
+        LinkSubmitError::Refused(error) => unsendable(error),
+        LinkSubmitError::Journal(error) => DeskError::Journal { reason: error.to_string() }.into(),
+        LinkSubmitError::Stopped => DeskError::Stopping.into(),
+    }
+}

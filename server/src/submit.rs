@@ -1,0 +1,225 @@
+//! Taking jobs in: the job, its runs and the messages to those agents that can have them at once are one transaction.
+
+use journal::put_app;
+use link::session::{TransactError, Transaction};
+use link::{SubmitError as LinkSubmitError, wall_ms};
+use messages::{AgentId, EndpointId, JobId, MessageId, RunId};
+use uuid::Uuid;
+
+use crate::api::{DeskError, Submission, SubmitError, Submitted};
+use crate::clock::Since;
+use crate::core::Core;
+use crate::dispatch::Given;
+use crate::job_file::{OnConflict, Target, Who};
+use crate::records::{JobRow, Policy, RunRow, StepRow};
+use crate::schedule;
+
+impl Core {
+    /// Takes a job in. Must be run to its end: what is journaled halfway would be sent, but not known here.
+    pub(crate) async fn take_job(self, submission: Submission) -> Result<Submitted, SubmitError> {
+        let _one_at_a_time = self.one_submission().await;
+        let id = submission.id;
+        let known = self.books().job(id).map(|job| (job.definition.clone(), job.params.clone()));
+        if let Some((definition, params)) = known {
+            if definition != submission.definition || params != submission.params {
+                return Err(SubmitError::IdTaken { id });
+            }
+            let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
+            return Ok(Submitted { created: false, job });
+        }
+        let older = self.older_of_group(&submission)?;
+        let (row, runs) = self.rows(submission)?;
+        let (transaction, given) = self.enter(row, runs);
+        if let Err(error) = self.endpoint().transact(transaction).await {
+            {
+                let mut books = self.books();
+                given.into_iter().for_each(|given| given.undo(&mut books));
+                books.withdraw(id);
+            }
+            return Err(match error {
+                LinkSubmitError::Refused(error) => refused(error),
+                LinkSubmitError::Journal(error) => DeskError::Journal { reason: error.to_string() }.into(),
+                LinkSubmitError::Stopped => DeskError::Stopping.into(),
+            });
+        }
+        self.books().confirm(id);
+        for older in older {
+            let reason = format!("job {id} of the same group took its place");
+            if let Err(error) = self.clone().cancel_job(older, reason).await {
+                tracing::warn!(job = %older, %error, "An older job of the group could not be cancelled; the new one waits for it.");
+            }
+        }
+        self.notice();
+        self.wake();
+        let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
+        Ok(Submitted { created: true, job })
+    }
+
+    /// The jobs that have to make room for this one, or the reason why it is not taken.
+    fn older_of_group(&self, submission: &Submission) -> Result<Vec<JobId>, SubmitError> {
+        let Some(concurrency) = &submission.plan.concurrency else { return Ok(Vec::new()) };
+        let books = self.books();
+        let older: Vec<JobId> = books.tally().members(&concurrency.group).collect();
+        match (concurrency.on_conflict, older.first()) {
+            (OnConflict::Queue, _) | (_, None) => Ok(Vec::new()),
+            (OnConflict::Reject, Some(holder)) => {
+                Err(SubmitError::GroupHeld { group: concurrency.group.clone(), holder: *holder })
+            }
+            (OnConflict::CancelOlder, Some(_)) => Ok(older),
+        }
+    }
+
+    /// The rows of a job and of the runs that are certain from the beginning.
+    fn rows(&self, submission: Submission) -> Result<(JobRow, Vec<RunRow>), SubmitError> {
+        let Submission { id, definition, params, target, plan } = submission;
+        let policy = Policy { target, concurrency: plan.concurrency.clone(), timeout_ms: plan.timeout_ms };
+        let targets = self.targets(&policy.target)?;
+        let unassigned = policy.is_for_one();
+        let steps: Vec<StepRow> = plan.steps.iter().map(StepRow::new).collect();
+        let name = plan.name.clone();
+        self.dispatching().remember(id, plan);
+        let since = Some(Since::now());
+        let row = JobRow {
+            id,
+            name,
+            definition,
+            params,
+            created_ms: wall_ms(),
+            policy: Some(policy),
+            since,
+            unassigned,
+            cancelled: None,
+        };
+        let targets = if unassigned { Vec::new() } else { targets };
+        let run = |agent| RunRow::waiting(RunId::new(Uuid::now_v7()), id, agent, message_id(), steps.clone());
+        Ok((row, targets.into_iter().map(run).collect()))
+    }
+
+    /// Takes the rows into the books, and gives out what can be given at once.
+    fn enter(&self, row: JobRow, runs: Vec<RunRow>) -> (Transaction, Vec<Given>) {
+        let (id, waiting) = (row.id, runs.iter().map(|run| run.id).collect::<Vec<_>>());
+        let fleet = self.dispatching().fleet();
+        let mut books = self.books();
+        books.expect(row, runs);
+        let mut given = Vec::new();
+        for run in waiting {
+            given.extend(self.give_now(&mut books, &fleet, id, Some(run)));
+        }
+        if books.job(id).is_some_and(|row| row.unassigned) {
+            given.extend(self.give_now(&mut books, &fleet, id, None));
+        }
+        let mut transaction = Transaction { admission: true, ..Transaction::default() };
+        let row = books.job(id).map(|row| put_app(JobRow::key(id), row.encode()));
+        transaction.rows.extend(row);
+        transaction.rows.extend(books.runs_of(id).map(|run| put_app(RunRow::key(run.id), run.encode())));
+        for given in &given {
+            transaction.rows.extend(given.agent_row(&books));
+            transaction.send.push(given.message.clone());
+        }
+        (transaction, given)
+    }
+
+    fn targets(&self, target: &Target) -> Result<Vec<AgentId>, SubmitError> {
+        let all = self.known_agents();
+        if let Who::Agents(named) = &target.who
+            && let Some(unknown) = named.iter().find(|agent| !all.contains(*agent))
+        {
+            return Err(SubmitError::UnknownAgent { agent: unknown.clone(), known: all.iter().cloned().collect() });
+        }
+        if all.is_empty() {
+            return Err(SubmitError::NoAgents);
+        }
+        let fleet = self.dispatching().fleet();
+        let books = self.books();
+        let facts = |agent: &AgentId| books.agent(agent).and_then(|row| row.facts.as_ref());
+        let there = |agent: &AgentId| !target.skip_offline || fleet.get(agent).is_some_and(|agent| agent.online);
+        let matching = all.iter().filter(|agent| schedule::matches(target, agent, facts(agent)));
+        let found: Vec<AgentId> = matching.filter(|agent| there(agent)).cloned().collect();
+        if found.is_empty() && target.pick == crate::job_file::Pick::All {
+            return Err(SubmitError::NoMatch { of: all.len() });
+        }
+        Ok(found)
+    }
+}
+
+/// An id for a message.
+pub(crate) fn message_id() -> MessageId {
+    MessageId::new(Uuid::now_v7())
+}
+
+/// The endpoint of an agent.
+pub(crate) fn endpoint_of(agent: &AgentId) -> EndpointId {
+    EndpointId::Agent(agent.clone())
+}
+
+fn refused(error: TransactError) -> SubmitError {
+    let reason = match &error {
+        TransactError::Encode(source) => format!("{error}: {source}"),
+        TransactError::OutboxFull { .. }
+        | TransactError::UnknownPeer { .. }
+        | TransactError::OutOfOrder { .. }
+        | TransactError::NotHeld { .. } => error.to_string(),
+    };
+    SubmitError::Full { reason }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::api::Desk as _;
+    use crate::books::Books;
+    use crate::core::CoreParts;
+    use crate::job_file::JobFile;
+    use crate::logs::Logs;
+    use futures_util::FutureExt as _;
+    use link::session::Config;
+    use link::{Service, ServiceConfig};
+    use tokio::sync::watch;
+
+    fn submission() -> Submission {
+        let definition = "name = \"n\"\ntarget = { all = true }\n[[step]]\nid = \"s\"\nrun = \"true\"\n";
+        let file = JobFile::parse(definition).unwrap();
+        let plan = file.plan(&BTreeMap::new()).unwrap();
+        let (target, params) = (file.target().clone(), BTreeMap::new());
+        Submission { id: JobId::from_u128(7), definition: definition.to_owned(), params, target, plan }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_while_its_job_is_journaled_finds_the_same_job_when_it_asks_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, shutdown) = watch::channel(false);
+        let agent: AgentId = "a1".parse().unwrap();
+        let config = ServiceConfig {
+            dir: dir.path().join("server"),
+            endpoint: EndpointId::Server,
+            peers: vec![EndpointId::Agent(agent.clone())],
+            session: Config::default(),
+            engine: None,
+        };
+        // A transport that never connects, but is there.
+        let transport = |end, _| {
+            tokio::spawn(async move {
+                let _end = end;
+                std::future::pending().await
+            })
+        };
+        let service = Service::start(config, transport, shutdown).await.unwrap();
+        let core = Core::new(CoreParts {
+            endpoint: service.endpoint.clone(),
+            books: Books::default(),
+            logs: Logs::open(&dir.path().join("logs")).unwrap(),
+            agents: BTreeSet::from([agent]),
+            broker_url: String::new(),
+            epoch: 1,
+        });
+        // Looked at once, which is enough to hand the job to the journal, and dropped.
+        assert!(core.submit(submission()).now_or_never().is_none());
+        let again = core.submit(submission()).await.unwrap();
+        assert!(!again.created, "the job was made twice");
+        assert_eq!(again.job.runs.len(), 1);
+        assert_eq!(core.books().ids().count(), 1);
+    }
+}
