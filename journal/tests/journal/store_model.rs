@@ -154,7 +154,7 @@ impl ReferenceStateMachine for Histories {
 
 /// Segments of three or four values, and a compaction that needs several batches for one.
 pub(crate) fn tiny() -> Options {
-    Options { segment_bytes: 6_000, compact_bytes: 1_000, observer: None }
+    Options { segment_bytes: 6_000, compact_bytes: 1_000, ahead_bytes: 1_000, observer: None }
 }
 
 /// Every engine, given the same.
