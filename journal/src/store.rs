@@ -23,6 +23,11 @@ impl Batch {
         self.0.insert(key, None);
     }
 
+    /// Adds changes, in their order; no value means delete.
+    pub(crate) fn take_in(&mut self, changes: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
+        self.0.extend(changes);
+    }
+
     /// Whether nothing is to be changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -54,7 +54,7 @@ use self::compact::Compaction;
 use self::files::{LOCK_FILE, io, list, segment_name};
 use self::format::{FRAME_HEADER, Records, push_record};
 use self::index::{Index, Segment, read_value};
-use self::log::{Log, empty_frame, remove, reopen};
+use self::log::{Log, begin_frame, remove, reopen};
 use self::recover::recover;
 use crate::opening::HeldLock;
 use crate::store::{Batch, Store, StoreError, Visit};
@@ -65,6 +65,9 @@ const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 const AHEAD_BYTES: u64 = 1024 * 1024;
 /// Bytes of old segments that any batch pays for while compaction is due: under a millisecond of work.
 const COMPACT_BYTES: u64 = 256 * 1024;
+
+/// Bytes of a frame's memory that are kept for the next one.
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A step of the store that a crash can come after. Tests and crash trials stop there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,6 +144,8 @@ impl Options {
 struct Writing {
     log: Log,
     compaction: Compaction,
+    /// Where frames are put together.
+    frame: Vec<u8>,
     /// A write or a sync failed: nothing is tried any more.
     failed: bool,
 }
@@ -193,7 +198,7 @@ impl SegmentStore {
         };
         index.segments.entry(log.active).or_insert_with(|| segment(&log)).file = Arc::clone(&log.file);
         log.mark();
-        let writing = Writing { log, compaction: Compaction::default(), failed: false };
+        let writing = Writing { log, compaction: Compaction::default(), frame: Vec::new(), failed: false };
         Ok(Self { index: RwLock::new(index), writing: Mutex::new(writing), _lock: lock })
     }
 
@@ -222,22 +227,25 @@ impl SegmentStore {
     }
 
     fn append(&self, writing: &mut Writing, batch: &Batch) -> Result<(), StoreError> {
-        let Writing { log, compaction, .. } = writing;
-        let mut frame = empty_frame();
+        let Writing { log, compaction, frame, .. } = writing;
+        if frame.capacity() > KEPT_BYTES {
+            *frame = Vec::new();
+        }
+        begin_frame(frame);
         {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             for (key, value) in batch.iter() {
                 // A key that is not there needs no delete: whatever older segments hold of it has one already.
                 if value.is_some() || index.contains(key) {
                     let too_long = || io("writing")(std::io::Error::other("a key or a value is longer than may be"));
-                    push_record(&mut frame, key, value).ok_or_else(too_long)?;
+                    push_record(frame, key, value).ok_or_else(too_long)?;
                 }
             }
         }
         if frame.len() as u64 == FRAME_HEADER {
             return Ok(());
         }
-        let written = write_frame(&self.index, log, &mut frame)?;
+        let written = write_frame(&self.index, log, frame)?;
         compaction.work(&self.index, log, written)
     }
 
