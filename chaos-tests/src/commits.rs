@@ -226,8 +226,12 @@ fn work(file: &File, zeros: u64, queue: &mpsc::Receiver<Job>) {
         let written = file.write_all_at(&bytes, at).and_then(|()| file.sync_data());
         at += bytes.len() as u64;
         for done in waiting {
+            let answer = match &written {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error.kind().into()),
+            };
             // Who does not wait any more needs no answer.
-            let _ = done.send(written.as_ref().map(|()| ()).map_err(|error| error.kind().into()));
+            let _ = done.send(answer);
         }
     }
 }
