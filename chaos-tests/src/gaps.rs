@@ -331,7 +331,7 @@ pub fn measure_opening(dir: &Path, engine: Engine, part: Part) -> Result<Opened,
 
 fn count(store: &dyn Store) -> Result<u64, GapsError> {
     let mut rows = 0;
-    store.scan(&[0], &[0xff], &mut |_, _| {
+    store.scan_undisturbed(&[0], &[0xff], &mut |_, _| {
         rows += 1;
         ControlFlow::Continue(())
     })?;

@@ -271,8 +271,15 @@ impl Store for SledStore {
         }
         let mut entries = self.db().range(prefixed(VALUES, from)..prefixed(VALUES, to));
         while let Some((key, stored)) = guarded("reading", || entries.next().transpose())? {
-            let value = self.join(&key[1..], &stored)?;
-            if let ControlFlow::Break(()) = visit(&key[1..], &value) {
+            let joined;
+            let value = match stored.split_first() {
+                Some((&WHOLE, value)) => value,
+                Some(_) | None => {
+                    joined = self.join(&key[1..], &stored)?;
+                    &joined
+                }
+            };
+            if let ControlFlow::Break(()) = visit(&key[1..], value) {
                 break;
             }
         }

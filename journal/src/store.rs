@@ -88,6 +88,15 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
+    /// As [`Self::scan`], for who knows that nobody writes meanwhile and does not call the store from `visit`. An engine that would
+    /// note first what a scan is to show need not.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn scan_undisturbed(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.scan(from, to, visit)
+    }
+
     /// Bytes taken on disk; 0 for a store in memory.
     ///
     /// # Errors
