@@ -2,10 +2,11 @@
 //! journals on disk and the session that ships. It leaves nothing to chance and measures nothing but its own process.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use journal::{Commit, Direction, Journal, OpenError, Opening, State};
+use journal::{Commit, Direction, Engine, Journal, OpenError, Opening, SegmentStore, SledStore, State, Store};
 use link::session::{
     Config, DeliveryTag, Effects, Identity, Input, Load, Millis, Now, Outbound, Published, Session, TransactError,
     Transaction,
@@ -27,6 +28,9 @@ const TAG: DeliveryTag = DeliveryTag { connection: 1, tag: 1 };
 /// Bytes read from a journal at a time.
 const LOAD_BYTES: usize = 4 * 1024 * 1024;
 
+/// Where a journal has its engine's files.
+const STORE: &str = "store";
+
 /// Why the figures cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum GapsError {
@@ -39,6 +43,9 @@ pub enum GapsError {
     /// A journal cannot be read.
     #[error("a journal cannot be read")]
     Read(#[from] journal::ReadError),
+    /// The store of a journal cannot be opened or read.
+    #[error("the store of a journal cannot be opened or read")]
+    Store(#[from] journal::StoreError),
     /// A session refuses a message.
     #[error("a session refuses a message")]
     Transact(#[from] TransactError),
@@ -89,17 +96,14 @@ const fn now(at: u64) -> Now {
 }
 
 /// Opens a journal as its endpoint does.
-///
-/// # Errors
-/// [`OpenError`]
-pub fn open(dir: &Path, endpoint: EndpointId) -> Result<(Journal, State), OpenError> {
+fn open(dir: &Path, endpoint: EndpointId, engine: Engine) -> Result<(Journal, State), OpenError> {
     let incarnation = Incarnation::from_u128(if endpoint == EndpointId::Server { 1 } else { 2 });
-    Journal::open(dir, &Opening { endpoint, incarnation, now_ms: 0 })
+    Journal::open_as(dir, &Opening { endpoint, incarnation, now_ms: 0 }, engine)
 }
 
 impl End {
-    fn open(dir: &Path, local: &EndpointId, peer: &EndpointId) -> Result<Self, GapsError> {
-        let (journal, state) = open(dir, local.clone())?;
+    fn open(dir: &Path, local: &EndpointId, peer: &EndpointId, engine: Engine) -> Result<Self, GapsError> {
+        let (journal, state) = open(dir, local.clone(), engine)?;
         let meta = journal.meta().clone();
         let nonce = Nonce::new(if *local == EndpointId::Server { 1 << 32 } else { 2 << 32 });
         let identity = Identity { local: local.clone(), incarnation: meta.incarnation, epoch: meta.epoch, nonce };
@@ -153,10 +157,10 @@ fn deliver(end: &mut End, at: u64, frame: &Frame) -> Result<Option<Effects>, Gap
 ///
 /// # Errors
 /// [`GapsError`]
-pub fn reconcile(dir: &Path, messages: u64, say: &mut dyn FnMut(&str)) -> Result<Cost, GapsError> {
+pub fn reconcile(dir: &Path, messages: u64, engine: Engine, say: &mut dyn FnMut(&str)) -> Result<Cost, GapsError> {
     let agent = EndpointId::Agent("a1".parse().expect("it is a name"));
-    let mut server = End::open(&dir.join("server"), &EndpointId::Server, &agent)?;
-    let mut agent = End::open(&dir.join("agent"), &agent, &EndpointId::Server)?;
+    let mut server = End::open(&dir.join("server"), &EndpointId::Server, &agent, engine)?;
+    let mut agent = End::open(&dir.join("agent"), &agent, &EndpointId::Server, engine)?;
     let lost = [messages / 20, messages / 2, messages - 1];
 
     meet(&mut server, &mut agent)?;
@@ -258,32 +262,80 @@ impl Exchange {
     }
 }
 
-/// What opening a journal took.
+/// How much of an opening is done, to tell whose memory it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The engine alone is opened.
+    Engine,
+    /// And every row is read through it.
+    Rows,
+    /// The journal is opened, as its endpoint does.
+    Journal,
+}
+
+impl Part {
+    /// Every part, the smallest first.
+    pub const ALL: [Self; 3] = [Self::Engine, Self::Rows, Self::Journal];
+
+    /// As it is written on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Rows => "rows",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+/// What opening a journal took, or a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Opened {
-    /// From the call to a journal that takes commits.
+    /// What was done.
+    pub part: Part,
+    /// From the call to what it gives.
     pub time: Duration,
     /// The most memory that the process ever had, in KiB.
     pub peak_kib: u64,
-    /// Of that, before the journal was opened.
+    /// Of that, before anything was opened.
     pub before_kib: u64,
     /// Bytes of the journal on disk.
     pub bytes: u64,
-    /// Rows by its own count.
+    /// Rows; none where they were not read.
     pub rows: u64,
 }
 
-/// Opens a journal in this process, which should have done nothing before, and says what it took.
+/// Opens the server's journal in this process, which should have done nothing before, and says what it took.
 ///
 /// # Errors
 /// [`GapsError`]
-pub fn measure_opening(dir: &Path, endpoint: EndpointId) -> Result<Opened, GapsError> {
+pub fn measure_opening(dir: &Path, engine: Engine, part: Part) -> Result<Opened, GapsError> {
+    let dir = dir.join("server");
     let before_kib = peak_kib()?;
     let began = Instant::now();
-    let (journal, state) = open(dir, endpoint)?;
+    let store: Box<dyn Store> = match (part, engine) {
+        (Part::Journal, _) => {
+            let (journal, state) = open(&dir, EndpointId::Server, engine)?;
+            let (time, rows) = (began.elapsed(), state.totals.rows);
+            let bytes = journal.store().size()?;
+            return Ok(Opened { part, time, peak_kib: peak_kib()?, before_kib, bytes, rows });
+        }
+        (Part::Engine | Part::Rows, Engine::Sled) => Box::new(SledStore::open(&dir.join(STORE))?),
+        (Part::Engine | Part::Rows, Engine::Segments) => Box::new(SegmentStore::open(&dir.join(STORE))?),
+    };
+    let rows = if part == Part::Rows { count(store.as_ref())? } else { 0 };
     let time = began.elapsed();
-    let bytes = journal.store().size().map_err(journal::ReadError::Store)?;
-    Ok(Opened { time, peak_kib: peak_kib()?, before_kib, bytes, rows: state.totals.rows })
+    Ok(Opened { part, time, peak_kib: peak_kib()?, before_kib, bytes: store.size()?, rows })
+}
+
+fn count(store: &dyn Store) -> Result<u64, GapsError> {
+    let mut rows = 0;
+    store.scan_undisturbed(&[0], &[0xff], &mut |_, _| {
+        rows += 1;
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
 }
 
 fn peak_kib() -> std::io::Result<u64> {

@@ -25,6 +25,8 @@ pub enum CommitError {
 struct Slot<T> {
     result: Option<Result<T, CommitError>>,
     waker: Option<Waker>,
+    /// A thread waits. Waking one that does not is a call to the system for nothing, for each commit of a batch.
+    waiting: bool,
 }
 
 struct Shared<T> {
@@ -43,7 +45,10 @@ pub struct Commit<T>(Arc<Shared<T>>);
 pub(crate) struct Answer<T>(Option<Arc<Shared<T>>>);
 
 pub(crate) fn pair<T>() -> (Answer<T>, Commit<T>) {
-    let shared = Arc::new(Shared { slot: Mutex::new(Slot { result: None, waker: None }), arrived: Condvar::new() });
+    let shared = Arc::new(Shared {
+        slot: Mutex::new(Slot { result: None, waker: None, waiting: false }),
+        arrived: Condvar::new(),
+    });
     (Answer(Some(Arc::clone(&shared))), Commit(shared))
 }
 
@@ -56,9 +61,11 @@ impl<T> Answer<T> {
         let Some(shared) = self.0.take() else { return };
         let mut slot = shared.slot.lock().unwrap_or_else(PoisonError::into_inner);
         slot.result = Some(result);
-        let waker = slot.waker.take();
+        let (waker, waiting) = (slot.waker.take(), slot.waiting);
         drop(slot);
-        shared.arrived.notify_all();
+        if waiting {
+            shared.arrived.notify_all();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -82,6 +89,7 @@ impl<T> Commit<T> {
             if let Some(result) = slot.result.take() {
                 return result;
             }
+            slot.waiting = true;
             slot = self.0.arrived.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -135,10 +135,11 @@ pub(crate) fn replay(store: &dyn Store, mut state: State, dir: &Path) -> Result<
     // Bodies and application rows mean nothing to the fold, but their checksums are read here all the same: damage is found
     // when a journal is opened, not when the message is needed.
     store
-        .scan(&[0], &[0xff], &mut |key, value| {
+        .scan_undisturbed(&[0], &[0xff], &mut |key, value| {
             found.add(key, value);
-            let row = match Row::decode(key, value) {
-                Ok(row) => row,
+            let row = match Row::decode_meaning(key, value) {
+                Ok(Some(row)) => row,
+                Ok(None) => return ControlFlow::Continue(()),
                 Err(source) => {
                     failure = Some(OpenError::Row { path: dir.to_owned(), source });
                     return ControlFlow::Break(());
@@ -244,7 +245,49 @@ pub fn is_running(dir: &Path) -> Result<bool, OpenError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use messages::{Epoch, Seq};
+
     use super::*;
+    use crate::store::Batch;
+    use crate::{Direction, HeaderRow, Incoming, MemoryStore, Outgoing, Work};
+
+    /// What is kept of a journal with streams that came so far, of which that many messages were not dropped yet.
+    fn kept(through: u64, whole: u64) -> State {
+        let peer: EndpointId = "web-01".parse().unwrap();
+        let all = Seq::new(through);
+        let mut incoming = Incoming::new(Incarnation::from_u128(7), Epoch::FIRST);
+        (incoming.through, incoming.applied, incoming.settled) = (all, all, all);
+        let next = Seq::after(all);
+        let outgoing = Outgoing { next, received: all, settled: all, ..Outgoing::default() };
+        let mut rows = vec![Row::Outgoing(peer.clone(), outgoing), Row::Incoming(peer.clone(), incoming)];
+        for seq in (1..=whole).filter_map(Seq::new) {
+            for direction in [Direction::In, Direction::Out] {
+                let header = HeaderRow { at_ms: 0, header: vec![0xc0], body_bytes: 3, refused: None };
+                rows.push(Row::Header(direction, peer.clone(), seq, header));
+                rows.push(Row::Body(direction, peer.clone(), seq, vec![1, 2, 3]));
+            }
+            rows.push(Row::App(seq.value().to_be_bytes().to_vec(), vec![4; 50]));
+        }
+        rows.push(Row::Work(peer, Seq::FIRST, Work::default()));
+        let (store, mut batch, mut totals) = (MemoryStore::default(), Batch::default(), Totals::default());
+        for (key, value) in rows.iter().map(Row::encode) {
+            batch.put(key, value);
+        }
+        totals.seal(&store, &mut batch).unwrap();
+        store.apply(&batch).unwrap();
+        let state = replay(&store, State::default(), Path::new("(memory)")).unwrap();
+        assert_eq!(state.totals.rows, rows.len() as u64);
+        State { totals: Totals::default(), ..state }
+    }
+
+    #[test]
+    fn opening_keeps_nothing_of_a_message_that_is_settled_nor_of_a_row_of_the_application() {
+        let state = kept(1_000, 0);
+        let streams = state.peers.values().next().unwrap();
+        assert_eq!((streams.work.len(), streams.beyond.len()), (1, 0), "what is open is kept");
+        assert_eq!(kept(1_000, 1), state);
+        assert_eq!(kept(1_000, 1_000), state);
+    }
 
     #[test]
     fn a_lock_is_given_back_although_a_process_that_is_just_starting_has_its_file_open() {

@@ -223,17 +223,27 @@ impl Row {
         (key, value)
     }
 
+    /// Reads a row that means something to the fold; of a body or a row of the application, which does not, it only checks that
+    /// it is whole, without a copy.
+    ///
+    /// # Errors
+    /// As for [`Self::decode`].
+    pub(crate) fn decode_meaning(key_bytes: &[u8], value: &[u8]) -> Result<Option<Self>, RowError> {
+        match Key::read(key_bytes) {
+            Some(key @ (Key::Message(MessageTable::SentBody | MessageTable::InboxBody, ..) | Key::App(_))) => {
+                open_row(&key, key_bytes, value).map(|_| None)
+            }
+            Some(_) | None => Self::decode(key_bytes, value).map(Some),
+        }
+    }
+
     /// Reads a row.
     ///
     /// # Errors
     /// [`RowError`] for whatever is not exactly what [`Self::encode`] wrote.
     pub fn decode(key_bytes: &[u8], value: &[u8]) -> Result<Self, RowError> {
         let key = Key::read(key_bytes).ok_or_else(|| RowError::Key { key: key_bytes.to_vec() })?;
-        let content = match open(key_bytes, value) {
-            Ok(content) => content,
-            Err(Broken::Format(format)) => return Err(RowError::Format { key, format }),
-            Err(Broken::Checksum) => return Err(RowError::Checksum { key }),
-        };
+        let content = open_row(&key, key_bytes, value)?;
         let row = match &key {
             Key::Meta => from_msgpack(content).map(Self::Meta),
             Key::Stream(Direction::Out, peer) => from_msgpack(content).map(|row| Self::Outgoing(peer.clone(), row)),
@@ -271,19 +281,15 @@ fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
     value
 }
 
-enum Broken {
-    Format(Option<u8>),
-    Checksum,
-}
-
-fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Broken> {
+/// A row's content, if it is what was written.
+fn open_row<'a>(key: &Key, key_bytes: &[u8], value: &'a [u8]) -> Result<&'a [u8], RowError> {
     let format = value.first().copied();
     let (Some(FORMAT), Some(sum), Some(content)) = (format, value.get(1..ENVELOPE_BYTES), value.get(ENVELOPE_BYTES..))
     else {
-        return Err(Broken::Format(format));
+        return Err(RowError::Format { key: key.clone(), format });
     };
-    if checksum(key, content).to_le_bytes() != sum {
-        return Err(Broken::Checksum);
+    if checksum(key_bytes, content).to_le_bytes() != sum {
+        return Err(RowError::Checksum { key: key.clone() });
     }
     Ok(content)
 }

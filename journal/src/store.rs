@@ -23,6 +23,11 @@ impl Batch {
         self.0.insert(key, None);
     }
 
+    /// Adds changes, in their order; no value means delete.
+    pub(crate) fn take_in(&mut self, changes: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
+        self.0.extend(changes);
+    }
+
     /// Whether nothing is to be changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -82,6 +87,15 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// As [`Self::scan`], for who knows that nobody writes meanwhile and does not call the store from `visit`. An engine that would
+    /// note first what a scan is to show need not.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn scan_undisturbed(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.scan(from, to, visit)
+    }
 
     /// Bytes taken on disk; 0 for a store in memory.
     ///

@@ -122,25 +122,20 @@ impl Writer {
     fn collect(&mut self, changes: &[Change], batch: &mut Batch) -> Result<usize, CommitError> {
         // Staged apart, so that a job that turns out to be illegal halfway leaves nothing in the batch. The fold has then taken
         // half of it, but an illegal job closes the journal for good.
-        let mut staged = Batch::default();
+        let mut staged = Vec::with_capacity(changes.len());
         let mut bytes = 0;
         for change in changes {
             self.state.apply(change).map_err(CommitError::Illegal)?;
             if let Change::Put(row) = change {
                 let (key, value) = Row::encode(row);
                 bytes += key.len() + value.len();
-                staged.put(key, value);
+                staged.push((key, Some(value)));
             }
             for key in change.removed() {
-                staged.delete(key.bytes());
+                staged.push((key.bytes(), None));
             }
         }
-        for (key, value) in staged.iter() {
-            match value {
-                Some(value) => batch.put(key.to_vec(), value.to_vec()),
-                None => batch.delete(key.to_vec()),
-            }
-        }
+        batch.take_in(staged);
         Ok(bytes)
     }
 

@@ -30,6 +30,8 @@ pub(super) fn damage(dir: &Path, fault: Fault, random: &mut Random) -> io::Resul
     let chosen = choose(&files, fault, random)?;
     let good = fs::read(&chosen)?;
     let mut bad = good.clone();
+    // Engines write zeros ahead of what they hold; damage to those would be none.
+    let held = good.iter().rposition(|byte| *byte != 0).map_or(good.len(), |last| last + 1);
     let how = match fault {
         Fault::MissingFile => {
             fs::remove_file(&chosen)?;
@@ -41,23 +43,23 @@ pub(super) fn damage(dir: &Path, fault: Fault, random: &mut Random) -> io::Resul
             "replaced by a folder".to_owned()
         }
         Fault::FlippedBit => {
-            let (place, bit) = (random.index(good.len()), random.below(8));
+            let (place, bit) = (random.index(held), random.below(8));
             bad[place] ^= 1 << bit;
             format!("bit {bit} of byte {place} flipped")
         }
         Fault::CutTail => {
             // Half of them lose less than a page, the others anything.
-            let most = if random.below(2) == 0 { good.len().min(PAGE) } else { good.len() };
-            let lost = 1 + random.index(most);
+            let most = if random.below(2) == 0 { held.min(PAGE) } else { held };
+            let lost = good.len() - held + 1 + random.index(most);
             bad.truncate(good.len() - lost);
             format!("the last {lost} bytes cut off")
         }
         Fault::ZeroedPage => {
-            let page = page(random.index(pages(&good)), &good);
+            let page = page(random.index(pages(&good[..held])), &good);
             bad[page.clone()].fill(0);
             format!("bytes {} to {} zeroed", page.start, page.end)
         }
-        _ => misplace(&good, &mut bad, random),
+        _ => misplace(&good, held, &mut bad, random),
     };
     if chosen.is_file() && bad != good {
         fs::write(&chosen, &bad)?;
@@ -101,8 +103,8 @@ fn page(number: usize, bytes: &[u8]) -> std::ops::Range<usize> {
 }
 
 /// Writes one page in the place of another; every second time that other in its place.
-fn misplace(good: &[u8], bad: &mut [u8], random: &mut Random) -> String {
-    let whole = good.len() / PAGE;
+fn misplace(good: &[u8], held: usize, bad: &mut [u8], random: &mut Random) -> String {
+    let whole = pages(&good[..held]).min(good.len() / PAGE);
     let (from, to) = (random.index(whole), random.index(whole));
     bad[page(to, good)].copy_from_slice(&good[page(from, good)]);
     if random.below(2) == 0 {

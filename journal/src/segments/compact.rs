@@ -16,7 +16,7 @@ use super::format::{FRAME_HEADER, FrameHeader, Kind, Record, Records, SEGMENT_HE
 use super::index::Index;
 use super::log::{Log, empty_frame};
 use super::recover::sealed_frame;
-use super::write_frame;
+use super::{KEPT_BYTES, write_frame};
 use crate::store::StoreError;
 
 /// Dead bytes for each live one from which compaction works.
@@ -25,8 +25,6 @@ const DEAD_PER_LIVE: u64 = 1;
 const DEAD_MIN_PART: u64 = 4;
 /// Bytes of old segments that a batch of that size pays for.
 const READ_PER_WRITTEN: u64 = 4;
-/// Bytes of a frame's memory that are kept for the next one.
-const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where compaction is.
 #[derive(Debug, Default)]

@@ -99,7 +99,7 @@ pub(crate) fn is_store(dir: &Path) -> std::io::Result<bool> {
 pub(super) enum Found {
     /// A whole frame; its payload is in the buffer.
     Frame(FrameHeader),
-    /// Nothing: the segment ends here.
+    /// Nothing: the segment ends here, or holds only zeros from here on.
     End,
     /// Bytes that are no whole frame, and in what way.
     Bad(&'static str),
@@ -171,14 +171,13 @@ impl Source<'_> {
     pub(super) fn frame(&self, offset: u64, payload: &mut Vec<u8>) -> Result<Found, StoreError> {
         payload.clear();
         let left = self.length.saturating_sub(offset);
-        if left == 0 {
-            return Ok(Found::End);
-        }
-        if left < FRAME_HEADER {
-            return Ok(Found::Bad("the frame is cut off"));
-        }
-        let Some(header) = self.frame_header(offset)? else {
-            return Ok(Found::Bad("the frame's header does not match its checksum"));
+        let header = if left < FRAME_HEADER { None } else { self.frame_header(offset)? };
+        let Some(header) = header else {
+            return Ok(match (self.is_zero_from(offset)?, left < FRAME_HEADER) {
+                (true, _) => Found::End,
+                (false, true) => Found::Bad("the frame is cut off"),
+                (false, false) => Found::Bad("the frame's header does not match its checksum"),
+            });
         };
         if left < header.frame_bytes() {
             return Ok(Found::Bad("the frame is cut off"));
@@ -189,6 +188,22 @@ impl Source<'_> {
             return Ok(Found::Bad("the frame does not match its checksum"));
         }
         Ok(Found::Frame(header))
+    }
+
+    /// Whether nothing was ever written from that place on: the segment ends there, or all that follows is the zeros that are
+    /// made ready for what is written next.
+    fn is_zero_from(&self, mut offset: u64) -> Result<bool, StoreError> {
+        let mut bytes = Vec::new();
+        while offset < self.length {
+            let left = usize::try_from(self.length - offset).unwrap_or(usize::MAX);
+            bytes.resize(SEARCH_BYTES.min(left), 0);
+            self.read(&mut bytes, offset)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            offset += bytes.len() as u64;
+        }
+        Ok(true)
     }
 
     /// Looks behind a bad frame for one that was written after the bad one had been synced. Where there is one, the bad frame

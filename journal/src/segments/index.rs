@@ -159,6 +159,17 @@ impl Index {
         Some((place, Arc::clone(&self.segments.get(&place.segment)?.file)))
     }
 
+    /// Visits every key of a range with its value, until told to stop. It takes no memory for the keys; the index must not change
+    /// meanwhile, which borrowing it sees to.
+    pub(super) fn visit(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        if from >= to {
+            return Ok(());
+        }
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        let entries = self.keys.range::<[u8], _>(bounds).map(|(key, place)| (key.bytes(), *place));
+        visit_places(entries, |segment| self.segments.get(&segment).map(|segment| segment.file.as_ref()), visit)
+    }
+
     /// A range as it is now: whatever is written or compacted later does not change it. 36 bytes for each key, and the heap of
     /// keys that are long.
     pub(super) fn range(&self, from: &[u8], to: &[u8]) -> Snapshot {
@@ -184,17 +195,26 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Visits every key with its value, until told to stop.
     pub(super) fn visit(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let mut window = Window::default();
-        for (key, place) in &self.entries {
-            let missing = || damaged("reading", &segment_name(place.segment), u64::from(place.offset), "it is gone");
-            let file = self.files.get(&place.segment).ok_or_else(missing)?;
-            let value = window.record(file, key.bytes(), *place)?;
-            if visit(key.bytes(), value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        let entries = self.entries.iter().map(|(key, place)| (key.bytes(), *place));
+        visit_places(entries, |segment| self.files.get(&segment).map(Arc::as_ref), visit)
     }
+}
+
+/// Reads the values at those places, in that order, and visits them.
+fn visit_places<'a>(
+    entries: impl Iterator<Item = (&'a [u8], Place)>,
+    file: impl Fn(u32) -> Option<&'a File>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    let mut window = Window::default();
+    for (key, place) in entries {
+        let missing = || damaged("reading", &segment_name(place.segment), u64::from(place.offset), "it is gone");
+        let value = window.record(file(place.segment).ok_or_else(missing)?, key, place)?;
+        if visit(key, value).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// What was read of a file last: keys that were written in order lie in the file in order.

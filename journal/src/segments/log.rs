@@ -1,7 +1,12 @@
-//! The end of the log: adding frames, syncing them, going on to the next segment. It never writes over anything but a mark,
-//! never tries a failed write or sync again, and decides nothing about what is alive.
+//! The end of the log: adding frames, syncing them, going on to the next segment. It never writes over anything but a mark and
+//! zeros, never tries a failed write or sync again, and decides nothing about what is alive.
+//!
+//! **Room.** A frame that makes its file longer costs a sync of the file system's own journal besides its own. So zeros are
+//! written ahead of the end, and the frames over them: then a sync has nothing but the frame to write. They are cut off before a
+//! segment is sealed and when the store is closed. Zeros promise nothing: where they cannot be written the log does without.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +15,11 @@ use super::files::{io, segment_name};
 use super::format::{FRAME_HEADER, FrameHeader, Kind, PAYLOAD_MAX, SEGMENT_HEADER, SegmentHeader};
 use super::{Options, Point};
 use crate::store::StoreError;
+
+/// Zeros that are written at once.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// The part of [`Options::ahead_bytes`] that a new segment begins with: most journals are small.
+const AHEAD_MIN_PART: u64 = 16;
 
 /// The log as its one writer knows it.
 pub(super) struct Log {
@@ -23,6 +33,8 @@ pub(super) struct Log {
     pub(super) end: u64,
     /// Up to where the active segment is on stable storage.
     synced: u64,
+    /// Up to where the active segment's file goes. Behind the end and its mark there are zeros.
+    ready: u64,
     /// The lowest segment that is needed.
     pub(super) floor: u32,
 }
@@ -30,6 +42,12 @@ pub(super) struct Log {
 /// A frame before it is written: room for its header, then records.
 pub(super) fn empty_frame() -> Vec<u8> {
     vec![0; FRAME_HEADER as usize]
+}
+
+/// Makes an empty frame of one that was written.
+pub(super) fn begin_frame(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.resize(FRAME_HEADER as usize, 0);
 }
 
 fn create(dir: &Path, number: u32) -> Result<File, StoreError> {
@@ -49,7 +67,7 @@ impl Log {
     pub(super) fn create(dir: &Path, folder: File, options: Options) -> Result<Self, StoreError> {
         let file = Arc::new(create(dir, 1)?);
         let (end, active, floor) = (SEGMENT_HEADER, 1, 1);
-        let log = Self { dir: dir.to_owned(), folder, options, active, file, end, synced: end, floor };
+        let log = Self { dir: dir.to_owned(), folder, options, active, file, end, synced: end, ready: end, floor };
         log.finish_segment(&log.file, SegmentHeader { number: active, floor })?;
         Ok(log)
     }
@@ -57,7 +75,8 @@ impl Log {
     /// Goes on with a log that was recovered and is on stable storage up to its end.
     pub(super) fn resume(dir: &Path, folder: File, options: Options, at: (u32, File, u64), floor: u32) -> Self {
         let (active, file, end) = at;
-        Self { dir: dir.to_owned(), folder, options, active, file: Arc::new(file), end, synced: end, floor }
+        let ready = file.metadata().map_or(end, |meta| meta.len());
+        Self { dir: dir.to_owned(), folder, options, active, file: Arc::new(file), end, synced: end, ready, floor }
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -119,7 +138,39 @@ impl Log {
         let at = self.write(kind, frame)?;
         self.end = at + frame.len() as u64;
         self.reach(Point::FrameWritten);
+        self.make_room()?;
         Ok(at)
+    }
+
+    /// Writes zeros behind the end when the next mark or frame would make the file longer: as many as the segment has bytes,
+    /// within limits. The next sync takes them along.
+    fn make_room(&mut self) -> Result<(), StoreError> {
+        let Options { segment_bytes, ahead_bytes, .. } = self.options;
+        let wanted = (self.end + self.end.clamp(ahead_bytes / AHEAD_MIN_PART, ahead_bytes)).min(segment_bytes);
+        if self.end + FRAME_HEADER <= self.ready || wanted <= self.ready {
+            return Ok(());
+        }
+        self.ready = self.ready.max(self.end);
+        while self.ready < wanted {
+            let bytes = ZEROS.len().min(usize::try_from(wanted - self.ready).unwrap_or(usize::MAX));
+            match self.file.write_all_at(&ZEROS[..bytes], self.ready) {
+                Ok(()) => self.ready += bytes as u64,
+                // What space is left is for frames.
+                Err(error) if is_out_of_space(&error) => return Ok(()),
+                Err(error) => return Err(io("writing zeros ahead")(error)),
+            }
+        }
+        self.reach(Point::RoomMade);
+        Ok(())
+    }
+
+    /// Cuts off the zeros behind the end, the mark included when it is there: a store that is closed is as long as what it holds.
+    /// What stays is read as the end all the same.
+    pub(super) fn give_room_back(&self) {
+        let mark = if self.synced == self.end { FRAME_HEADER } else { 0 };
+        if let Err(error) = self.file.set_len(self.end + mark) {
+            tracing::debug!(%error, "The zeros behind the end of the log could not be cut off.");
+        }
     }
 
     /// Everything written is on stable storage when this returns.
@@ -150,14 +201,20 @@ impl Log {
         let number = self.active.checked_add(1).ok_or_else(exhausted)?;
         let file = Arc::new(create(&self.dir, number)?);
         self.finish_segment(&file, SegmentHeader { number, floor: self.floor })?;
-        // A seal that came to the disk before what it seals would make a damaged segment of one that a crash cut off.
+        // A seal that came to the disk before what it seals would make a damaged segment of one that a crash cut off; and one that
+        // came before the zeros behind it were gone would not be the last thing in its file, where it is looked for.
         self.sync()?;
+        self.mark();
+        self.file.set_len(self.end + FRAME_HEADER).map_err(io("cutting off the zeros behind a segment"))?;
+        self.file.sync_all().map_err(io("syncing a segment's length"))?;
+        self.reach(Point::RoomGivenBack);
         let at = self.write(Kind::Seal, &mut empty_frame())?;
         self.end = at + FRAME_HEADER;
         self.reach(Point::SealWritten);
         self.sync()?;
         let left = (self.active, self.end);
-        (self.active, self.file, self.end, self.synced) = (number, file, SEGMENT_HEADER, SEGMENT_HEADER);
+        (self.active, self.file) = (number, file);
+        (self.end, self.synced, self.ready) = (SEGMENT_HEADER, SEGMENT_HEADER, SEGMENT_HEADER);
         Ok(left)
     }
 
@@ -175,10 +232,14 @@ impl Log {
     }
 }
 
+fn is_out_of_space(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
 /// Removes a segment's file, if it can be.
 pub(super) fn remove(dir: &Path, number: u32) {
     match std::fs::remove_file(dir.join(segment_name(number))) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             tracing::warn!(dir = %dir.display(), number, %error, "A segment that is not needed could not be removed.");
         }
         Ok(()) | Err(_) => {}

@@ -3,16 +3,17 @@
 //!
 //! **Writing.** A batch is one frame, so it is there whole or not at all. [`Store::apply`] adds it with one write;
 //! [`Store::sync`] is one `fdatasync`, after which a mark is put behind the last frame, unsynced, which the next frame is
-//! written over. A write or sync that failed ends the store: it is never tried again.
+//! written over. Behind the mark there are zeros, written ahead, so that a sync finds nothing to write but the frame. A write or
+//! sync that failed ends the store: it is never tried again.
 //!
 //! **Segments.** A full segment is followed by the next in this order: the new file with its header is synced, then its name,
-//! then the old one, then that gets its seal, then the seal is synced. Only then is the new one written. So a sealed segment promises the next
+//! then the old one, which loses its zeros and is synced again, then that gets its seal, then the seal is synced. Only then is the new one written. So a sealed segment promises the next
 //! one, and one without a seal that is not the last has lost its end.
 //!
 //! **A torn tail and damage.** Each frame says up to where its segment was on stable storage when it was written. Bytes that
 //! are no frame are damage when anything behind them says that they had been synced, and in a sealed segment always: file and
 //! offset are in the error. Otherwise they are what a crash left of a write that nobody was promised; they are cut off, which
-//! is logged. What each layer catches:
+//! is logged. Where there is nothing but zeros up to the end of the file the log ends. What each layer catches:
 //!
 //! | What happened | Who notices |
 //! |---|---|
@@ -29,8 +30,10 @@
 //! which say the same. A file below the floor is left over and is removed at the next opening.
 //!
 //! **Limits.** A segment has 16 MiB and one batch more, a batch 256 MiB, a key [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX) bytes.
-//! Memory is the index (`index.rs`: 60 to 75 bytes a key), and one frame while opening and compacting. Every segment's file stays
-//! open: 64 descriptors for each GiB.
+//! At most 1 MiB of zeros lies ahead of the end while the store is open.
+//! Memory is the index (`index.rs`: 60 to 75 bytes a key), and one frame while opening and compacting. A scan that a writer may
+//! disturb notes 36 bytes a key first; what reads everything while it opens does not. Every segment's file stays open: 64
+//! descriptors for each GiB.
 
 mod compact;
 mod files;
@@ -52,15 +55,20 @@ use self::compact::Compaction;
 use self::files::{LOCK_FILE, io, list, segment_name};
 use self::format::{FRAME_HEADER, Records, push_record};
 use self::index::{Index, Segment, read_value};
-use self::log::{Log, empty_frame, remove, reopen};
+use self::log::{Log, begin_frame, remove, reopen};
 use self::recover::recover;
 use crate::opening::HeldLock;
 use crate::store::{Batch, Store, StoreError, Visit};
 
 /// Bytes of a segment. Compaction frees space in this unit, and each one costs an open file.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Zeros that are written ahead of the end at most: with commits of 1 KiB one sync in a thousand takes them along.
+const AHEAD_BYTES: u64 = 1024 * 1024;
 /// Bytes of old segments that any batch pays for while compaction is due: under a millisecond of work.
 const COMPACT_BYTES: u64 = 256 * 1024;
+
+/// Bytes of a frame's memory that are kept for the next one.
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A step of the store that a crash can come after. Tests and crash trials stop there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +85,10 @@ pub enum Point {
     SealWritten,
     /// A batch was written.
     FrameWritten,
+    /// Zeros were written ahead of the end.
+    RoomMade,
+    /// The zeros behind the last frame of a segment that is about to be sealed were cut off, and that was synced.
+    RoomGivenBack,
     /// The segment was synced.
     Synced,
     /// The end was marked as synced.
@@ -97,22 +109,25 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Bytes of old segments that each batch compacts at least, when compaction is due.
     pub compact_bytes: u64,
+    /// Zeros that are written ahead of the end of the log at most.
+    pub ahead_bytes: u64,
     /// Told of each step.
     pub observer: Option<Observer>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, compact_bytes: COMPACT_BYTES, observer: None }
+        Self { segment_bytes: SEGMENT_BYTES, compact_bytes: COMPACT_BYTES, ahead_bytes: AHEAD_BYTES, observer: None }
     }
 }
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { segment_bytes, compact_bytes, observer } = self;
+        let Self { segment_bytes, compact_bytes, ahead_bytes, observer } = self;
         f.debug_struct("Options")
             .field("segment_bytes", segment_bytes)
             .field("compact_bytes", compact_bytes)
+            .field("ahead_bytes", ahead_bytes)
             .field("observed", &observer.is_some())
             .finish()
     }
@@ -130,6 +145,8 @@ impl Options {
 struct Writing {
     log: Log,
     compaction: Compaction,
+    /// Where frames are put together.
+    frame: Vec<u8>,
     /// A write or a sync failed: nothing is tried any more.
     failed: bool,
 }
@@ -182,7 +199,7 @@ impl SegmentStore {
         };
         index.segments.entry(log.active).or_insert_with(|| segment(&log)).file = Arc::clone(&log.file);
         log.mark();
-        let writing = Writing { log, compaction: Compaction::default(), failed: false };
+        let writing = Writing { log, compaction: Compaction::default(), frame: Vec::new(), failed: false };
         Ok(Self { index: RwLock::new(index), writing: Mutex::new(writing), _lock: lock })
     }
 
@@ -211,22 +228,25 @@ impl SegmentStore {
     }
 
     fn append(&self, writing: &mut Writing, batch: &Batch) -> Result<(), StoreError> {
-        let Writing { log, compaction, .. } = writing;
-        let mut frame = empty_frame();
+        let Writing { log, compaction, frame, .. } = writing;
+        if frame.capacity() > KEPT_BYTES {
+            *frame = Vec::new();
+        }
+        begin_frame(frame);
         {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             for (key, value) in batch.iter() {
                 // A key that is not there needs no delete: whatever older segments hold of it has one already.
                 if value.is_some() || index.contains(key) {
                     let too_long = || io("writing")(std::io::Error::other("a key or a value is longer than may be"));
-                    push_record(&mut frame, key, value).ok_or_else(too_long)?;
+                    push_record(frame, key, value).ok_or_else(too_long)?;
                 }
             }
         }
         if frame.len() as u64 == FRAME_HEADER {
             return Ok(());
         }
-        let written = write_frame(&self.index, log, &mut frame)?;
+        let written = write_frame(&self.index, log, frame)?;
         compaction.work(&self.index, log, written)
     }
 
@@ -244,6 +264,15 @@ impl SegmentStore {
             log.removed();
         }
         Ok(())
+    }
+}
+
+impl Drop for SegmentStore {
+    fn drop(&mut self) {
+        let writing = self.writing.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !writing.failed {
+            writing.log.give_room_back();
+        }
     }
 }
 
@@ -328,6 +357,11 @@ impl Store for SegmentStore {
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let snapshot = self.index.read().unwrap_or_else(PoisonError::into_inner).range(from, to);
         snapshot.visit(visit)
+    }
+
+    fn scan_undisturbed(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        // A writer that there should not be waits.
+        self.index.read().unwrap_or_else(PoisonError::into_inner).visit(from, to, visit)
     }
 
     fn size(&self) -> Result<u64, StoreError> {

@@ -61,7 +61,7 @@ impl Store for SegmentReader {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.0.range(from, to).visit(visit)
+        self.0.visit(from, to, visit)
     }
 
     fn size(&self) -> Result<u64, StoreError> {

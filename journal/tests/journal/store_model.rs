@@ -73,14 +73,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What a scan shows; nobody writes meanwhile, so both ways of scanning must show the same.
 pub(crate) fn scanned(store: &dyn Store, from: &[u8], to: &[u8], most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut found = Vec::new();
-    store
-        .scan(from, to, &mut |key, value| {
-            found.push((key.to_vec(), value.to_vec()));
-            if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })
-        .unwrap();
+    let (mut found, mut undisturbed) = (Vec::new(), Vec::new());
+    let visit = |rows: &mut Vec<_>, key: &[u8], value: &[u8]| {
+        rows.push((key.to_vec(), value.to_vec()));
+        if rows.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    store.scan(from, to, &mut |key, value| visit(&mut found, key, value)).unwrap();
+    store.scan_undisturbed(from, to, &mut |key, value| visit(&mut undisturbed, key, value)).unwrap();
+    assert!(found == undisturbed, "the two ways of scanning show different rows");
     found
 }
 
@@ -154,7 +156,7 @@ impl ReferenceStateMachine for Histories {
 
 /// Segments of three or four values, and a compaction that needs several batches for one.
 pub(crate) fn tiny() -> Options {
-    Options { segment_bytes: 6_000, compact_bytes: 1_000, observer: None }
+    Options { segment_bytes: 6_000, compact_bytes: 1_000, ahead_bytes: 1_000, observer: None }
 }
 
 /// Every engine, given the same.

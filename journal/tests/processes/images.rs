@@ -75,6 +75,10 @@ fn extents(before: &Files, after: &Files) -> Vec<Extent> {
             if old.get(offset..offset + sector.len()) == Some(sector) {
                 continue;
             }
+            // Zeros behind the old end are what is there without any write; that the file is longer is tried apart.
+            if offset >= old.len() && sector.iter().all(|byte| *byte == 0) {
+                continue;
+            }
             match found.last_mut() {
                 Some(last)
                     if last.file == *file

@@ -5,24 +5,39 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use chaos_tests::gaps::{Cost, EXCHANGE_BYTES_MAX, LOST, Opened, measure_opening, reconcile};
-use messages::EndpointId;
+use chaos_tests::gaps::{Cost, EXCHANGE_BYTES_MAX, LOST, Opened, Part, measure_opening, reconcile};
+use journal::Engine;
 
-/// How many messages, and where.
+/// How many messages, under which engine, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Messages to journal
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    /// Messages to journal. A quarter of them is journaled, too, so that one sees what grows
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(400..=1_000_000))]
     messages: u64,
-    /// Where to put the two journals, which are kept; otherwise they go to a temporary folder and away
+    /// The engine under the journals
+    #[arg(long, default_value_t = Engine::Sled, value_name = "sled|segments")]
+    engine: Engine,
+    /// Where to put the journals, which are kept; otherwise they go to a temporary folder and away
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// Only open the server's journal in `dir` and print as JSON what that took
-    #[arg(long, requires = "dir")]
-    open_only: bool,
+    /// Only open the server's journal in `dir`, or a part of it, and print as JSON what that took
+    #[arg(long, requires = "dir", value_parser = part, value_name = "engine|rows|journal")]
+    open_only: Option<Part>,
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    let found = Part::ALL.into_iter().find(|part| part.name() == text);
+    found.ok_or_else(|| format!("{text} is no part of an opening"))
+}
+
+/// One size: what mending it cost, and what opening it took.
+#[derive(Debug, serde::Serialize)]
+struct Size {
+    cost: Cost,
+    opened: Vec<Opened>,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -37,8 +52,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn carry_out(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
-    if let (true, Some(dir)) = (args.open_only, &args.dir) {
-        println!("{}", serde_json::to_string(&measure_opening(&dir.join("server"), EndpointId::Server)?)?);
+    if let (Some(part), Some(dir)) = (args.open_only, &args.dir) {
+        println!("{}", serde_json::to_string(&measure_opening(dir, args.engine, part)?)?);
         return Ok(true);
     }
     let temporary;
@@ -49,40 +64,70 @@ fn carry_out(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         temporary.path()
     };
     let began = Instant::now();
-    let cost = reconcile(dir, args.messages, &mut |line| {
-        if !args.json {
-            println!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
-        }
-    })?;
-    let opened = open_apart(dir)?;
-    if args.json {
-        println!("{:#}", serde_json::json!({ "cost": cost, "opened": opened, "kept": cost.is_kept() }));
-    } else {
-        print(&cost, &opened);
+    let mut sizes = Vec::new();
+    for messages in [args.messages / 4, args.messages] {
+        let dir = dir.join(messages.to_string());
+        let cost = reconcile(&dir, messages, args.engine, &mut |line| {
+            if !args.json {
+                println!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
+            }
+        })?;
+        let opened = Part::ALL.map(|part| open_apart(&dir, args.engine, part));
+        sizes.push(Size { cost, opened: opened.into_iter().collect::<Result<_, _>>()? });
     }
-    Ok(cost.is_kept())
+    let kept = sizes.iter().all(|size| size.cost.is_kept());
+    if args.json {
+        println!("{:#}", serde_json::json!({ "engine": args.engine.to_string(), "sizes": sizes, "kept": kept }));
+    } else {
+        print(args.engine, &sizes);
+        println!("{}", if kept { "PASS" } else { "FAIL" });
+    }
+    Ok(kept)
 }
 
-/// Opens the journal in a fresh process.
-fn open_apart(dir: &Path) -> Result<Opened, Box<dyn std::error::Error>> {
+/// Opens the journal, or a part of it, in a fresh process.
+fn open_apart(dir: &Path, engine: Engine, part: Part) -> Result<Opened, Box<dyn std::error::Error>> {
     let mut command = Command::new(std::env::current_exe()?);
-    let output = command.args(["gaps", "--open-only", "--dir"]).arg(dir).output()?;
+    command.args(["gaps", "--engine", &engine.to_string(), "--open-only", part.name(), "--dir"]).arg(dir);
+    let output = command.output()?;
     if !output.status.success() {
         return Err(format!("opening failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn print(cost: &Cost, opened: &Opened) {
-    println!("exchange  {} bytes, fewer than {EXCHANGE_BYTES_MAX} are allowed", cost.exchange_bytes);
-    println!("resent    {} of {} messages, {LOST} were lost", cost.resent, cost.messages);
-    println!("received  {}", cost.received);
-    println!("journal   {} rows, {:.1} MiB on disk", opened.rows, opened.bytes as f64 / 1_048_576.0);
-    println!(
-        "opening   {:.2} s, {:.1} MiB of memory at most, {:.1} MiB of them before it",
-        opened.time.as_secs_f64(),
-        opened.peak_kib as f64 / 1_024.0,
-        opened.before_kib as f64 / 1_024.0
-    );
-    println!("{}", if cost.is_kept() { "PASS" } else { "FAIL" });
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1_024.0
+}
+
+fn print(engine: Engine, sizes: &[Size]) {
+    for Size { cost, .. } in sizes {
+        println!(
+            "{} messages: {} bytes to and fro, fewer than {EXCHANGE_BYTES_MAX} are allowed; {} resent, {LOST} were lost; {} received",
+            cost.messages, cost.exchange_bytes, cost.resent, cost.received
+        );
+    }
+    println!("opening, each in a process of its own, {engine}:");
+    println!("{:>10}  {:<8}{:>10}{:>8}{:>10}{:>10}", "MESSAGES", "PART", "ROWS", "TIME s", "DISK MiB", "PEAK MiB");
+    for Size { cost, opened } in sizes {
+        for opened in opened {
+            println!(
+                "{:>10}  {:<8}{:>10}{:>8.2}{:>10.1}{:>10.1}",
+                cost.messages,
+                opened.part.name(),
+                opened.rows,
+                opened.time.as_secs_f64(),
+                mib(opened.bytes / 1_024),
+                mib(opened.peak_kib)
+            );
+        }
+    }
+    if let [small, large] = sizes {
+        for (before, after) in small.opened.iter().zip(&large.opened) {
+            // Each message has a header and a body.
+            let rows = 2 * (large.cost.messages - small.cost.messages);
+            let grown = (after.peak_kib.saturating_sub(before.peak_kib)) * 1_024;
+            println!("{}: {:.1} bytes more for each row more", after.part.name(), grown as f64 / rows as f64);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
 
+mod commits;
 mod explore;
 mod gaps;
 
@@ -40,6 +41,8 @@ enum Command {
     Table,
     /// Very many journaled messages, three of them missing at the other end: what finding and mending that costs
     Gaps(gaps::Args),
+    /// Synced commits a second of both engines, beside a bare log of the same bytes, measured by turns
+    Commits(commits::Args),
     /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
     Damage(DamageArgs),
     /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Gaps(args) => gaps::run(&args),
+        Command::Commits(args) => commits::run(&args),
         Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
             eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
             ExitCode::FAILURE

@@ -93,3 +93,18 @@ fn a_journal_on_a_disk_that_was_full_goes_on_with_all_that_it_acknowledged() {
     assert_eq!(found, acknowledged);
     journal.commit(note(acknowledged)).wait().unwrap();
 }
+
+#[test]
+fn a_disk_without_space_for_zeros_takes_frames_until_it_is_full() {
+    let Some(disk) = Disk::mount(512 * 1024) else { return };
+    let dir = disk.path().join("store");
+    let store = SegmentStore::open(&dir).unwrap();
+    // Less than the first zeros take; a page for each file is taken already.
+    fs::write(disk.path().join("ballast"), vec![0; 472 * 1024]).unwrap();
+    for number in 0..60_u8 {
+        commit(&store, &put(&[number], &[number; 300]));
+    }
+    let synced = rows(&store);
+    drop(store);
+    assert!(rows(&SegmentStore::open(&dir).unwrap()) == synced);
+}

@@ -6,6 +6,7 @@ mod damage;
 mod damage_anywhere;
 mod full_disk;
 mod readers;
+mod room;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ fn put(key: &[u8], value: &[u8]) -> Batch {
 
 /// Segments of a few frames.
 fn smallest() -> Options {
-    Options { segment_bytes: 1_200, compact_bytes: 500, observer: None }
+    Options { segment_bytes: 1_200, compact_bytes: 500, ahead_bytes: 1_000, observer: None }
 }
 
 /// Applies and syncs.

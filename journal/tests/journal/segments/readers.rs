@@ -42,7 +42,7 @@ fn read_until(done: &AtomicBool, mut look: impl FnMut() -> u64) -> u64 {
 
 fn looks_while_writing(dir: &Path, look: impl Fn(&SegmentStore) -> u64 + Send + Sync) {
     // A segment for about three batches, so that each reader meets rotations and removals.
-    let options = Options { segment_bytes: 12_000, compact_bytes: 6_000, observer: None };
+    let options = Options { segment_bytes: 12_000, compact_bytes: 6_000, ahead_bytes: 1_000, observer: None };
     let store = open(dir, &options).unwrap();
     write(&store, 1);
     let done = AtomicBool::new(false);
@@ -71,7 +71,7 @@ fn a_reader_beside_the_writer_sees_one_moment_while_batches_are_written_and_comp
 #[test]
 fn a_reader_stays_at_its_moment_while_the_segments_that_it_reads_are_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { segment_bytes: 4_000, compact_bytes: 4_000, observer: None };
+    let options = Options { segment_bytes: 4_000, compact_bytes: 4_000, ahead_bytes: 1_000, observer: None };
     let store = open(dir.path(), &options).unwrap();
     (0..20).for_each(|number| commit(&store, &put(&[1, number], &[number; 500])));
     let reader = SegmentStore::open_read_only(dir.path()).unwrap();

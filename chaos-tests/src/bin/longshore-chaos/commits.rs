@@ -1,0 +1,77 @@
+//! `longshore-chaos commits`: prints how many synced commits a second each engine takes, and its ratio to a bare log in the same
+//! round. It says what it measured and judges nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chaos_tests::commits::{COMMIT_BYTES, Rate, Subject, measure};
+
+/// How long, how often, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Tasks that commit at the same time, one number for each table
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 256])]
+    tasks: Vec<usize>,
+    /// Rounds, in each of which everybody has a turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    rounds: u64,
+    /// Milliseconds of a turn
+    #[arg(long, default_value_t = 1_000, value_name = "MS")]
+    turn: u64,
+    /// Where to put logs and journals, in a folder of their own that goes away; the disk is what is measured
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Print every turn as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match carry_out(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("The commits cannot be measured: {}", crate::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let dir = match &args.dir {
+        Some(dir) => tempfile::tempdir_in(dir)?,
+        None => tempfile::tempdir()?,
+    };
+    let rounds = usize::try_from(args.rounds)?;
+    let mut rates = Vec::new();
+    measure(dir.path(), &args.tasks, rounds, Duration::from_millis(args.turn), &mut |rate| rates.push(rate))?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rates)?);
+        return Ok(());
+    }
+    println!("synced commits of {COMMIT_BYTES} bytes a second, median of {rounds} turns of {} ms each", args.turn);
+    println!("{:<22}{:>7}{:>12}{:>8}{:>18}", "WHO", "TASKS", "COMMITS/S", "RATIO", "LEAST TO MOST");
+    for tasks in &args.tasks {
+        Subject::ALL.into_iter().for_each(|subject| print(&rates, subject, *tasks));
+    }
+    Ok(())
+}
+
+fn print(rates: &[Rate], subject: Subject, tasks: usize) {
+    let of = |subject| {
+        let its = rates.iter().filter(move |rate| rate.tasks == tasks && rate.subject == subject);
+        its.map(|rate| rate.per_second).collect::<Vec<_>>()
+    };
+    let own = of(subject);
+    let ratios: Vec<f64> = own.iter().zip(of(Subject::ALL[0])).map(|(own, bare)| own / bare).collect();
+    let (per_second, [least, ratio, most]) = (spread(own)[1], spread(ratios));
+    let between = format!("{least:.2} to {most:.2}");
+    println!("{:<22}{tasks:>7}{per_second:>12.0}{ratio:>8.2}{between:>18}", subject.name());
+}
+
+/// The least, the median and the most.
+fn spread(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
+    [at(0), at(values.len() / 2), at(values.len().saturating_sub(1))]
+}
