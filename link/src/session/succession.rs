@@ -65,6 +65,16 @@ impl Session {
         (said > found.max(excused)).then_some(Freeze::Forgetful { said, found })
     }
 
+    /// Takes from a status what is true whoever says it, also one that is not believed otherwise: that this journal is behind. Nothing
+    /// old knows the future, and two ends that were both put back to older copies would ignore each other for ever. Returns whether
+    /// it was so.
+    pub(super) fn heed(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, status: &Status) -> bool {
+        let stopped = self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some());
+        let Some(behind) = self.behind(peer, status).filter(|_| !stopped) else { return false };
+        self.fell_behind(now, turn, peer, behind);
+        true
+    }
+
     /// Acts on what [`Self::behind`] found: goes on under another name, or stops.
     pub(super) fn fell_behind(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, behind: Freeze) {
         if self.peers.get(peer).is_some_and(|entry| entry.agreed) {
@@ -122,6 +132,7 @@ impl Session {
             turn.effects.faults.push(Fault::Stale { peer: peer.clone() });
             // It is told, so that a process that is still alive learns what it is.
             self.report_now(now, peer);
+            self.heed(now, turn, peer, status);
             return false;
         }
         let lineage = status.sending.parts().filter(|_| fresh);

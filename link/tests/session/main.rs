@@ -1,6 +1,7 @@
 //! The protocol core by script and by chance, with nothing real around it.
 #![allow(clippy::unwrap_used)]
 
+mod both;
 mod chance;
 mod identity;
 mod lives;
