@@ -164,10 +164,6 @@ impl Session {
             let through = self.incoming(peer).and_then(|incoming| incoming.through);
             turn.effects.offer.extend(through.map(|through| (peer.clone(), through)));
         }
-        if let Some(freeze) = self.contradiction(peer, report) {
-            self.freeze(now, turn, peer, freeze);
-            return;
-        }
         if let Some((received, found)) = self.peer_lost_part(peer, status, report) {
             turn.effects.faults.push(Fault::PeerBehind { peer: peer.clone(), received, found });
             return;
@@ -283,7 +279,7 @@ impl Session {
     }
 
     /// What a report says that cannot be, or nothing.
-    fn contradiction(&self, peer: &EndpointId, report: &Receiving) -> Option<Freeze> {
+    pub(super) fn contradiction(&self, peer: &EndpointId, report: &Receiving) -> Option<Freeze> {
         let outgoing = &self.streams(peer)?.outgoing;
         let at = report.through.filter(|_| !report.unanchored)?;
         let ours = if Some(at) == outgoing.next.previous() {

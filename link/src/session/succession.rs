@@ -25,7 +25,7 @@ impl Session {
         written.unwrap_or_else(|| Lineage::new(self.identity.incarnation))
     }
 
-    /// What in a status shows that the peer knows more of this journal than the journal itself.
+    /// What in a status shows that the peer knows more of this journal than the journal itself, or something else.
     pub(super) fn behind(&self, peer: &EndpointId, status: &Status) -> Option<Freeze> {
         let own = self.own(peer);
         let next = self.streams(peer).map_or(Seq::FIRST, |streams| streams.outgoing.next);
@@ -34,6 +34,11 @@ impl Session {
                 return Some(Freeze::Replaced { known: report.incarnation });
             }
             if report.incarnation == own {
+                // Two copies that were both heard have written the same places. What this one wrote there is on no other disk, and
+                // under another name it would count as received.
+                if let Some(diverged) = self.contradiction(peer, report) {
+                    return Some(diverged);
+                }
                 if report.epoch > self.identity.epoch {
                     return Some(Freeze::Superseded { epoch: self.identity.epoch, heard: report.epoch });
                 }
@@ -77,7 +82,8 @@ impl Session {
 
     /// Acts on what [`Self::behind`] found: goes on under another name, or stops.
     pub(super) fn fell_behind(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, behind: Freeze) {
-        if self.peers.get(peer).is_some_and(|entry| entry.agreed) {
+        let diverged = matches!(behind, Freeze::Diverged { .. });
+        if diverged || self.peers.get(peer).is_some_and(|entry| entry.agreed) {
             self.freeze(now, turn, peer, behind);
             return;
         }

@@ -3,6 +3,7 @@
 
 mod both;
 mod chance;
+mod copies;
 mod identity;
 mod lives;
 mod names;
