@@ -342,7 +342,8 @@ impl Incoming {
     }
 
     /// The row after the peer agreed to speak to this journal, whose stream to the peer is `own`. Everything up to `settled` is over, by
-    /// the peer's word; everything up to `doubtful` may have been carried out by a journal that was lost. Both are numbers there.
+    /// the peer's word, and what is not here of it never comes; everything up to `doubtful` may have been carried out by a journal that
+    /// was lost. Both are numbers there.
     #[must_use]
     pub fn establish(&self, own: Incarnation, settled: Option<Seq>, doubtful: Option<Seq>, losses: u32) -> Self {
         let doubtful = self.mark_here(doubtful);
@@ -359,9 +360,14 @@ impl Incoming {
             }
         }
         new.voids.sort_unstable_by_key(|void| void.from);
-        new.applied = new.applied.max(over).min(new.through);
         new.skip_voids();
         new
+    }
+
+    /// Passes over what the application has not dealt with yet, up to a place.
+    pub fn pass(&mut self, over: Option<Seq>) {
+        self.applied = self.applied.max(over).min(self.through);
+        self.skip_voids();
     }
 
     /// Forgets the voids that no mark has still to move over.

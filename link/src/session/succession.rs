@@ -235,6 +235,11 @@ impl Session {
         let mut new = old.establish(own, sending.settled_through, sending.doubtful_through, sending.losses);
         self.join(peer, &mut new);
         let over = new.mark_here(sending.settled_through);
+        if self.is_agent() {
+            // A lost journal has done it. What a server holds are reports, true whenever they come, and its application may have them
+            // in hand.
+            new.pass(over);
+        }
         let lost = new.losses != old.losses;
         if let Some(over) = over.filter(|over| Some(*over) > old.through) {
             turn.effects.faults.push(Fault::Truncated { peer: peer.clone(), from: Seq::after(old.through), over });

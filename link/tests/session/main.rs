@@ -8,5 +8,6 @@ mod identity;
 mod lives;
 mod names;
 mod pair;
+mod restored;
 mod script;
 mod strangers;
