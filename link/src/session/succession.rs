@@ -185,7 +185,8 @@ impl Session {
         if lost {
             outgoing.received = has.max(outgoing.settled);
             outgoing.ranges = messages::Ranges::default();
-            outgoing.doubtful = published;
+            // A process with a smaller window does not know how far an earlier one had come.
+            outgoing.doubtful = published.max(outgoing.doubtful);
             outgoing.losses = outgoing.losses.saturating_add(1);
             let doubtful = outgoing.doubtful;
             turn.effects.rewound.push(Rewound::Peers(peer.clone()));

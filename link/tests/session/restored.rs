@@ -1,9 +1,10 @@
-//! A server that was put back to an older copy, and what its application had in hand.
+//! What a journal that was lost or put back leaves to those that go on: reports in hand, work that was perhaps done.
 
 use link::session::{Applied, Disposition, Fault, Input, Transaction};
+use messages::{Epoch, Incarnation};
 
 use crate::identity::pair_with;
-use crate::pair::Side;
+use crate::pair::{Disk, End, Side};
 use crate::script::seq;
 
 /// Reports are true whenever they come, and the application may have taken them up before it was known that the journal is a copy.
@@ -41,4 +42,33 @@ fn a_report_that_a_restored_server_has_in_hand_is_still_taken() {
     pair.submit(Side::Agent);
     pair.settle(false);
     assert!(pair.converged(), "{}", pair.describe());
+}
+
+#[test]
+fn what_was_perhaps_done_stays_so_when_the_peer_loses_its_journal_again() {
+    let mut pair = pair_with(Side::Server, 0);
+    for _ in 0..6 {
+        pair.submit(Side::Server);
+    }
+    pair.queues = Default::default();
+    // The server starts with a smaller window each time, and no word of what arrived has come.
+    for name in [77, 78] {
+        pair.agent = End::reinstalled(&pair.agent);
+        pair.agent.incarnation = Incarnation::from_u128(name);
+        (pair.agent.disk, pair.agent.epoch) = (Disk::default(), Epoch::new(0));
+        pair.restart(Side::Agent);
+        for side in [Side::Server, Side::Agent, Side::Server, Side::Agent, Side::Server] {
+            for frame in std::mem::take(&mut pair.queues[side.inbox()]) {
+                pair.deliver(side, &frame);
+            }
+            pair.now += 1_000;
+            pair.input(side, Input::TimedOut);
+        }
+        let outgoing = &pair.server.session.state().peers[&pair.server.peer].outgoing;
+        assert_eq!(outgoing.peer, Some(pair.agent.incarnation), "{}", pair.describe());
+        assert_eq!(outgoing.doubtful, Some(seq(6)), "{}", pair.describe());
+        pair.queues = Default::default();
+        pair.server.config.window = 5;
+        pair.restart(Side::Server);
+    }
 }
