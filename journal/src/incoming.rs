@@ -324,6 +324,8 @@ impl Incoming {
         for (from, to) in held.missing(self.through.max(end), Some(base)) {
             self.voids.push(Void { from, to, head: head.filter(|_| to == base) });
         }
+        // Some lie before what an earlier succession declared void.
+        self.voids.sort_unstable_by_key(|void| void.from);
         if self.through >= end {
             self.through = Some(base);
             self.ranges = Ranges::default();
@@ -340,7 +342,8 @@ impl Incoming {
     }
 
     /// The row after the peer agreed to speak to this journal, whose stream to the peer is `own`. Everything up to `settled` is over, by
-    /// the peer's word; everything up to `doubtful` may have been carried out by a journal that was lost. Both are numbers there.
+    /// the peer's word, and what is not here of it never comes; everything up to `doubtful` may have been carried out by a journal that
+    /// was lost. Both are numbers there.
     #[must_use]
     pub fn establish(&self, own: Incarnation, settled: Option<Seq>, doubtful: Option<Seq>, losses: u32) -> Self {
         let doubtful = self.mark_here(doubtful);
@@ -357,9 +360,14 @@ impl Incoming {
             }
         }
         new.voids.sort_unstable_by_key(|void| void.from);
-        new.applied = new.applied.max(over).min(new.through);
         new.skip_voids();
         new
+    }
+
+    /// Passes over what the application has not dealt with yet, up to a place.
+    pub fn pass(&mut self, over: Option<Seq>) {
+        self.applied = self.applied.max(over).min(self.through);
+        self.skip_voids();
     }
 
     /// Forgets the voids that no mark has still to move over.
@@ -371,4 +379,39 @@ impl Incoming {
 
 fn shifted(seq: Seq, shift: u64) -> Seq {
     Seq::new(seq.value().saturating_add(shift)).unwrap_or(seq)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn seq(value: u64) -> Seq {
+        Seq::new(value).unwrap()
+    }
+
+    fn lineage(parts: &[(u64, u128)]) -> Lineage {
+        let origin = |&(from, name): &(u64, u128)| Origin {
+            from: seq(from),
+            incarnation: Incarnation::from_u128(name),
+            previous: ChainHash::START,
+        };
+        Lineage::try_from(parts.iter().map(origin).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_hole_before_an_earlier_void_is_left_out_like_every_other() {
+        let made = Incarnation::from_u128(1);
+        let mut row = Incoming::new(made, Epoch::FIRST);
+        row.through = Seq::new(4);
+        row.ranges.insert(seq(7));
+        // The first successor may still send message 5, the second has nothing of this stream.
+        let (row, _) = row.adopt(made, &lineage(&[(1, 1), (6, 2)]), Epoch::FIRST);
+        assert_eq!(row.without_voids((seq(1), seq(STRIDE))), [(seq(1), seq(5)), (seq(7), seq(7))]);
+        let (row, _) = row.adopt(made, &lineage(&[(1, 3)]), Epoch::FIRST);
+        assert_eq!(row.through, Seq::new(2 * STRIDE));
+        assert_eq!(row.without_voids((seq(1), seq(2 * STRIDE))), [(seq(1), seq(4)), (seq(7), seq(7))]);
+        assert_eq!(row.over_voids(Seq::new(4)), Seq::new(6));
+        assert_eq!(row.over_voids(Seq::new(7)), Seq::new(2 * STRIDE));
+    }
 }

@@ -77,7 +77,12 @@ impl World {
         | Say::Unknown { job }
         | Say::Refused { job }
         | Say::Do { job, .. }) = say;
-        let Some(known) = self.process(0).app.jobs.get_mut(&job).filter(|job| job.agent == agent) else { return };
+        // A job that the server does not know was taken by a journal that was lost, and its agent still knows of it.
+        let taken = Job { agent, state: JobState::Sent };
+        let known = self.process(0).app.jobs.entry(job).or_insert(taken);
+        if known.agent != agent {
+            return;
+        }
         known.state = known.state.after(say);
         transaction.rows.push(job_row(job, known));
     }

@@ -140,8 +140,7 @@ impl Session {
             }
         }
         turn.effects.changed.push(peer.clone());
-        if let Some(behind) = self.behind(&peer, &status) {
-            self.fell_behind(now, turn, &peer, behind);
+        if self.heed(now, turn, &peer, &status) {
             return;
         }
         self.establish(now, turn, &peer, &status);
@@ -164,10 +163,6 @@ impl Session {
             entry.agreed = true;
             let through = self.incoming(peer).and_then(|incoming| incoming.through);
             turn.effects.offer.extend(through.map(|through| (peer.clone(), through)));
-        }
-        if let Some(freeze) = self.contradiction(peer, report) {
-            self.freeze(now, turn, peer, freeze);
-            return;
         }
         if let Some((received, found)) = self.peer_lost_part(peer, status, report) {
             turn.effects.faults.push(Fault::PeerBehind { peer: peer.clone(), received, found });
@@ -214,11 +209,7 @@ impl Session {
             Some(_) if self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some()) => return false,
             Some(known) if sending.epoch < known.epoch => {
                 turn.effects.faults.push(Fault::Stale { peer: peer.clone() });
-                // Nothing old knows the future: that this journal is behind is true whoever says it. Two ends that were both put back to
-                // older copies would otherwise ignore each other for ever.
-                if let Some(behind) = self.behind(peer, status) {
-                    self.fell_behind(now, turn, peer, behind);
-                }
+                self.heed(now, turn, peer, status);
                 return false;
             }
             Some(known) => {
@@ -249,9 +240,14 @@ impl Session {
     fn take_process(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, status: &Status) -> bool {
         let (epoch, fresh) = (status.sending.epoch, self.is_fresh(peer, status));
         let unreceived = self.anything_unreceived(peer);
+        let heard = self.peers.get(peer).and_then(|entry| entry.receiving.nonce);
+        let another = heard.is_some_and(|(heard, nonce)| heard == epoch && nonce != status.nonce);
+        if another && self.heed(now, turn, peer, status) {
+            return false;
+        }
         let Some(entry) = self.peers.get_mut(peer) else { return false };
-        match entry.receiving.nonce {
-            Some((heard, nonce)) if heard == epoch && nonce != status.nonce => {
+        match heard {
+            Some(_) if another => {
                 // Two processes in one opening: the machine was copied, or restored from a copy. Whichever of them hears that the
                 // other is known draws its conclusion. Only if the other one still answers, it is for a person.
                 if entry.receiving.rival != Some(status.nonce) {
@@ -283,7 +279,7 @@ impl Session {
     }
 
     /// What a report says that cannot be, or nothing.
-    fn contradiction(&self, peer: &EndpointId, report: &Receiving) -> Option<Freeze> {
+    pub(super) fn contradiction(&self, peer: &EndpointId, report: &Receiving) -> Option<Freeze> {
         let outgoing = &self.streams(peer)?.outgoing;
         let at = report.through.filter(|_| !report.unanchored)?;
         let ours = if Some(at) == outgoing.next.previous() {

@@ -25,7 +25,7 @@ impl Session {
         written.unwrap_or_else(|| Lineage::new(self.identity.incarnation))
     }
 
-    /// What in a status shows that the peer knows more of this journal than the journal itself.
+    /// What in a status shows that the peer knows more of this journal than the journal itself, or something else.
     pub(super) fn behind(&self, peer: &EndpointId, status: &Status) -> Option<Freeze> {
         let own = self.own(peer);
         let next = self.streams(peer).map_or(Seq::FIRST, |streams| streams.outgoing.next);
@@ -34,6 +34,11 @@ impl Session {
                 return Some(Freeze::Replaced { known: report.incarnation });
             }
             if report.incarnation == own {
+                // Two copies that were both heard have written the same places. What this one wrote there is on no other disk, and
+                // under another name it would count as received.
+                if let Some(diverged) = self.contradiction(peer, report) {
+                    return Some(diverged);
+                }
                 if report.epoch > self.identity.epoch {
                     return Some(Freeze::Superseded { epoch: self.identity.epoch, heard: report.epoch });
                 }
@@ -65,9 +70,20 @@ impl Session {
         (said > found.max(excused)).then_some(Freeze::Forgetful { said, found })
     }
 
+    /// Takes from a status what is true whoever says it, also one that is not believed otherwise: that this journal is behind. Nothing
+    /// old knows the future, and two ends that were both put back to older copies would ignore each other for ever. Returns whether
+    /// it was so.
+    pub(super) fn heed(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, status: &Status) -> bool {
+        let stopped = self.peers.get(peer).is_some_and(|entry| entry.frozen.is_some());
+        let Some(behind) = self.behind(peer, status).filter(|_| !stopped) else { return false };
+        self.fell_behind(now, turn, peer, behind);
+        true
+    }
+
     /// Acts on what [`Self::behind`] found: goes on under another name, or stops.
     pub(super) fn fell_behind(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, behind: Freeze) {
-        if self.peers.get(peer).is_some_and(|entry| entry.agreed) {
+        let diverged = matches!(behind, Freeze::Diverged { .. });
+        if diverged || self.peers.get(peer).is_some_and(|entry| entry.agreed) {
             self.freeze(now, turn, peer, behind);
             return;
         }
@@ -122,6 +138,7 @@ impl Session {
             turn.effects.faults.push(Fault::Stale { peer: peer.clone() });
             // It is told, so that a process that is still alive learns what it is.
             self.report_now(now, peer);
+            self.heed(now, turn, peer, status);
             return false;
         }
         let lineage = status.sending.parts().filter(|_| fresh);
@@ -168,7 +185,8 @@ impl Session {
         if lost {
             outgoing.received = has.max(outgoing.settled);
             outgoing.ranges = messages::Ranges::default();
-            outgoing.doubtful = published;
+            // A process with a smaller window does not know how far an earlier one had come.
+            outgoing.doubtful = published.max(outgoing.doubtful);
             outgoing.losses = outgoing.losses.saturating_add(1);
             let doubtful = outgoing.doubtful;
             turn.effects.rewound.push(Rewound::Peers(peer.clone()));
@@ -218,6 +236,11 @@ impl Session {
         let mut new = old.establish(own, sending.settled_through, sending.doubtful_through, sending.losses);
         self.join(peer, &mut new);
         let over = new.mark_here(sending.settled_through);
+        if self.is_agent() {
+            // A lost journal has done it. What a server holds are reports, true whenever they come, and its application may have them
+            // in hand.
+            new.pass(over);
+        }
         let lost = new.losses != old.losses;
         if let Some(over) = over.filter(|over| Some(*over) > old.through) {
             turn.effects.faults.push(Fault::Truncated { peer: peer.clone(), from: Seq::after(old.through), over });

@@ -1,10 +1,13 @@
 //! The protocol core by script and by chance, with nothing real around it.
 #![allow(clippy::unwrap_used)]
 
+mod both;
 mod chance;
+mod copies;
 mod identity;
 mod lives;
 mod names;
 mod pair;
+mod restored;
 mod script;
 mod strangers;

@@ -1,0 +1,74 @@
+//! What a journal that was lost or put back leaves to those that go on: reports in hand, work that was perhaps done.
+
+use link::session::{Applied, Disposition, Fault, Input, Transaction};
+use messages::{Epoch, Incarnation};
+
+use crate::identity::pair_with;
+use crate::pair::{Disk, End, Side};
+use crate::script::seq;
+
+/// Reports are true whenever they come, and the application may have taken them up before it was known that the journal is a copy.
+#[test]
+fn a_report_that_a_restored_server_has_in_hand_is_still_taken() {
+    let mut pair = pair_with(Side::Agent, 1);
+    pair.submit(Side::Agent);
+    for frame in std::mem::take(&mut pair.queues[Side::Server.inbox()]) {
+        pair.deliver(Side::Server, &frame);
+    }
+    let copy = pair.server.clone();
+    let peer = copy.peer.clone();
+    assert_eq!(copy.session.unapplied(&peer), Some((seq(2), seq(2))));
+    pair.settle(false);
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    assert_eq!(pair.agent.session.state().peers[&pair.agent.peer].outgoing.settled, Some(seq(3)));
+    pair.server.restored(&copy);
+    pair.restart(Side::Server);
+    for _ in 0..5 {
+        for side in Side::BOTH {
+            for frame in std::mem::take(&mut pair.queues[side.inbox()]) {
+                pair.deliver(side, &frame);
+            }
+            pair.now += 1_000;
+            pair.input(side, Input::TimedOut);
+        }
+    }
+    assert!(pair.server.session.is_heard(&peer), "{}", pair.describe());
+    assert!(pair.server.faults.iter().any(|fault| matches!(fault, Fault::Truncated { .. })));
+    let apply = vec![Applied { peer, seq: seq(2), disposition: Disposition::Settle }];
+    let (now, transaction) = (pair.now(), Transaction { apply, ..Transaction::default() });
+    let write = pair.server.session.transact(now, transaction).expect("it is the next one");
+    pair.commit(Side::Server, write);
+    pair.submit(Side::Agent);
+    pair.settle(false);
+    assert!(pair.converged(), "{}", pair.describe());
+}
+
+#[test]
+fn what_was_perhaps_done_stays_so_when_the_peer_loses_its_journal_again() {
+    let mut pair = pair_with(Side::Server, 0);
+    for _ in 0..6 {
+        pair.submit(Side::Server);
+    }
+    pair.queues = Default::default();
+    // The server starts with a smaller window each time, and no word of what arrived has come.
+    for name in [77, 78] {
+        pair.agent = End::reinstalled(&pair.agent);
+        pair.agent.incarnation = Incarnation::from_u128(name);
+        (pair.agent.disk, pair.agent.epoch) = (Disk::default(), Epoch::new(0));
+        pair.restart(Side::Agent);
+        for side in [Side::Server, Side::Agent, Side::Server, Side::Agent, Side::Server] {
+            for frame in std::mem::take(&mut pair.queues[side.inbox()]) {
+                pair.deliver(side, &frame);
+            }
+            pair.now += 1_000;
+            pair.input(side, Input::TimedOut);
+        }
+        let outgoing = &pair.server.session.state().peers[&pair.server.peer].outgoing;
+        assert_eq!(outgoing.peer, Some(pair.agent.incarnation), "{}", pair.describe());
+        assert_eq!(outgoing.doubtful, Some(seq(6)), "{}", pair.describe());
+        pair.queues = Default::default();
+        pair.server.config.window = 5;
+        pair.restart(Side::Server);
+    }
+}
