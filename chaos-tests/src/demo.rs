@@ -255,7 +255,7 @@ impl Stage {
 
     fn finish(&self, job: &str, outages: Vec<Survived>) -> Result<Report, DemoError> {
         let api = self.fleet.api();
-        let ended = |state: &String| state != "running";
+        let ended = |state: &String| !matches!(state.as_str(), "waiting" | "running");
         let state = wait_for("the job to end", LIMIT, || api.job_state(job).filter(ended))?;
         let view = api.get(&format!("/v1/jobs/{job}"))?;
         let steps = self.agents.len() * self.steps.len();
