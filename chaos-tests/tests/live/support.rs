@@ -41,7 +41,9 @@ impl World {
     /// Waits until the job no longer runs, and returns what the server says of it.
     pub(crate) fn ended(&self, job: &str) -> Result<Value, Failed> {
         let api = self.fleet.api();
-        wait_for("the job to end", LIMIT, || api.job_state(job).filter(|state| !matches!(state.as_str(), "waiting" | "running")))?;
+        wait_for("the job to end", LIMIT, || {
+            api.job_state(job).filter(|state| !matches!(state.as_str(), "waiting" | "running"))
+        })?;
         Ok(api.get(&format!("/v1/jobs/{job}"))?)
     }
 
