@@ -231,6 +231,10 @@ impl World {
 
     fn complain(&mut self, n: usize, fault: &Fault) -> Step {
         self.note(n, || format!("says: {fault:?}"));
+        if let Some((peer, seq)) = turned_away(fault) {
+            let (from, to) = (seat_of(&peer), self.nodes[n].seat);
+            self.see(&Observation::TurnedAway { from, to, seq })?;
+        }
         let (peer, why) = match fault {
             Fault::Frozen { peer, freeze } => (peer, format!("stopped its streams: {freeze}")),
             Fault::Unreadable { peer, seq } => (peer, format!("cannot read its own message {seq}")),

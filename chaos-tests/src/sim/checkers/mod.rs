@@ -106,6 +106,8 @@ pub(crate) enum Observation<'a> {
     Copy { copy: CopyId, fate: Fate },
     /// A delivery was acknowledged to the broker.
     Settled { stream: Stream, seq: Seq, copy: Option<CopyId>, durable: bool, turned_away: bool },
+    /// A receiver turned a message away, which the broker may or may not come to know.
+    TurnedAway { from: usize, to: usize, seq: Seq },
     /// An endpoint said what it has of a stream.
     Claimed { seat: usize, peer: usize, claim: &'a Receiving, durable: Option<&'a Incoming> },
     /// An endpoint stopped its streams with a peer, or cannot read its own journal.
@@ -142,6 +144,7 @@ impl Observation<'_> {
             | Self::Acknowledged { .. }
             | Self::Executed { .. }
             | Self::Committed { .. }
+            | Self::TurnedAway { .. }
             | Self::Ended { .. } => None,
         }
     }

@@ -21,7 +21,7 @@ struct Copy {
     queued: u32,
     arrived: bool,
     displaced: bool,
-    /// It was gone once, whether or not it came back from a snapshot since.
+    /// It was gone once, destroyed or turned away, whether or not it came back from a snapshot since.
     lost: bool,
     window: u32,
 }
@@ -79,12 +79,27 @@ impl Checker for ResentIsLost {
                 }
                 Ok(())
             }
-            Observation::Settled { copy: Some(copy), durable, .. } => {
+            Observation::Settled { copy: Some(copy), durable, turned_away, .. } => {
+                // What was turned away may be durable by now because of another delivery of the same copy.
+                let durable = *durable && !turned_away;
                 let known = self.copies.entry(*copy).or_default();
                 known.queued = known.queued.saturating_sub(1);
                 known.arrived |= durable;
+                known.lost |= known.queued == 0 && !known.arrived;
                 // Of a copy that the broker had doubled one was turned away: what is left of it is not where it was put.
                 known.displaced |= !durable && known.queued > 0;
+                Ok(())
+            }
+            // The acknowledgement may be lost with the connection: then the copy comes again, and is taken, while word that it is
+            // missing is on its way already.
+            Observation::TurnedAway { from, to, seq } => {
+                let meant = |(stream, at): &&(Stream, Seq)| (stream.from, stream.to, *at) == (*from, *to, *seq);
+                for key in self.of.keys().filter(meant) {
+                    for copy in self.of.get(key).into_iter().flatten() {
+                        let known = self.copies.entry(*copy).or_default();
+                        known.lost |= !known.arrived;
+                    }
+                }
                 Ok(())
             }
             _ => Ok(()),
