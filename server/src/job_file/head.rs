@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use messages::{AgentId, Keep, is_label};
 
+use super::keys;
 use super::params::ParamSpec;
 use super::problem::{Problems, shown};
 use super::reader::{self, Fields, Value};
@@ -12,11 +13,8 @@ use super::selector::Selector;
 use super::target::{Concurrency, OnConflict, Pick, Share, Target, Who};
 use super::template::Template;
 
-const TARGET_KEYS: &[&str] =
-    &["agents", "all", "pool", "labels", "pick", "max_parallel", "max_failed", "sticky", "skip_offline", "expires"];
-const CONCURRENCY_KEYS: &[&str] = &["group", "on_conflict"];
 /// Labels in a list.
-const LABELS_MAX: usize = 64;
+pub(super) const LABELS_MAX: usize = 64;
 const TARGET_HINT: &str =
     "write target = { pool = \"web\" }, { labels = [\"env=prod\"] }, { agents = [\"a1\"] } or { all = true }";
 
@@ -36,11 +34,9 @@ pub(super) fn target(value: &Value<'_>, source: &str, problems: &mut Problems) -
         problems.at(value.span(), "`target` must be a table", TARGET_HINT);
         return None;
     };
-    let fields = Fields::check(table, value.span(), TARGET_KEYS, &[], problems);
+    let fields = Fields::check(table, value.span(), keys::TARGET, &[], problems);
     let who = who(&fields, source, problems);
-    let pick = fields
-        .get("pick")
-        .map(|value| reader::word("pick", value, &[("all", Pick::All), ("one", Pick::One)], problems));
+    let pick = fields.get("pick").map(|value| reader::word("pick", value, &keys::PICK, problems));
     let max_parallel = fields.get("max_parallel").map(|value| share(value, problems));
     let max_failed = fields.get("max_failed").map(|value| {
         let found = reader::integer("max_failed", value, 0..=i64::from(u32::MAX), problems)?;
@@ -188,12 +184,10 @@ pub(super) fn concurrency(
     params: &BTreeMap<String, ParamSpec>,
     problems: &mut Problems,
 ) -> Option<ConcurrencyTemplate> {
-    const WORDS: [(&str, OnConflict); 3] =
-        [("queue", OnConflict::Queue), ("reject", OnConflict::Reject), ("cancel-older", OnConflict::CancelOlder)];
     let table = reader::table("concurrency", value, problems)?;
-    let fields = Fields::check(table, value.span(), CONCURRENCY_KEYS, &[], problems);
+    let fields = Fields::check(table, value.span(), keys::CONCURRENCY, &[], problems);
     let on_conflict = match fields.get("on_conflict") {
-        Some(value) => reader::word("on_conflict", value, &WORDS, problems),
+        Some(value) => reader::word("on_conflict", value, &keys::ON_CONFLICT, problems),
         None => Some(OnConflict::default()),
     };
     let Some(group) = fields.get("group") else {
@@ -208,7 +202,5 @@ pub(super) fn concurrency(
 
 /// Reads `keep`.
 pub(super) fn keep(value: &Value<'_>, problems: &mut Problems) -> Option<Keep> {
-    const WORDS: [(&str, Keep); 3] =
-        [("on-failure", Keep::OnFailure), ("always", Keep::Always), ("never", Keep::Never)];
-    reader::word("keep", value, &WORDS, problems)
+    reader::word("keep", value, &keys::KEEP, problems)
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use regex::{Regex, RegexBuilder};
 use toml::de::DeTable;
 
+use super::keys;
 use super::problem::{Problems, shown};
 use super::reader::{self, Fields, Value};
 use super::suggest::nearest;
@@ -76,7 +77,7 @@ pub(super) fn parse(value: &Value<'_>, problems: &mut Problems) -> BTreeMap<Stri
 }
 
 fn parse_one(table: &DeTable<'_>, span: Range<usize>, mut spec: ParamSpec, problems: &mut Problems) -> ParamSpec {
-    let fields = Fields::check(table, span, &["required", "default", "pattern"], &[], problems);
+    let fields = Fields::check(table, span, keys::PARAM, &[], problems);
     if let Some(value) = fields.get("required") {
         spec.required = reader::boolean("required", value, problems).unwrap_or(false);
     }

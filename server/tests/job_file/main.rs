@@ -2,14 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::type_complexity, missing_docs, unreachable_pub)]
 
 mod any_bytes;
+mod any_file;
+mod examples;
 mod labels;
 mod places;
+mod schema;
+mod steps;
 mod values;
 
 use std::collections::BTreeMap;
 
 use messages::{Effect, JobId, Program, RunId};
 use server::job_file::{JobFile, Problem, Who};
+
+pub use examples::EXAMPLES;
 
 pub const GOOD: &str = r#"
 name = "deploy ${{ params.release }}"
