@@ -8,6 +8,7 @@ mod fleet;
 mod intake;
 pub mod job_file;
 mod logs;
+pub mod outage;
 mod records;
 mod service;
 pub mod views;

@@ -43,8 +43,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use messages::limits::STEPS_MAX;
-use messages::{Keep, StepId};
+use messages::{Keep, Retry, StepId, When};
 use toml::de::{DeTable, Error as TomlError};
+
+use crate::outage::EffectKind;
 
 pub use params::{PARAM_NAME_CHARS_MAX, PARAM_VALUE_BYTES_MAX, PARAMS_MAX, param_variable};
 pub use plan::{DIR_BYTES_MAX, ENV_VALUE_BYTES_MAX, NAME_CHARS_MAX, Plan};
@@ -79,6 +81,21 @@ pub struct JobFile {
     params: BTreeMap<String, ParamSpec>,
     steps: Vec<StepTemplate>,
     warnings: Vec<Problem>,
+}
+
+/// What decides about a step after an outage.
+#[derive(Debug, Clone, Copy)]
+pub struct StepOutline<'a> {
+    /// Its id.
+    pub id: &'a StepId,
+    /// What may happen when nobody knows whether it ran.
+    pub effect: EffectKind,
+    /// After what kind of steps it runs.
+    pub when: When,
+    /// Whether a known failure is tried again.
+    pub retry: Option<&'a Retry>,
+    /// Milliseconds that an attempt may take.
+    pub timeout_ms: Option<u64>,
 }
 
 impl JobFile {
@@ -144,6 +161,17 @@ impl JobFile {
     /// The ids of its steps, in order.
     pub fn step_ids(&self) -> impl ExactSizeIterator<Item = &StepId> {
         self.steps.iter().map(|step| &step.id)
+    }
+
+    /// What decides about its steps after an outage, in order.
+    pub fn outline(&self) -> impl ExactSizeIterator<Item = StepOutline<'_>> {
+        self.steps.iter().map(|step| StepOutline {
+            id: &step.id,
+            effect: EffectKind::from(&step.effect),
+            when: step.when,
+            retry: step.retry.as_ref(),
+            timeout_ms: step.timeout_ms,
+        })
     }
 
     /// The names of its parameters.
