@@ -11,7 +11,7 @@ const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 pub(super) fn pattern() -> String {
     let units: String = UNITS.iter().map(|(unit, _)| format!("([0-9]+{unit})?")).collect();
     // At least one of them: all of them alone would take an empty text as well.
-    format!("(?=[0-9]){units}")
+    format!("\\s*(?=[0-9]){units}\\s*")
 }
 
 /// Reads a span of time in milliseconds.

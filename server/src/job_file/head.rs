@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use messages::{AgentId, Keep, is_label};
 
+use super::amount;
 use super::keys;
 use super::params::ParamSpec;
 use super::problem::{Problems, shown};
@@ -15,6 +16,8 @@ use super::template::Template;
 
 /// Labels in a list.
 pub(super) const LABELS_MAX: usize = 64;
+/// Agents that are named one by one. Whoever has more has a label for them.
+pub(super) const AGENTS_MAX: usize = 10_000;
 const TARGET_HINT: &str =
     "write target = { pool = \"web\" }, { labels = [\"env=prod\"] }, { agents = [\"a1\"] } or { all = true }";
 
@@ -94,6 +97,11 @@ fn who(fields: &Fields<'_, '_>, source: &str, problems: &mut Problems) -> Option
 
 fn agents(value: &Value<'_>, problems: &mut Problems) -> Option<Who> {
     let list = reader::array("agents", value, problems)?;
+    if list.len() > AGENTS_MAX {
+        let what = format!("{} agents, at most {AGENTS_MAX} can be named", list.len());
+        problems.at(value.span(), what, "give them a label, and write target = { labels = \"that-label\" }");
+        return None;
+    }
     let mut agents = BTreeSet::new();
     for value in list {
         match reader::text("agents", value, problems).map(str::parse::<AgentId>) {
@@ -160,7 +168,7 @@ fn labels(value: &Value<'_>, source: &str, problems: &mut Problems) -> Option<Se
 fn share(value: &Value<'_>, problems: &mut Problems) -> Option<Share> {
     let hint = "write a number such as 2, or a part such as \"25%\"";
     if let Some(text) = value.get_ref().as_str() {
-        let percent = text.strip_suffix('%').and_then(|number| number.parse::<u8>().ok());
+        let percent = amount::percent(text).ok().and_then(|percent| u8::try_from(percent).ok());
         return match percent.filter(|percent| (1..=100).contains(percent)) {
             Some(percent) => Some(Share::Percent(percent)),
             None => {

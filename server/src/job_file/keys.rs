@@ -4,7 +4,7 @@
 use messages::limits::{OUTPUTS_MAX, RETRIES_MAX, STEPS_MAX};
 use messages::{Keep, OutputType, When};
 
-use super::head::LABELS_MAX;
+use super::head::{AGENTS_MAX, LABELS_MAX};
 use super::params::PARAMS_MAX;
 use super::reader::Later;
 use super::step::{ARGUMENTS_MAX, ENV_MAX};
@@ -111,7 +111,7 @@ pub(super) const FILE: &[Key] = &[
 
 /// `target`.
 pub(super) const TARGET: &[Key] = &[
-    key("agents", Shape::List(&Shape::Text, 10_000), "These agents, by name."),
+    key("agents", Shape::List(&Shape::Text, AGENTS_MAX), "These agents, by name."),
     key("all", Shape::Boolean, "true: every agent that the server knows."),
     key("pool", Shape::Text, "Agents of this pool."),
     key(

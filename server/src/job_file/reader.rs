@@ -65,6 +65,11 @@ impl<'a, 'i> Fields<'a, 'i> {
         self.table.get(key)
     }
 
+    /// Whether one of those keys is there.
+    pub(super) fn has_later(&self, later: &[Later]) -> bool {
+        later.iter().any(|later| self.table.get(later.key).is_some())
+    }
+
     /// The place of a key, or of the whole table when the key is not there.
     pub(super) fn key_span(&self, key: &str) -> Range<usize> {
         self.table.get_key_value(key).map_or_else(|| self.span.clone(), |(key, _)| key.span())

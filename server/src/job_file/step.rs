@@ -124,6 +124,8 @@ impl StepReader<'_> {
                 self.problems.at(span, "a step has `run` or `exec`, not both", "make it two steps");
                 None
             }
+            // What it would do is refused already, as not supported yet.
+            (None, None) if fields.has_later(keys::STEP_LATER) => None,
             (None, None) => {
                 let hint = "give it `run = \"a shell script\"` or `exec = [\"program\", \"argument\"]`";
                 self.problems.at(fields.span.clone(), "this step has nothing to run", hint);

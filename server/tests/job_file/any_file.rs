@@ -36,6 +36,8 @@ const STEP: &[&str] = &[
     "retry = { limit = 3 }",
     "retry = { limit = 100, on_exit = [1, 255], backoff = '1s..24h' }",
     "limits = { memory = '1G' }",
+    "timeout = ' 1h30m '",
+    "retry = { limit = 0x10, backoff = '1s .. 2s' }",
     "limits = { cpu = '200%', output = '1KiB' }",
     "user = 'nobody'",
     "outputs = ['x', 'y']",
@@ -61,7 +63,7 @@ fn pieces(of: &'static [&'static str], most: usize) -> impl Strategy<Value = Str
     })
 }
 
-fn file() -> impl Strategy<Value = String> {
+pub fn file() -> impl Strategy<Value = String> {
     let steps = prop::collection::vec(pieces(STEP, 6), 1..5);
     (pieces(HEAD, 5), select(TARGET), steps).prop_map(|(head, target, steps)| {
         let mut text = format!("name = 'x'\ntarget = {{ {target} }}\n{head}");

@@ -57,3 +57,27 @@ effect = "read-only"
 limits = { memory = "256M", cpu = "50%", output = "10MB" }
 "#,
 ];
+
+/// The same files with what later versions bring, and the keys that are refused until then.
+pub const WITH_LATER: [(&str, &str, &str, &[&str]); 3] = [
+    (
+        EXAMPLES[0],
+        "[[step]]\nid = \"switch\"",
+        "[[step]]\nid = \"fetch\"\nget = { artifact = \"web-${{ params.release }}.tar.zst\", to = \"release\" }\n\
+         effect = \"idempotent\"\n[[step]]\nid = \"switch\"",
+        &["get"],
+    ),
+    (
+        EXAMPLES[1],
+        "[[step]]\nid = \"backup\"",
+        "[secrets]\nDB_URL = { from = \"billing/db_url\", as = \"env\" }\n[[step]]\nid = \"backup\"\n\
+         put = [{ path = \"billing.dump\", keep = \"30d\" }]",
+        &["secrets", "put"],
+    ),
+    (
+        EXAMPLES[2],
+        "effect = \"read-only\"",
+        "effect = \"read-only\"\nput = [{ path = \"*.{log,txt}\", max_size = \"50MB\" }]",
+        &["put"],
+    ),
+];

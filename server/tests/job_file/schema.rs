@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use proptest::prelude::*;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 use server::job_file::{JobFile, schema};
 
-use crate::{EXAMPLES, GOOD};
+use crate::{EXAMPLES, GOOD, any_file};
 
 /// What is wrong with a value by that schema. Knows the words that our schema uses and no others.
 fn faults(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
@@ -26,7 +27,8 @@ fn faults(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
             // The one look-ahead says that a digit comes first, which the reader of patterns here cannot.
             "pattern" => value.as_str().is_some_and(|text| {
                 let pattern = said.as_str().unwrap().replace("(?=[0-9])", "");
-                Regex::new(&pattern).unwrap().is_match(text) && text.starts_with(|c: char| c.is_ascii_digit())
+                Regex::new(&pattern).unwrap().is_match(text)
+                    && text.trim_start().starts_with(|c: char| c.is_ascii_digit())
             }),
             "minimum" => value.as_i64() >= said.as_i64(),
             "maximum" => value.as_i64() <= said.as_i64(),
@@ -74,6 +76,15 @@ fn every_example_is_a_job_file_by_the_schema_too() {
     for text in EXAMPLES.iter().chain([&GOOD]) {
         JobFile::parse(text).unwrap();
         assert_eq!(against_schema(text), Vec::<String>::new(), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_schema_takes_whatever_the_reader_takes(text in any_file::file()) {
+        if JobFile::parse(&text).is_ok() {
+            prop_assert_eq!(against_schema(&text), Vec::<String>::new());
+        }
     }
 }
 
