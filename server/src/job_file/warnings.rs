@@ -56,6 +56,12 @@ fn rules(file: &JobFile, step: &StepTemplate, found: &mut Problems) {
         let hint = "right when a failed attempt changed nothing; after an unknown outcome a person is still asked";
         found.at(step.places.retry.clone(), what, hint);
     }
+    if matches!(step.effect, Effect::Guarded(_)) && !step.outputs.is_empty() {
+        let what =
+            format!("when its check finds step `{}` done, its outputs may be missing, and it fails for that", step.id);
+        let hint = "let a read-only step after it find them out";
+        found.at(step.places.outputs.clone(), what, hint);
+    }
     if let (Some(own), Some(whole)) = (step.timeout_ms, file.timeout_ms)
         && own > whole
     {

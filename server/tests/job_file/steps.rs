@@ -96,6 +96,11 @@ fn what_is_probably_not_meant_is_said_and_taken() {
         ("target={all=true}\n[[step]]\nid='s'\nrun='x'\nretry={limit=1}", "retry", "step `s` must not run twice"),
         ("target={all=true}\n[[step]]\nid='s'\nrun='x'\noutputs=['v']", "outputs", "step `s` is the last"),
         (
+            "target={all=true}\n[[step]]\nid='s'\nrun='x'\neffect='guarded'\ncheck='x'\noutputs=['v']\n[[step]]\nid='t'\nrun='x'",
+            "outputs",
+            "when its check finds step `s` done, its outputs may be missing",
+        ),
+        (
             "target={all=true}\ntimeout='1m'\n[[step]]\nid='s'\nrun='x'\ntimeout='2m'",
             "timeout",
             "step `s` may take longer than the whole job",
