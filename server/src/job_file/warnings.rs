@@ -11,6 +11,10 @@ use super::target::{Pick, Who};
 pub(super) fn of(file: &JobFile) -> Vec<Problem> {
     let mut found = Problems::default();
     target(file, &mut found);
+    for (name, span) in file.params.iter().filter_map(|(name, spec)| Some((name, spec.literal.clone()?))) {
+        let what = format!("the default of `{name}` is taken as it is written, `${{{{` and all");
+        found.at(span, what, "placeholders expand in `name`, `group`, `env` and `dir` only");
+    }
     let mut could_fail = false;
     for (nth, step) in file.steps.iter().enumerate() {
         if step.when == When::Failure && !could_fail {
