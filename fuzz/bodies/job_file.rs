@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use messages::limits::STEPS_MAX;
-use server::job_file::{FILE_BYTES_MAX, JobFile, NAME_CHARS_MAX, PARAMS_MAX, PROBLEMS_MAX, Problem};
+use messages::limits::{BODY_BYTES_MAX, STEPS_MAX};
+use messages::{Body, JobId, RunId};
+use server::job_file::{FILE_BYTES_MAX, JobFile, NAME_CHARS_MAX, PARAMS_MAX, PROBLEMS_MAX, Plan, Problem};
 
 /// Panics when something does not hold. Says whether the bytes were a job file.
 pub(crate) fn any_bytes(bytes: &[u8]) -> bool {
@@ -18,6 +19,9 @@ pub(crate) fn any_bytes(bytes: &[u8]) -> bool {
     };
     assert!(text.len() <= FILE_BYTES_MAX);
     assert!((1..=STEPS_MAX).contains(&file.step_ids().len()));
+    if !file.warnings().is_empty() {
+        check_problems(&text, file.warnings());
+    }
     let names: Vec<String> = file.param_names().map(str::to_owned).collect();
     assert!(names.len() <= PARAMS_MAX);
     // Without values, and with one that no pattern expects to be harmless.
@@ -27,11 +31,22 @@ pub(crate) fn any_bytes(bytes: &[u8]) -> bool {
             Ok(plan) => {
                 assert_eq!(plan.steps.len(), file.step_ids().len());
                 assert!((1..=NAME_CHARS_MAX).contains(&plan.name.chars().count()));
+                check_plan(&plan);
             }
             Err(problems) => check_problems(&text, &problems),
         }
     }
     true
+}
+
+/// What was planned can be sent, and is taken by whoever receives it.
+fn check_plan(plan: &Plan) {
+    let start = plan.run_start(RunId::from_u128(1), JobId::from_u128(2));
+    assert_eq!(start.check(), Ok(()));
+    let body = Body::RunStart(start);
+    let (kind, bytes) = body.encode().expect("a plan was encoded before to measure it");
+    assert!(bytes.len() <= BODY_BYTES_MAX);
+    assert_eq!(Body::decode(kind, &bytes).expect("what was encoded decodes"), body);
 }
 
 fn check_problems(text: &str, problems: &[Problem]) {

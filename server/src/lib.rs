@@ -11,6 +11,7 @@ mod intake;
 pub mod job_file;
 mod logs;
 mod orders;
+pub mod outage;
 mod records;
 mod schedule;
 mod service;

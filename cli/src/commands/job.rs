@@ -10,7 +10,7 @@ use messages::JobId;
 use server::api::JobPrefix;
 use server::job_file::FILE_BYTES_MAX;
 
-use super::{job_lint, job_logs, job_orders, job_run, job_show};
+use super::{job_explain, job_lint, job_logs, job_orders, job_run, job_schema, job_show};
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -33,6 +33,10 @@ pub(crate) enum JobCommand {
     Resolve(job_orders::JobResolveArgs),
     /// Check job files without a server; exit code 1 when one has problems
     Lint(job_lint::JobLintArgs),
+    /// What an outage would do to each step of a job file, or why a job stands where it does
+    Explain(job_explain::JobExplainArgs),
+    /// The JSON Schema of a job file, for editors
+    Schema,
 }
 
 /// Does what was asked for.
@@ -45,6 +49,8 @@ pub(crate) fn run(command: &JobCommand, global: &Global, printer: &Printer) -> R
         JobCommand::Cancel(args) => job_orders::cancel(args, global, printer),
         JobCommand::Resolve(args) => job_orders::resolve(args, global, printer),
         JobCommand::Lint(args) => job_lint::run(args, printer),
+        JobCommand::Explain(args) => job_explain::run(args, global, printer),
+        JobCommand::Schema => job_schema::run(printer),
     }
 }
 

@@ -11,7 +11,7 @@ use super::job::{Param, params, read};
 use crate::args::Format;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Cell, Column, Printer, Table, clean, render_problems};
+use crate::output::{Cell, Column, Printer, Severity, Table, clean, render_problems};
 
 /// Arguments of `longshore job lint`.
 #[derive(Debug, Args)]
@@ -41,6 +41,8 @@ struct FileView {
     file: String,
     ok: bool,
     problems: Vec<ProblemView>,
+    /// What is allowed and yet probably not meant. Never makes a file bad.
+    warnings: Vec<ProblemView>,
 }
 
 /// Checks the files and prints what was found.
@@ -55,19 +57,20 @@ pub(crate) fn run(args: &JobLintArgs, printer: &Printer) -> Result<Exit, Failure
             true => Ok(file),
             false => file.plan(&values).map(|_| file),
         });
-        let problems: Vec<Problem> = match checked {
-            Ok(file) => {
-                people.push_str(&format!("{name}: ok, {}\n", summary(&file)));
-                Vec::new()
-            }
-            Err(problems) => problems,
+        let (problems, warnings): (Vec<Problem>, Vec<Problem>) = match &checked {
+            Ok(file) => (Vec::new(), file.warnings().to_vec()),
+            Err(problems) => (problems.clone(), Vec::new()),
         };
-        let problems: Vec<_> = problems.into_iter().map(|problem| ProblemView::new(problem, &text)).collect();
-        if !problems.is_empty() {
-            people.push_str(&render_problems(&problems, &name, &text));
-            people.push_str(&format!("{name}: {}\n", count(problems.len(), "problem")));
-        }
-        files.push(FileView { file: name, ok: problems.is_empty(), problems });
+        let views = |found: Vec<Problem>| found.into_iter().map(|problem| ProblemView::new(problem, &text)).collect();
+        let (problems, warnings): (Vec<ProblemView>, Vec<ProblemView>) = (views(problems), views(warnings));
+        people.push_str(&render_problems(&problems, Severity::Error, &name, &text));
+        people.push_str(&render_problems(&warnings, Severity::Warning, &name, &text));
+        people.push_str(&match &checked {
+            Ok(file) if warnings.is_empty() => format!("{name}: ok, {}\n", summary(file)),
+            Ok(file) => format!("{name}: ok, {}; {}\n", summary(file), count(warnings.len(), "warning")),
+            Err(_) => format!("{name}: {}\n", count(problems.len(), "problem")),
+        });
+        files.push(FileView { file: name, ok: problems.is_empty(), problems, warnings });
     }
     let view = LintView { ok: files.iter().all(|file| file.ok), files };
     match printer.format() {
@@ -93,21 +96,24 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// One row for each problem.
+/// One row for each problem and each warning.
 fn table(view: &LintView) -> Table {
     let mut table = Table::new([
         Column::new("FILE"),
         Column::number("LINE"),
         Column::number("COLUMN"),
+        Column::new("SEVERITY"),
         Column::new("PROBLEM"),
         Column::new("HINT"),
     ]);
     for file in &view.files {
-        for found in &file.problems {
+        let errors = file.problems.iter().map(|found| ("error", found));
+        for (severity, found) in errors.chain(file.warnings.iter().map(|found| ("warning", found))) {
             table.row([
                 Cell::new(&file.file),
                 found.position.map_or_else(Cell::none, |place| Cell::new(place.line)),
                 found.position.map_or_else(Cell::none, |place| Cell::new(place.column)),
+                Cell::new(severity),
                 Cell::new(&found.problem.what),
                 found.problem.hint.as_ref().map_or_else(Cell::none, Cell::new),
             ]);

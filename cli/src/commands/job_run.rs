@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use clap::Args;
 use messages::JobId;
-use server::job_file::{JobFile, Plan, Problem, Who};
+use server::job_file::{JobFile, Plan, Problem};
 use server::views::{JobView, ProblemView, SubmitJob};
 
 use super::follow::{self, FollowOptions};
 use super::job::{Param, params, read, short};
+use super::job_dry_run;
 use crate::args::{Format, Global};
 use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Cell, Column, Printer, Table, clean};
+use crate::output::{Printer, clean};
 
 /// How often a submission is tried when the way to the server fails in the middle.
 const ATTEMPTS_MAX: u32 = 5;
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &JobRunArgs, global: &Global, printer: &Printer) -> Resu
     // The server checks again; checking here saves the way there, and draws the problems into the file.
     let (file, plan) = check(&definition, &values).map_err(|problems| refused(args, &definition, problems))?;
     if args.dry_run {
-        return dry_run(&file, &plan, printer);
+        return job_dry_run::run(&file, &plan, global, printer);
     }
     let client = Client::new(global)?;
     let id = args.id.unwrap_or_else(|| JobId::new(uuid::Uuid::now_v7()));
@@ -135,30 +136,4 @@ fn submit(client: &Client, job: SubmitJob) -> Result<JobView, Failure> {
 
 fn agents(job: &JobView) -> String {
     job.runs.iter().map(|run| run.agent.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-fn dry_run(file: &JobFile, plan: &Plan, printer: &Printer) -> Result<Exit, Failure> {
-    let agents = match &file.target().who {
-        Who::Agents(agents) => agents.iter().map(messages::AgentId::as_str).collect::<Vec<_>>().join(", "),
-        who @ (Who::All | Who::Matching { .. }) => who.to_string(),
-    };
-    let mut table = Table::new([Column::new("STEP"), Column::new("EFFECT"), Column::new("AFTER AN OUTAGE")]);
-    for step in &plan.steps {
-        let (effect, after) = match &step.effect {
-            messages::Effect::ReadOnly => ("read-only", "runs again"),
-            messages::Effect::Idempotent => ("idempotent", "runs again"),
-            messages::Effect::Guarded(_) => ("guarded", "the check decides"),
-            messages::Effect::Once => ("once", "a person decides"),
-        };
-        table.row([Cell::new(&step.id), Cell::new(effect), Cell::new(after)]);
-    }
-    let head =
-        if printer.for_people() { format!("{} would run on {agents}:\n", clean(&plan.name)) } else { String::new() };
-    let format = match printer.format() {
-        // There is no view of a job that does not exist; programs get the columns.
-        Format::Json | Format::Ndjson => Format::Csv,
-        format @ (Format::Table | Format::Wide | Format::Csv | Format::Name) => format,
-    };
-    printer.text(&format!("{head}{}", table.render(format)))?;
-    Ok(Exit::Ok)
 }

@@ -16,7 +16,7 @@ use crate::args::{Format, Global, TimeStyle};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-pub(crate) use problems::render as render_problems;
+pub(crate) use problems::{Severity, render as render_problems};
 pub(crate) use table::{Cell, Column, Table};
 pub(crate) use time::{Clock, now_ms, took};
 
@@ -160,7 +160,7 @@ impl Printer {
         }
         let mut text = String::new();
         if let Some((name, source)) = failure.source.as_deref() {
-            text.push_str(&render_problems(&failure.view.problems, name, source));
+            text.push_str(&render_problems(&failure.view.problems, Severity::Error, name, source));
         } else {
             for found in &failure.view.problems {
                 let place =

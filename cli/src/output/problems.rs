@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+pub(crate) use miette::Severity;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use server::views::ProblemView;
 
@@ -13,6 +14,7 @@ const WIDTH: usize = 100;
 #[derive(Debug)]
 struct Shown<'a> {
     view: &'a ProblemView,
+    severity: Severity,
     source: &'a NamedSource<String>,
 }
 
@@ -25,6 +27,10 @@ impl fmt::Display for Shown<'_> {
 impl std::error::Error for Shown<'_> {}
 
 impl Diagnostic for Shown<'_> {
+    fn severity(&self) -> Option<Severity> {
+        Some(self.severity)
+    }
+
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         self.view.problem.hint.as_ref().map(|hint| Box::new(clean(hint)) as Box<dyn fmt::Display>)
     }
@@ -40,7 +46,7 @@ impl Diagnostic for Shown<'_> {
 }
 
 /// The problems as text, coloured; the printer takes the colours out where they are not wanted.
-pub(crate) fn render(problems: &[ProblemView], name: &str, text: &str) -> String {
+pub(crate) fn render(problems: &[ProblemView], severity: Severity, name: &str, text: &str) -> String {
     // What a terminal would act upon is replaced byte by byte, so that the places stay where they are.
     let harmless: String =
         text.chars().map(|c| if c.is_ascii_control() && !"\n\t".contains(c) { ' ' } else { c }).collect();
@@ -54,7 +60,7 @@ pub(crate) fn render(problems: &[ProblemView], name: &str, text: &str) -> String
     for view in problems {
         let mut drawing = String::new();
         // A drawing that fails half-way still must not hide the problem.
-        if handler.render_report(&mut drawing, &Shown { view, source: &source }).is_err() {
+        if handler.render_report(&mut drawing, &Shown { view, severity, source: &source }).is_err() {
             let place = view.position.map(|place| format!("{}:{}: ", place.line, place.column)).unwrap_or_default();
             drawing = format!("{name}:{place}{}\n", clean(&view.problem.what));
         }

@@ -16,6 +16,8 @@ fn every_command_explains_itself() {
         "job show",
         "job logs",
         "job lint",
+        "job explain",
+        "job schema",
         "fleet list",
         "fleet show",
         "agents list",
@@ -85,7 +87,12 @@ fn a_good_job_file_passes_lint() {
     let ran = home.run(&["job", "lint", "good.toml"]);
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "good.toml: ok, 1 step for 1 agent\n", ""));
     let ran = home.run(&["job", "run", "-n", "good.toml"]);
-    let plan = "x would run on a1:\nSTEP  EFFECT  AFTER AN OUTAGE\ns     once    a person decides\n";
+    let plan = "x would run on a1; nothing was submitted
+  agents  no server can be asked whether it knows them
+  order   all at once, as far as they have slots
+STEP  WHEN     TRIES  LIMIT  EFFECT  WHEN ITS OUTCOME IS UNKNOWN
+s     success  1      -      once    a person decides
+";
     assert_eq!((ran.code, ran.out.as_str()), (0, plan));
 }
 
@@ -136,7 +143,10 @@ fn lint_speaks_json_and_csv() {
     });
     assert_eq!(json["files"][0]["problems"], serde_json::json!([problem]));
     let ran = home.run(&["job", "lint", "bad.toml", "-o", "csv"]);
-    assert_eq!(ran.out, "file,line,column,problem,hint\r\nbad.toml,1,1,unknown key `nmae`,did you mean `name`?\r\n");
+    assert_eq!(
+        ran.out,
+        "file,line,column,severity,problem,hint\r\nbad.toml,1,1,error,unknown key `nmae`,did you mean `name`?\r\n"
+    );
 }
 
 #[test]

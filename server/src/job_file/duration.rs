@@ -7,6 +7,13 @@ const LIMITS_MS: std::ops::RangeInclusive<u64> = 100..=30 * 24 * 60 * 60 * 1000;
 /// Unit names with their milliseconds, largest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// A regular expression for texts that [`parse`] reads, but for their size; without `^` and `$`.
+pub(super) fn pattern() -> String {
+    let units: String = UNITS.iter().map(|(unit, _)| format!("([0-9]+{unit})?")).collect();
+    // At least one of them: all of them alone would take an empty text as well.
+    format!("\\s*(?=[0-9]){units}\\s*")
+}
+
 /// Reads a span of time in milliseconds.
 ///
 /// # Errors

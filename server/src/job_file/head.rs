@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use messages::{AgentId, Keep, is_label};
 
+use super::amount;
+use super::keys;
 use super::params::ParamSpec;
 use super::problem::{Problems, shown};
 use super::reader::{self, Fields, Value};
@@ -12,11 +14,10 @@ use super::selector::Selector;
 use super::target::{Concurrency, OnConflict, Pick, Share, Target, Who};
 use super::template::Template;
 
-const TARGET_KEYS: &[&str] =
-    &["agents", "all", "pool", "labels", "pick", "max_parallel", "max_failed", "sticky", "skip_offline", "expires"];
-const CONCURRENCY_KEYS: &[&str] = &["group", "on_conflict"];
 /// Labels in a list.
-const LABELS_MAX: usize = 64;
+pub(super) const LABELS_MAX: usize = 64;
+/// Agents that are named one by one. Whoever has more has a label for them.
+pub(super) const AGENTS_MAX: usize = 10_000;
 const TARGET_HINT: &str =
     "write target = { pool = \"web\" }, { labels = [\"env=prod\"] }, { agents = [\"a1\"] } or { all = true }";
 
@@ -36,11 +37,9 @@ pub(super) fn target(value: &Value<'_>, source: &str, problems: &mut Problems) -
         problems.at(value.span(), "`target` must be a table", TARGET_HINT);
         return None;
     };
-    let fields = Fields::check(table, value.span(), TARGET_KEYS, &[], problems);
+    let fields = Fields::check(table, value.span(), keys::TARGET, &[], problems);
     let who = who(&fields, source, problems);
-    let pick = fields
-        .get("pick")
-        .map(|value| reader::word("pick", value, &[("all", Pick::All), ("one", Pick::One)], problems));
+    let pick = fields.get("pick").map(|value| reader::word("pick", value, &keys::PICK, problems));
     let max_parallel = fields.get("max_parallel").map(|value| share(value, problems));
     let max_failed = fields.get("max_failed").map(|value| {
         let found = reader::integer("max_failed", value, 0..=i64::from(u32::MAX), problems)?;
@@ -98,6 +97,11 @@ fn who(fields: &Fields<'_, '_>, source: &str, problems: &mut Problems) -> Option
 
 fn agents(value: &Value<'_>, problems: &mut Problems) -> Option<Who> {
     let list = reader::array("agents", value, problems)?;
+    if list.len() > AGENTS_MAX {
+        let what = format!("{} agents, at most {AGENTS_MAX} can be named", list.len());
+        problems.at(value.span(), what, "give them a label, and write target = { labels = \"that-label\" }");
+        return None;
+    }
     let mut agents = BTreeSet::new();
     for value in list {
         match reader::text("agents", value, problems).map(str::parse::<AgentId>) {
@@ -164,7 +168,7 @@ fn labels(value: &Value<'_>, source: &str, problems: &mut Problems) -> Option<Se
 fn share(value: &Value<'_>, problems: &mut Problems) -> Option<Share> {
     let hint = "write a number such as 2, or a part such as \"25%\"";
     if let Some(text) = value.get_ref().as_str() {
-        let percent = text.strip_suffix('%').and_then(|number| number.parse::<u8>().ok());
+        let percent = amount::percent(text).ok().and_then(|percent| u8::try_from(percent).ok());
         return match percent.filter(|percent| (1..=100).contains(percent)) {
             Some(percent) => Some(Share::Percent(percent)),
             None => {
@@ -188,12 +192,10 @@ pub(super) fn concurrency(
     params: &BTreeMap<String, ParamSpec>,
     problems: &mut Problems,
 ) -> Option<ConcurrencyTemplate> {
-    const WORDS: [(&str, OnConflict); 3] =
-        [("queue", OnConflict::Queue), ("reject", OnConflict::Reject), ("cancel-older", OnConflict::CancelOlder)];
     let table = reader::table("concurrency", value, problems)?;
-    let fields = Fields::check(table, value.span(), CONCURRENCY_KEYS, &[], problems);
+    let fields = Fields::check(table, value.span(), keys::CONCURRENCY, &[], problems);
     let on_conflict = match fields.get("on_conflict") {
-        Some(value) => reader::word("on_conflict", value, &WORDS, problems),
+        Some(value) => reader::word("on_conflict", value, &keys::ON_CONFLICT, problems),
         None => Some(OnConflict::default()),
     };
     let Some(group) = fields.get("group") else {
@@ -208,7 +210,5 @@ pub(super) fn concurrency(
 
 /// Reads `keep`.
 pub(super) fn keep(value: &Value<'_>, problems: &mut Problems) -> Option<Keep> {
-    const WORDS: [(&str, Keep); 3] =
-        [("on-failure", Keep::OnFailure), ("always", Keep::Always), ("never", Keep::Never)];
-    reader::word("keep", value, &WORDS, problems)
+    reader::word("keep", value, &keys::KEEP, problems)
 }

@@ -21,29 +21,37 @@
 //! # Ok::<(), String>(())
 //! ```
 
+mod amount;
 mod duration;
 mod head;
+mod keys;
 mod params;
 mod plan;
 mod problem;
 mod reader;
+mod schema;
 mod selector;
 mod selector_text;
 mod step;
+mod step_rules;
 mod suggest;
 mod target;
 mod template;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use messages::limits::STEPS_MAX;
-use messages::{Keep, StepId};
+use messages::{Keep, Retry, StepId, When};
 use toml::de::{DeTable, Error as TomlError};
+
+use crate::outage::EffectKind;
 
 pub use params::{PARAM_NAME_CHARS_MAX, PARAM_VALUE_BYTES_MAX, PARAMS_MAX, param_variable};
 pub use plan::{DIR_BYTES_MAX, ENV_VALUE_BYTES_MAX, NAME_CHARS_MAX, Plan};
 pub use problem::{PROBLEMS_MAX, Problem};
+pub use schema::schema;
 pub use selector::{SELECTOR_BYTES_MAX, Selector, SelectorError};
 pub use step::SCRIPT_BYTES_MAX;
 pub use suggest::nearest;
@@ -52,33 +60,42 @@ pub use target::{Concurrency, OnConflict, Pick, Share, Target, Who};
 use head::ConcurrencyTemplate;
 use params::ParamSpec;
 use problem::Problems;
-use reader::{Fields, Later};
+use reader::Fields;
 use step::{StepReader, StepTemplate};
+use step_rules::HandedOn;
 use template::Template;
 
 /// Bytes of a job file. Its steps travel in one envelope of 256 KiB; a file near that size could not be carried anyway.
 pub const FILE_BYTES_MAX: usize = 192 * 1024;
 
-const KEYS: &[&str] = &["name", "target", "concurrency", "timeout", "keep", "params", "step"];
-const LATER: &[Later] = &[
-    Later { key: "secrets", instead: "leave it out: do not write secrets into a job file" },
-    Later { key: "retry", instead: "leave it out: what may happen after an outage is said by each step's `effect`" },
-    Later { key: "artifacts", instead: "leave it out and move files in `run`" },
-    Later { key: "limits", instead: "leave it out, or set limits in `run`, with `ulimit` for one" },
-    Later { key: "pool", instead: "write it into the target: target = { pool = \"web\" }" },
-    Later { key: "labels", instead: "write it into the target: target = { labels = [\"env=prod\"] }" },
-];
 /// A job file without a problem that its text alone could show.
 #[derive(Debug, Clone)]
 pub struct JobFile {
     name: Template,
     name_span: Range<usize>,
     target: Target,
+    target_span: Range<usize>,
     concurrency: Option<ConcurrencyTemplate>,
     timeout_ms: Option<u64>,
     keep: Keep,
     params: BTreeMap<String, ParamSpec>,
     steps: Vec<StepTemplate>,
+    warnings: Vec<Problem>,
+}
+
+/// What decides about a step after an outage.
+#[derive(Debug, Clone, Copy)]
+pub struct StepOutline<'a> {
+    /// Its id.
+    pub id: &'a StepId,
+    /// What may happen when nobody knows whether it ran.
+    pub effect: EffectKind,
+    /// After what kind of steps it runs.
+    pub when: When,
+    /// Whether a known failure is tried again.
+    pub retry: Option<&'a Retry>,
+    /// Milliseconds that an attempt may take.
+    pub timeout_ms: Option<u64>,
 }
 
 impl JobFile {
@@ -103,7 +120,10 @@ impl JobFile {
         }
         let file = read(text, document.get_ref(), &mut problems);
         match file {
-            Some(file) if problems.is_empty() => Ok(file),
+            Some(mut file) if problems.is_empty() => {
+                file.warnings = warnings::of(&file);
+                Ok(file)
+            }
             Some(_) | None => Err(problems.into_sorted()),
         }
     }
@@ -132,15 +152,38 @@ impl JobFile {
         self.keep
     }
 
+    /// What is allowed and yet probably not meant, in the order of the file.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
     /// The ids of its steps, in order.
     pub fn step_ids(&self) -> impl ExactSizeIterator<Item = &StepId> {
         self.steps.iter().map(|step| &step.id)
+    }
+
+    /// What decides about its steps after an outage, in order.
+    pub fn outline(&self) -> impl ExactSizeIterator<Item = StepOutline<'_>> {
+        self.steps.iter().map(|step| StepOutline {
+            id: &step.id,
+            effect: EffectKind::from(&step.effect),
+            when: step.when,
+            retry: step.retry.as_ref(),
+            timeout_ms: step.timeout_ms,
+        })
     }
 
     /// The names of its parameters.
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
         self.params.keys().map(String::as_str)
     }
+}
+
+/// The name of the environment variable that carries an output to later steps.
+#[must_use]
+pub fn output_variable(step: &StepId, output: &str) -> String {
+    format!("OUTPUT_{step}_{output}").replace(['-', '.'], "_").to_ascii_uppercase()
 }
 
 fn note_toml_error(text: &str, error: &TomlError, problems: &mut Problems) {
@@ -158,7 +201,7 @@ fn note_toml_error(text: &str, error: &TomlError, problems: &mut Problems) {
 }
 
 fn read(text: &str, document: &DeTable<'_>, problems: &mut Problems) -> Option<JobFile> {
-    let fields = Fields::check(document, 0..0, KEYS, LATER, problems);
+    let fields = Fields::check(document, 0..0, keys::FILE, keys::FILE_LATER, problems);
     let params = fields.get("params").map(|value| params::parse(value, problems)).unwrap_or_default();
     let name = match fields.get("name") {
         Some(value) => reader::text("name", value, problems)
@@ -181,7 +224,18 @@ fn read(text: &str, document: &DeTable<'_>, problems: &mut Problems) -> Option<J
     let keep = fields.get("keep").and_then(|value| head::keep(value, problems)).unwrap_or_default();
     let steps = read_steps(text, &fields, &params, problems);
     let (name, name_span) = name?;
-    Some(JobFile { name, name_span, target: target?, concurrency, timeout_ms, keep, params, steps })
+    Some(JobFile {
+        name,
+        name_span,
+        target: target?,
+        target_span: fields.key_span("target"),
+        concurrency,
+        timeout_ms,
+        keep,
+        params,
+        steps,
+        warnings: Vec::new(),
+    })
 }
 
 fn read_steps(
@@ -206,7 +260,7 @@ fn read_steps(
         problems.at(fields.key_span("step"), what, "split the job, or put more into one script");
         return Vec::new();
     }
-    let mut reader = StepReader { source, params, problems };
+    let mut reader = StepReader { source, params, handed_on: HandedOn::default(), problems };
     let mut steps: Vec<StepTemplate> = Vec::with_capacity(list.len());
     let mut seen = BTreeSet::new();
     for value in list {

@@ -6,9 +6,11 @@ use std::ops::Range;
 use regex::{Regex, RegexBuilder};
 use toml::de::DeTable;
 
+use super::keys;
 use super::problem::{Problems, shown};
 use super::reader::{self, Fields, Value};
 use super::suggest::nearest;
+use super::template::OPENING;
 
 /// Parameters of one job. Each is a variable in the environment of every step.
 pub const PARAMS_MAX: usize = 64;
@@ -28,6 +30,8 @@ pub(super) struct ParamSpec {
     span: Range<usize>,
     required: bool,
     default: Option<String>,
+    /// The place of a default that looks as if its author expected more of it.
+    pub(super) literal: Option<Range<usize>>,
     pattern: Option<Pattern>,
 }
 
@@ -65,7 +69,7 @@ pub(super) fn parse(value: &Value<'_>, problems: &mut Problems) -> BTreeMap<Stri
                 ),
             );
         }
-        let empty = ParamSpec { span: key.span(), required: false, default: None, pattern: None };
+        let empty = ParamSpec { span: key.span(), required: false, default: None, literal: None, pattern: None };
         let spec = match reader::table(name, value, problems) {
             Some(table) => parse_one(table, value.span(), empty, problems),
             None => empty,
@@ -76,7 +80,7 @@ pub(super) fn parse(value: &Value<'_>, problems: &mut Problems) -> BTreeMap<Stri
 }
 
 fn parse_one(table: &DeTable<'_>, span: Range<usize>, mut spec: ParamSpec, problems: &mut Problems) -> ParamSpec {
-    let fields = Fields::check(table, span, &["required", "default", "pattern"], &[], problems);
+    let fields = Fields::check(table, span, keys::PARAM, &[], problems);
     if let Some(value) = fields.get("required") {
         spec.required = reader::boolean("required", value, problems).unwrap_or(false);
     }
@@ -85,6 +89,7 @@ fn parse_one(table: &DeTable<'_>, span: Range<usize>, mut spec: ParamSpec, probl
     }
     let Some(value) = fields.get("default") else { return spec };
     spec.default = reader::text("default", value, problems).map(str::to_owned);
+    spec.literal = spec.default.as_ref().filter(|default| default.contains(OPENING)).map(|_| value.span());
     if spec.required {
         problems.at(
             value.span(),

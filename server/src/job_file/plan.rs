@@ -145,7 +145,13 @@ impl StepTemplate {
             effect: self.effect.clone(),
             timeout_ms: self.timeout_ms,
             dir: self.dir.as_ref().map(|dir| dir.expand(values)),
-            ..StepSpec::new(self.id.clone(), self.program.clone())
+            id: self.id.clone(),
+            program: self.program.clone(),
+            when: self.when,
+            retry: self.retry.clone(),
+            limits: self.limits,
+            user: self.user.clone(),
+            outputs: self.outputs.iter().map(|(name, output)| (name.clone(), output.kind)).collect(),
         }
     }
 }

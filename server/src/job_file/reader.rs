@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::duration;
+use super::keys::{self, Key};
 use super::problem::{Problems, shown};
 use super::suggest::nearest;
 
@@ -23,6 +24,7 @@ pub(super) struct Later {
 /// A table whose keys are all known beforehand.
 pub(super) struct Fields<'a, 'i> {
     table: &'a DeTable<'i>,
+    known: &'static [Key],
     /// The table's place.
     pub(super) span: Range<usize>,
 }
@@ -32,31 +34,40 @@ impl<'a, 'i> Fields<'a, 'i> {
     pub(super) fn check(
         table: &'a DeTable<'i>,
         span: Range<usize>,
-        known: &[&'static str],
+        known: &'static [Key],
         later: &[Later],
         problems: &mut Problems,
     ) -> Self {
         for key in table.keys() {
             let name: &str = key.get_ref();
-            if known.contains(&name) {
+            if known.iter().any(|key| key.name == name) {
                 continue;
             }
             if let Some(later) = later.iter().find(|later| later.key == name) {
                 problems.at(key.span(), format!("`{name}` is not supported yet in this version"), later.instead);
                 continue;
             }
-            let hint = match nearest(name, known.iter().copied()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("the keys known here are {}", known.join(", ")),
+            let names = || known.iter().map(|key| key.name);
+            let elsewhere = keys::ELSEWHERE.iter().find(|(key, _)| *key == name).map(|(_, place)| *place);
+            let hint = match (elsewhere, nearest(name, names())) {
+                (Some(place), _) => place.to_owned(),
+                (None, Some(meant)) => format!("did you mean `{meant}`?"),
+                (None, None) => format!("the keys known here are {}", names().collect::<Vec<_>>().join(", ")),
             };
             problems.at(key.span(), format!("unknown key `{}`", shown(name)), hint);
         }
-        Self { table, span }
+        Self { table, known, span }
     }
 
     /// The value of a key, if it is there.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value<'i>> {
+        debug_assert!(self.known.iter().any(|known| known.name == key), "`{key}` is not in the list of keys");
         self.table.get(key)
+    }
+
+    /// Whether one of those keys is there.
+    pub(super) fn has_later(&self, later: &[Later]) -> bool {
+        later.iter().any(|later| self.table.get(later.key).is_some())
     }
 
     /// The place of a key, or of the whole table when the key is not there.

@@ -3,34 +3,24 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use messages::{Effect, Program, StepId};
+use messages::{Effect, Limits, Program, Retry, StepId, When};
 use toml::de::DeTable;
 
+use super::keys::{self, EffectWord};
 use super::params::{ParamSpec, param_variable};
 use super::problem::{Problems, shown};
-use super::reader::{self, Fields, Later, Value};
-use super::suggest;
+use super::reader::{self, Fields, Value};
+use super::step_rules::{self, HandedOn, Output};
 use super::template::{OPENING, Template, placeholder_span};
 
 /// Bytes of a script or of one argument. Linux hands a program at most 128 KiB in one argument, its end included.
 pub const SCRIPT_BYTES_MAX: usize = 120 * 1024;
 /// Arguments of `exec`, the program included.
-const ARGUMENTS_MAX: usize = 1024;
+pub(super) const ARGUMENTS_MAX: usize = 1024;
 /// Variables that one step adds to its environment.
-const ENV_MAX: usize = 256;
+pub(super) const ENV_MAX: usize = 256;
 /// Characters of a variable's name.
 const ENV_NAME_CHARS_MAX: usize = 128;
-
-const KEYS: &[&str] = &["id", "run", "exec", "env", "effect", "check", "timeout", "dir"];
-const LATER: &[Later] = &[
-    Later { key: "retry", instead: "leave it out: what may happen after an outage is said by `effect`" },
-    Later { key: "when", instead: "leave it out: steps run in order, and a failed one ends the run" },
-    Later { key: "get", instead: "leave it out and fetch the file in `run`" },
-    Later { key: "put", instead: "leave it out and store the file in `run`" },
-    Later { key: "artifacts", instead: "leave it out and move files in `run`" },
-    Later { key: "secrets", instead: "leave it out: do not write secrets into a job file" },
-    Later { key: "limits", instead: "leave it out, or set limits in `run`, with `ulimit` for one" },
-];
 
 /// A step whose texts may still hold placeholders.
 #[derive(Debug, Clone)]
@@ -43,27 +33,72 @@ pub(super) struct StepTemplate {
     pub(super) effect: Effect,
     pub(super) timeout_ms: Option<u64>,
     pub(super) dir: Option<Template>,
+    pub(super) when: When,
+    pub(super) retry: Option<Retry>,
+    pub(super) limits: Limits,
+    pub(super) user: Option<String>,
+    pub(super) outputs: BTreeMap<String, Output>,
+    /// The places of its keys, for what is found when the whole file is known.
+    pub(super) places: Places,
+}
+
+/// Where some keys of a step are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places {
+    pub(super) when: Range<usize>,
+    pub(super) retry: Range<usize>,
+    pub(super) timeout: Range<usize>,
+    pub(super) outputs: Range<usize>,
 }
 
 /// Reads steps; holds what all of them need to know.
 pub(super) struct StepReader<'a> {
     pub(super) source: &'a str,
     pub(super) params: &'a BTreeMap<String, ParamSpec>,
+    /// What the steps before hand on.
+    pub(super) handed_on: HandedOn,
     pub(super) problems: &'a mut Problems,
 }
 
 impl StepReader<'_> {
     /// Reads one step, or nothing when something that it cannot be without is missing or wrong.
     pub(super) fn read(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<StepTemplate> {
-        let fields = Fields::check(table, span, KEYS, LATER, self.problems);
+        let fields = Fields::check(table, span, keys::STEP, keys::STEP_LATER, self.problems);
         let id = self.id(&fields);
         let program = self.program(&fields);
         let effect = self.effect(&fields);
         let env = fields.get("env").map(|value| self.env(value)).unwrap_or_default();
         let timeout_ms = fields.get("timeout").and_then(|value| reader::span("timeout", value, self.problems));
         let dir = fields.get("dir").and_then(|value| self.dir(value));
+        let problems = &mut *self.problems;
+        let when = fields.get("when").and_then(|value| reader::word("when", value, &keys::WHEN, problems));
+        let retry = fields.get("retry").and_then(|value| step_rules::retry(value, problems));
+        let limits = fields.get("limits").and_then(|value| step_rules::limits(value, problems));
+        let user = fields.get("user").and_then(|value| step_rules::user(value, problems));
+        let outputs = fields.get("outputs").map(|value| step_rules::outputs(value, problems)).unwrap_or_default();
+        let places = Places {
+            when: fields.key_span("when"),
+            retry: fields.key_span("retry"),
+            timeout: fields.key_span("timeout"),
+            outputs: fields.key_span("outputs"),
+        };
         let (id, span) = id?;
-        Some(StepTemplate { id, span, program: program?, env, effect: effect?, timeout_ms, dir })
+        self.handed_on.add(&id, &outputs, self.problems);
+        Some(StepTemplate {
+            id,
+            span,
+            program: program?,
+            env,
+            effect: effect?,
+            timeout_ms,
+            dir,
+            when: when.unwrap_or_default(),
+            retry,
+            limits: limits.unwrap_or_default(),
+            user,
+            outputs,
+            places,
+        })
     }
 
     fn id(&mut self, fields: &Fields<'_, '_>) -> Option<(StepId, Range<usize>)> {
@@ -89,6 +124,8 @@ impl StepReader<'_> {
                 self.problems.at(span, "a step has `run` or `exec`, not both", "make it two steps");
                 None
             }
+            // What it would do is refused already, as not supported yet.
+            (None, None) if fields.has_later(keys::STEP_LATER) => None,
             (None, None) => {
                 let hint = "give it `run = \"a shell script\"` or `exec = [\"program\", \"argument\"]`";
                 self.problems.at(fields.span.clone(), "this step has nothing to run", hint);
@@ -160,42 +197,28 @@ impl StepReader<'_> {
     }
 
     fn effect(&mut self, fields: &Fields<'_, '_>) -> Option<Effect> {
-        const NAMES: [&str; 4] = ["read-only", "idempotent", "guarded", "once"];
-        let name = match fields.get("effect") {
-            None => "once",
-            Some(value) => {
-                let name = reader::text("effect", value, self.problems)?;
-                if !NAMES.contains(&name) {
-                    let hint = suggest::nearest(name, NAMES).map_or_else(
-                        || format!("one of {}", NAMES.join(", ")),
-                        |meant| format!("did you mean \"{meant}\"?"),
-                    );
-                    self.problems.at(value.span(), format!("`{}` is not an effect", shown(name)), hint);
-                    return None;
-                }
-                name
-            }
+        let word = match fields.get("effect") {
+            None => EffectWord::Once,
+            Some(value) => reader::word("effect", value, &keys::EFFECT, self.problems)?,
         };
         let check = fields.get("check").map(|value| self.script("check", value));
-        match (name, check) {
-            ("guarded", Some(check)) => check.map(Effect::Guarded),
-            ("guarded", None) => {
+        match (word, check) {
+            (EffectWord::Guarded, Some(check)) => check.map(Effect::Guarded),
+            (EffectWord::Guarded, None) => {
                 let hint = "add check = \"…\": exit code 0 means that the step is done already";
                 self.problems.at(fields.key_span("effect"), "a guarded step needs a `check`", hint);
                 None
             }
-            (_, Some(_)) => {
+            (EffectWord::ReadOnly | EffectWord::Idempotent | EffectWord::Once, Some(_)) => {
+                let name = keys::EFFECT.iter().find(|(_, other)| *other == word).map_or("", |(name, _)| name);
+                let what = format!("`check` has no use when the effect is {name}");
                 let hint = "add effect = \"guarded\", or leave `check` out";
-                self.problems.at(
-                    fields.key_span("check"),
-                    format!("`check` has no use when the effect is {name}"),
-                    hint,
-                );
+                self.problems.at(fields.key_span("check"), what, hint);
                 None
             }
-            ("read-only", None) => Some(Effect::ReadOnly),
-            ("idempotent", None) => Some(Effect::Idempotent),
-            (_, None) => Some(Effect::Once),
+            (EffectWord::ReadOnly, None) => Some(Effect::ReadOnly),
+            (EffectWord::Idempotent, None) => Some(Effect::Idempotent),
+            (EffectWord::Once, None) => Some(Effect::Once),
         }
     }
 
@@ -220,6 +243,7 @@ impl StepReader<'_> {
                 let what = format!("`{name}` already carries the parameter `{param}`");
                 self.problems.at(key.span(), what, "give the variable another name");
             }
+            self.handed_on.check_env(name, key.span(), self.problems);
             if let Some(text) = reader::text(name, value, self.problems) {
                 let template = Template::parse(text, &value.span(), self.source, self.params, self.problems);
                 env.insert(name.to_owned(), template);

@@ -1,7 +1,7 @@
 //! The fuzz target `job_file` on stable: random bytes, and a good job file made wrong.
 
 #[path = "../../../fuzz/bodies/job_file.rs"]
-mod body;
+pub mod body;
 #[path = "../../../fuzz/bodies/mutate.rs"]
 mod mutate;
 

@@ -2,14 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::type_complexity, missing_docs, unreachable_pub)]
 
 mod any_bytes;
+mod any_file;
+mod examples;
 mod labels;
 mod places;
+mod schema;
+mod steps;
 mod values;
 
 use std::collections::BTreeMap;
 
 use messages::{Effect, JobId, Program, RunId};
 use server::job_file::{JobFile, Problem, Who};
+
+pub use examples::{EXAMPLES, WITH_LATER};
 
 pub const GOOD: &str = r#"
 name = "deploy ${{ params.release }}"
@@ -86,4 +92,17 @@ fn a_whole_job_file_becomes_the_steps_that_travel() {
 #[test]
 fn a_file_can_be_for_all_agents() {
     assert_eq!(JobFile::parse(&with_step("run = \"true\"")).unwrap().target().who, Who::All);
+}
+
+#[test]
+fn what_comes_later_is_refused_with_what_to_do_and_nothing_else_is() {
+    for (text, place, later, keys) in WITH_LATER {
+        let text = text.replace(place, later);
+        let found = problems(&text);
+        let marked: Vec<&str> = found.iter().map(|(at, _, _)| *at).collect();
+        assert_eq!(marked, keys, "{found:?}");
+        for (_, what, hint) in found {
+            assert!(what.ends_with("is not supported yet in this version") && !hint.is_empty(), "{what}");
+        }
+    }
 }

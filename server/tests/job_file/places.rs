@@ -4,12 +4,61 @@ use server::job_file::{FILE_BYTES_MAX, JobFile, PROBLEMS_MAX};
 
 use crate::{problems, with_step};
 
+/// Checks the one problem of each step: (its lines, marked piece, what is wrong, a piece of the hint).
+fn check_steps(cases: &[(&str, &str, &str, &str)]) {
+    for (lines, place, what, hint) in cases {
+        let text = with_step(lines);
+        let found = problems(&text);
+        let [(at, said, hinted)] = found.as_slice() else { panic!("{lines}: {found:?}") };
+        assert!(at.starts_with(place) && (at.len() == place.len() || *place == "[[step]]"), "{lines}: {found:?}");
+        assert!(said.starts_with(what), "{lines}: {found:?}");
+        assert!(hinted.contains(hint), "{lines}: {found:?}");
+    }
+}
+
 #[test]
 fn every_problem_of_a_step_is_marked_where_it_is() {
-    let cases: &[(&str, &str, &str, &str)] = &[
+    check_steps(&[
         ("rnu = \"x\"\nexec = [\"a\"]", "rnu", "unknown key `rnu`", "did you mean `run`?"),
-        ("run = \"x\"\nretry = { limit = 2 }", "retry", "`retry` is not supported yet in this version", "leave it out"),
-        ("run = \"x\"\nput = []", "put", "`put` is not supported yet in this version", "leave it out"),
+        ("run = \"x\"\nput = []", "put", "`put` is not supported yet in this version", "store the file in `run`"),
+        ("run = \"x\"\nget = {}", "get", "`get` is not supported yet in this version", "fetch the file in `run`"),
+        (
+            "run = \"x\"\nsecrets = {}",
+            "secrets",
+            "`secrets` is not supported yet in this version",
+            "never write a secret",
+        ),
+        ("run = \"x\"\nexec = [\"a\"]", "exec", "a step has `run` or `exec`, not both", "make it two steps"),
+        ("", "[[step]]", "this step has nothing to run", "exec = "),
+        ("run = \"\"", "\"\"", "`run` is empty", ""),
+        ("run = 3", "3", "`run` must be a text in quotes, this is a number", ""),
+        ("exec = []", "[]", "`exec` names no program", "first entry"),
+        ("exec = [\"\"]", "[\"\"]", "`exec` names no program", "first entry"),
+        ("run = \"a\\u0000b\"", "\"a\\u0000b\"", "`run` holds a NUL character", "leave it out"),
+        (
+            "run = \"x\"\neffect = \"idempotant\"",
+            "\"idempotant\"",
+            "`idempotant` is nothing that `effect` can be",
+            "\"idempotent\"?",
+        ),
+        ("run = \"x\"\neffect = \"guarded\"", "effect", "a guarded step needs a `check`", "exit code 0"),
+        ("run = \"x\"\ncheck = \"y\"", "check", "`check` has no use when the effect is once", "guarded"),
+        ("run = \"x\"\ntimeout = 5", "5", "`timeout` must be a text in quotes, this is a number", ""),
+        ("run = \"x\"\ntimeout = \"5 min\"", "\"5 min\"", "`5 min` is not a span of time", "1h30m"),
+        ("run = \"x\"\ndir = \"\"", "\"\"", "`dir` is empty", "own folder"),
+        ("run = \"x\"\nenv = { \"1A\" = \"\" }", "\"1A\"", "`1A` cannot name an environment variable", "digit"),
+        ("run = \"x\"\nenv = { PARAM_REL = \"\" }", "PARAM_REL", "`PARAM_REL` already carries the parameter `rel`", ""),
+        ("run = \"x\"\n[[step]]\nid = \"s\"\nrun = \"y\"", "\"s\"", "the step id `s` is used twice", "of its own"),
+        ("run = \"x\"\n[[step]]\nrun = \"y\"", "[[step]]", "this step has no `id`", "id = "),
+        ("run = \"x\"\n[[step]]\nid = \"../x\"\nrun = \"y\"", "\"../x\"", "step id `../x` may hold only", ""),
+        ("run = \"x", "", "not valid TOML: invalid basic string, expected", ""),
+        ("run = \"x\"\nrun = \"y\"", "run", "not valid TOML: duplicate key", ""),
+    ]);
+}
+
+#[test]
+fn every_problem_of_a_placeholder_is_marked_where_it_is() {
+    check_steps(&[
         (
             "run = \"echo ${{ params.rel }}\"",
             "${{ params.rel }}",
@@ -34,19 +83,6 @@ fn every_problem_of_a_step_is_marked_where_it_is() {
             "placeholders are not expanded in `check`",
             "",
         ),
-        ("run = \"x\"\nexec = [\"a\"]", "exec", "a step has `run` or `exec`, not both", "make it two steps"),
-        ("", "[[step]]", "this step has nothing to run", "exec = "),
-        ("run = \"\"", "\"\"", "`run` is empty", ""),
-        ("run = 3", "3", "`run` must be a text in quotes, this is a number", ""),
-        ("exec = []", "[]", "`exec` names no program", "first entry"),
-        ("exec = [\"\"]", "[\"\"]", "`exec` names no program", "first entry"),
-        ("run = \"a\\u0000b\"", "\"a\\u0000b\"", "`run` holds a NUL character", "leave it out"),
-        ("run = \"x\"\neffect = \"idempotant\"", "\"idempotant\"", "`idempotant` is not an effect", "\"idempotent\"?"),
-        ("run = \"x\"\neffect = \"guarded\"", "effect", "a guarded step needs a `check`", "exit code 0"),
-        ("run = \"x\"\ncheck = \"y\"", "check", "`check` has no use when the effect is once", "guarded"),
-        ("run = \"x\"\ntimeout = 5", "5", "`timeout` must be a text in quotes, this is a number", ""),
-        ("run = \"x\"\ntimeout = \"5 min\"", "\"5 min\"", "`5 min` is not a span of time", "1h30m"),
-        ("run = \"x\"\ndir = \"\"", "\"\"", "`dir` is empty", "own folder"),
         (
             "run = \"x\"\nenv = { A = \"${{ params.rle }}\" }",
             "${{ params.rle }}",
@@ -60,22 +96,7 @@ fn every_problem_of_a_step_is_marked_where_it_is() {
             "params.NAME",
         ),
         ("run = \"x\"\nenv = { A = \"${{ params.rel\" }", "${{", "this placeholder has no end", "close it"),
-        ("run = \"x\"\nenv = { \"1A\" = \"\" }", "\"1A\"", "`1A` cannot name an environment variable", "digit"),
-        ("run = \"x\"\nenv = { PARAM_REL = \"\" }", "PARAM_REL", "`PARAM_REL` already carries the parameter `rel`", ""),
-        ("run = \"x\"\n[[step]]\nid = \"s\"\nrun = \"y\"", "\"s\"", "the step id `s` is used twice", "of its own"),
-        ("run = \"x\"\n[[step]]\nrun = \"y\"", "[[step]]", "this step has no `id`", "id = "),
-        ("run = \"x\"\n[[step]]\nid = \"../x\"\nrun = \"y\"", "\"../x\"", "step id `../x` may hold only", ""),
-        ("run = \"x", "", "not valid TOML: invalid basic string, expected", ""),
-        ("run = \"x\"\nrun = \"y\"", "run", "not valid TOML: duplicate key", ""),
-    ];
-    for (lines, place, what, hint) in cases {
-        let text = with_step(lines);
-        let found = problems(&text);
-        let [(at, said, hinted)] = found.as_slice() else { panic!("{lines}: {found:?}") };
-        assert!(at.starts_with(place) && (at.len() == place.len() || *place == "[[step]]"), "{lines}: {found:?}");
-        assert!(said.starts_with(what), "{lines}: {found:?}");
-        assert!(hinted.contains(hint), "{lines}: {found:?}");
-    }
+    ]);
 }
 
 /// Checks the one problem of each head: (head, marked piece, what is wrong, a piece of the hint).
@@ -104,7 +125,13 @@ fn every_problem_of_the_head_is_marked_where_it_is() {
             "cancel-older",
         ),
         ("name='x'\ntarget={all=true}\nkeep='allways'", "'allways'", "`allways` is nothing that `keep`", "\"always\"?"),
-        ("pool='web'\nname='x'\ntarget={all=true}", "pool", "`pool` is not supported yet", "the target"),
+        ("pool='web'\nname='x'\ntarget={all=true}", "pool", "unknown key `pool`", "it belongs into the target"),
+        (
+            "name='x'\ntarget={all=true}\nsecrets={}",
+            "secrets",
+            "`secrets` is not supported yet",
+            "never write a secret",
+        ),
         ("nmae='y'\nname='x'\ntarget={all=true}", "nmae", "unknown key `nmae`", "did you mean `name`?"),
     ]);
 }

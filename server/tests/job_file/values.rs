@@ -64,6 +64,14 @@ fn the_head_of_a_job_file_is_in_its_plan() {
 }
 
 #[test]
+fn numbers_are_read_as_toml_writes_them() {
+    for (written, number) in [("0x10", 16), ("1_000", 1_000), ("+5", 5), ("0b11", 3), ("0", 0)] {
+        let text = with_step("run = 'x'").replace("all = true", &format!("all = true, max_failed = {written}"));
+        assert_eq!(JobFile::parse(&text).unwrap().target().max_failed, Some(number), "{written}");
+    }
+}
+
+#[test]
 fn a_run_that_does_not_fit_one_message_says_how_many_bytes_it_is_over() {
     // 20 steps carry the same 8 KiB each, and a little more than fits.
     let mut text = String::from("name='x'\ntarget={all=true}\nparams={a={},b={}}\n");
