@@ -2,6 +2,7 @@
 
 pub mod attempt;
 mod execute;
+pub mod monitor;
 mod records;
 mod rewind;
 mod service;
