@@ -60,6 +60,7 @@ pub fn main(config: &MonitorConfig) -> Result<u8, MonitorError> {
     let core = Core::new(Instant::now(), config.drain_limit);
     let mut monitor = Monitor { config, notifier, signals, core, worker: None, fed: None, said: "" };
     let ended = monitor.run();
+    monitor.notifier.status("has ended");
     monitor.notifier.stopping();
     ended.map_err(MonitorError::Signals)
 }
@@ -110,21 +111,22 @@ impl Monitor<'_> {
         }
     }
 
-    // What came in, in an order that loses nothing: signs of life before the end, and the time last.
+    // What came in, in an order that loses nothing: signs of life before the end, what was asked for before the end, since it may be
+    // what ended the worker, and the time last.
     fn inputs(&mut self) -> io::Result<Vec<Input>> {
         let mut inputs = Vec::new();
         if let Some(worker) = &mut self.worker {
             inputs.extend(worker.heard());
         }
-        drain(&self.signals.child)?;
-        if let Some(end) = self.worker.as_mut().map(Worker::ended).transpose()?.flatten() {
-            self.worker = None;
-            inputs.push(Input::Ended(end));
-        }
         let asked = drain(&self.signals.terminate)?;
         inputs.extend(std::iter::repeat_n(Input::Terminate, asked));
         if drain(&self.signals.renew)? > 0 {
             inputs.push(Input::Renew);
+        }
+        drain(&self.signals.child)?;
+        if let Some(end) = self.worker.as_mut().map(Worker::ended).transpose()?.flatten() {
+            self.worker = None;
+            inputs.push(Input::Ended(end));
         }
         inputs.push(Input::Tick);
         Ok(inputs)
@@ -142,9 +144,6 @@ impl Monitor<'_> {
             Action::End(code) => return Some(code),
             Action::Wait(pause) => report(&format!("it is started again in {:.1} s", pause.as_secs_f32())),
             Action::Tell(order) => {
-                if order == Order::Stop {
-                    self.notifier.stopping();
-                }
                 if let Some(worker) = &self.worker {
                     worker.tell(order);
                 }
