@@ -34,7 +34,8 @@ fn agent(world: &mut World) -> &mut Process {
 }
 
 fn stop(process: &mut Process) -> Result<(), Failed> {
-    process.signal(Signal::TERM)?;
+    // At once: a SIGTERM would let an agent finish first.
+    process.signal(Signal::HUP)?;
     let code = process.wait()?;
     ensure(code == Some(0), format!("{code:?} {}", process.output()))
 }
