@@ -2,6 +2,7 @@
 
 pub mod attempt;
 mod execute;
+pub mod monitor;
 mod records;
 mod rewind;
 mod service;
@@ -10,4 +11,4 @@ mod ship;
 mod worker;
 
 pub use records::ResumeError;
-pub use service::{AgentConfig, AgentError, run};
+pub use service::{AgentConfig, AgentError, DiskLimits, run};

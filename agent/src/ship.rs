@@ -60,8 +60,10 @@ struct Log {
     have: u64,
     /// Sent up to here.
     sent: u64,
-    /// When the server last said something, or this was last sent anew.
-    heard: Instant,
+    /// The server said what it has, so that what an earlier process sent is known.
+    known: bool,
+    /// When the server last had more than before, or this was last sent anew.
+    moved: Instant,
     /// The log does not grow any more, and this is what it amounts to.
     end: Option<LogEnd>,
     /// The end was sent since the server last said something.
@@ -84,8 +86,8 @@ impl Ship {
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             let key = LogKey { run, step: step.clone(), attempt, stream };
             let path = files.output(stream);
-            let heard = Instant::now();
-            logs.entry(key).or_insert(Log { path, have: 0, sent: 0, heard, end: None, end_sent: false });
+            let moved = Instant::now();
+            logs.entry(key).or_insert(Log { path, have: 0, sent: 0, known: false, moved, end: None, end_sent: false });
         }
         drop(logs);
         self.wake.notify_one();
@@ -177,11 +179,17 @@ impl Ship {
             return;
         }
         let Some(log) = logs.get_mut(&mark.key) else { return };
-        log.heard = Instant::now();
-        // The server's word counts: if it has less than was thought, this goes back.
-        if mark.have < log.have || mark.have > log.sent || log.end_sent {
+        // A server that refuses each piece, since one before it is missing, speaks of it as often as the step writes. That is no
+        // progress, and must not put off what brings the missing one.
+        if mark.have != log.have || log.sent == log.have {
+            log.moved = Instant::now();
+        }
+        // The server's word counts: if it has less than was thought, this goes back. Its first word tells what an earlier process
+        // had sent.
+        if !log.known || mark.have < log.have || mark.have > log.sent || log.end_sent {
             log.sent = mark.have;
         }
+        log.known = true;
         log.have = mark.have;
         log.end_sent = false;
     }
@@ -193,8 +201,8 @@ impl Ship {
         for key in keys {
             let mut logs = self.logs();
             let Some(log) = logs.get_mut(&key) else { continue };
-            if log.heard.elapsed() > RESEND_AFTER && (log.sent > log.have || log.end_sent) {
-                (log.sent, log.end_sent, log.heard) = (log.have, false, Instant::now());
+            if log.moved.elapsed() > RESEND_AFTER && (log.sent > log.have || log.end_sent) {
+                (log.sent, log.end_sent, log.moved) = (log.have, false, Instant::now());
             }
             while !log.end_sent && log.sent < log.have + WINDOW_BYTES {
                 let bytes = match read_piece(&log.path, log.sent, log.end.as_ref()) {
@@ -217,7 +225,7 @@ impl Ship {
                     break;
                 }
                 if log.sent == log.have {
-                    log.heard = Instant::now();
+                    log.moved = Instant::now();
                 }
                 let offset = log.sent;
                 log.sent = after;
@@ -266,4 +274,61 @@ fn read_piece(path: &Path, offset: u64, end: Option<&LogEnd>) -> io::Result<Vec<
     let mut bytes = Vec::new();
     file.take(left.min(PIECE_BYTES as u64)).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// A log of one attempt, and the file that it is read from.
+    fn tracked() -> (tempfile::TempDir, Ship, LogKey, File) {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Attempt::open(dir.path()).unwrap();
+        let (ship, step) = (Ship::new(), "one".parse::<StepId>().unwrap());
+        let run = RunId::new(uuid::Uuid::from_u128(7));
+        ship.track(run, &step, 1, &files);
+        let file = File::create(files.output(LogStream::Stdout)).unwrap();
+        (dir, ship, LogKey { run, step, attempt: 1, stream: LogStream::Stdout }, file)
+    }
+
+    fn offsets(ship: &Ship) -> Vec<(u64, usize)> {
+        let from = EndpointId::Agent("a1".parse().unwrap());
+        ship.chunks(&from).iter().map(|chunk| (chunk.offset, chunk.bytes.len())).collect()
+    }
+
+    fn told(ship: &Ship, key: &LogKey, have: u64) {
+        ship.mark(LogMark { key: key.clone(), have, complete: false });
+    }
+
+    #[test]
+    fn a_log_goes_on_where_the_server_is_although_an_earlier_process_sent_the_beginning() {
+        let (_dir, ship, key, mut file) = tracked();
+        file.write_all(b"0123456789").unwrap();
+        // This process knows of nothing and begins at the beginning; the server has four bytes already.
+        assert_eq!(offsets(&ship), [(0, 10)]);
+        told(&ship, &key, 4);
+        assert_eq!(offsets(&ship), [(4, 6)]);
+        told(&ship, &key, 10);
+        file.write_all(b"ab").unwrap();
+        assert_eq!(offsets(&ship), [(10, 2)]);
+    }
+
+    #[test]
+    fn a_lost_piece_is_sent_again_however_often_the_server_refuses_those_behind_it() {
+        let (_dir, ship, key, mut file) = tracked();
+        file.write_all(b"0123").unwrap();
+        assert_eq!(offsets(&ship), [(0, 4)]);
+        told(&ship, &key, 4);
+        file.write_all(b"lost").unwrap();
+        assert_eq!(offsets(&ship), [(4, 4)]);
+        let early = Instant::now().checked_sub(RESEND_AFTER * 2).unwrap();
+        ship.logs().get_mut(&key).unwrap().moved = early;
+        // The server has not got further: what it says now is about a later piece.
+        told(&ship, &key, 4);
+        file.write_all(b"more").unwrap();
+        assert_eq!(offsets(&ship), [(4, 8)]);
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{agent_run, broker, completions, dev, fleet, job, journal, reconcile, server_run};
+use crate::commands::{agent_run, agent_service, broker, completions, dev, fleet, job, journal, reconcile, server_run};
 
 /// Runs work on remote machines and never loses track of it.
 #[derive(Debug, Parser)]
@@ -142,6 +142,9 @@ pub(crate) enum Command {
 pub(crate) enum ServerCommand {
     /// Run the server in the foreground
     Run(server_run::ServerRunArgs),
+    /// The server as a service of systemd
+    #[command(subcommand)]
+    Service(agent_service::ServiceCommand),
 }
 
 /// Commands of an agent.
@@ -149,6 +152,9 @@ pub(crate) enum ServerCommand {
 pub(crate) enum AgentCommand {
     /// Run an agent in the foreground
     Run(agent_run::AgentRunArgs),
+    /// The agent as a service of systemd
+    #[command(subcommand)]
+    Service(agent_service::ServiceCommand),
 }
 
 fn exit_codes() -> String {

@@ -10,6 +10,7 @@ mod home;
 mod logging;
 mod output;
 mod serving;
+mod supervised;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,14 +23,17 @@ use failure::Failure;
 use output::Printer;
 
 fn main() -> ExitCode {
-    // A shim is started for every step, and its few milliseconds and kilobytes count: it must not pay for the command line,
-    // logging or a runtime.
-    let arguments: Vec<_> = std::env::args_os().skip(1).take(4).collect();
-    if let [agent, shim, folder] = arguments.as_slice()
-        && agent == "agent"
-        && shim == "shim"
-    {
-        return commands::agent_shim::run(Path::new(folder));
+    // A shim is started for every step, and a monitor stays for as long as the machine runs: their few milliseconds and kilobytes
+    // count, so they do not pay for the command line, logging or a runtime.
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [agent, shim, folder] if agent == "agent" && shim == "shim" => {
+            return commands::agent_shim::run(Path::new(folder));
+        }
+        [agent, monitor, rest @ ..] if agent == "agent" && monitor == "monitor" => {
+            return commands::agent_monitor::run(rest);
+        }
+        _ => drop(arguments),
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -53,7 +57,9 @@ fn dispatch(cli: &Cli, printer: &Printer) -> Result<Exit, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Server(ServerCommand::Run(args)) => commands::server_run::run(args, global),
+        Command::Server(ServerCommand::Service(command)) => commands::agent_service::server(command, global, printer),
         Command::Agent(AgentCommand::Run(args)) => commands::agent_run::run(args, global),
+        Command::Agent(AgentCommand::Service(command)) => commands::agent_service::agent(command, global, printer),
         Command::Dev(args) => commands::dev::run(args, global, printer),
         Command::Job(command) => commands::job::run(command, global, printer),
         Command::Fleet(command) => commands::fleet::run(command, global, printer),

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use journal::{OpenError, StoreError};
 use link::{RunError, StartError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::exit::Exit;
@@ -22,32 +22,103 @@ where
     F: FnOnce(watch::Receiver<bool>) -> Fut,
     Fut: Future<Output = T>,
 {
+    start(async |mut signals: Signals| {
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            signals.any().await;
+            tracing::info!("Stopping.");
+            stop.send_replace(true);
+            signals.any().await;
+            end_at_once();
+        });
+        service(stopping).await
+    })
+}
+
+/// What an agent is asked by signals.
+pub(crate) struct Asked {
+    /// Take nothing new, finish, end.
+    pub(crate) drain: watch::Receiver<bool>,
+    /// End now; steps go on.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Runs an agent until it ends. SIGTERM or SIGINT asks it to finish what it does, a second one to stop, a third ends the process at
+/// once. SIGHUP asks it to stop. With `draining` it is as if the first had come.
+///
+/// # Errors
+/// When the system gives no runtime or no signals.
+pub(crate) fn run_agent<F, Fut, T>(draining: bool, service: F) -> Result<T, Failure>
+where
+    F: FnOnce(Asked) -> Fut,
+    Fut: Future<Output = T>,
+{
+    start(async move |mut signals: Signals| {
+        let (drain, draining_now) = watch::channel(draining);
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            if !draining && signals.any().await == Kind::Finish {
+                tracing::info!(
+                    "Finishing what was begun, and taking nothing new. Once more stops at once; steps go on."
+                );
+                drain.send_replace(true);
+            }
+            // What came was a drain, or is the stop itself.
+            if *drain.borrow() {
+                signals.any().await;
+            }
+            tracing::info!("Stopping; running steps go on.");
+            stop.send_replace(true);
+            signals.any().await;
+            end_at_once();
+        });
+        service(Asked { drain: draining_now, stop: stopping }).await
+    })
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// SIGTERM or SIGINT.
+    Finish,
+    /// SIGHUP.
+    Hangup,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: signal(SignalKind::hangup())? })
+    }
+
+    async fn any(&mut self) -> Kind {
+        tokio::select! {
+            _ = self.terminate.recv() => Kind::Finish,
+            _ = self.interrupt.recv() => Kind::Finish,
+            _ = self.hangup.recv() => Kind::Hangup,
+        }
+    }
+}
+
+fn start<T>(service: impl AsyncFnOnce(Signals) -> T) -> Result<T, Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(Exit::Failed, &error, "nothing was started", "look at the limits of this user's processes")
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let runtime = runtime.map_err(failed)?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        let (stop, stopping) = watch::channel(false);
-        tokio::spawn(async move {
-            for asked in ["Stopping.", "Stopping at once."] {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-                tracing::info!("{asked}");
-                if stop.send_replace(true) {
-                    #[allow(clippy::disallowed_methods, reason = "asked twice: whoever asks wants no more clean-up")]
-                    std::process::exit(i32::from(Exit::Interrupted.code()));
-                }
-            }
-        });
-        Ok(service(stopping).await)
-    })
+    runtime.block_on(async { Ok(service(Signals::new().map_err(failed)?).await) })
+}
+
+fn end_at_once() -> ! {
+    tracing::info!("Stopping at once.");
+    #[allow(clippy::disallowed_methods, reason = "asked again: whoever asks wants no more clean-up")]
+    std::process::exit(i32::from(Exit::Interrupted.code()))
 }
 
 /// Waits for something short. Signals do what they do by default, so that Ctrl-C still ends the command afterwards.

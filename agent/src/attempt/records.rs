@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use messages::limits::TEXT_BYTES_MAX;
-use messages::{Digest, Program, StepEnd};
+use messages::{Digest, Program, StepEnd, Usage};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootId;
@@ -72,6 +72,10 @@ pub struct Exit {
     pub stderr: StreamEnd,
     /// Whether the step left processes behind. They were not waited for, and not ended unless the step was.
     pub left_processes: bool,
+    /// What its processes used, those that it left behind not counted. Nothing when none was started, the system did not say, or a
+    /// shim of an older version wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 /// How the program of an attempt ended.
@@ -164,6 +168,7 @@ mod tests {
             stdout: stream.clone(),
             stderr: stream,
             left_processes: true,
+            usage: Some(Usage { user_ms: u64::MAX, system_ms: u64::MAX, memory_bytes: u64::MAX }),
         };
         let bytes = layout::encode(&exit, EXIT_BYTES_MAX).unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -160,7 +160,16 @@ mod tests {
             started: record(started, Started { boot, pid: 7, start_ticks: 8, at_ms: 9 }),
             exit: record(
                 exit,
-                Exit { end, cancelled: false, started_at_ms: 1, ended_at_ms: 2, stdout, stderr, left_processes: false },
+                Exit {
+                    end,
+                    cancelled: false,
+                    started_at_ms: 1,
+                    ended_at_ms: 2,
+                    stdout,
+                    stderr,
+                    left_processes: false,
+                    usage: None,
+                },
             ),
             lock: if lock == "held" { Lock::Held } else { Lock::Free },
             survivors: Survivors::NotSeen,

@@ -4,6 +4,7 @@
 mod output;
 mod supervise;
 mod tree;
+mod usage;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -134,6 +135,7 @@ fn not_started(reason: &str, cancelled: bool) -> Exit {
         stdout: StreamEnd::empty(),
         stderr: StreamEnd::empty(),
         left_processes: false,
+        usage: None,
     }
 }
 
@@ -228,6 +230,8 @@ impl Step {
             stdout: self.stdout.finish(),
             stderr: self.stderr.finish(),
             left_processes,
+            // Asked last, when every process that was waited for has been reaped.
+            usage: usage::of_children(),
         }
     }
 }

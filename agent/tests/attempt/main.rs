@@ -10,6 +10,7 @@ mod crashes;
 mod ends;
 mod full_disk;
 mod support;
+mod swarm;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn trials() -> Vec<Trial> {
     tests.extend(bad_files::TESTS);
     tests.extend(checks::TESTS);
     tests.extend(full_disk::TESTS);
+    tests.extend(swarm::TESTS);
     let trial = |(name, test): (&'static str, fn())| {
         Trial::test(name, move || {
             test();

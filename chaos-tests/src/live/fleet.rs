@@ -105,7 +105,8 @@ impl Fleet {
         ]);
         let slots = options.slots.to_string();
         let agent = |name: &String| {
-            let arguments = ["agent", "run", "--dir", &home, "--name", name, "--slots", &slots];
+            // Without the process above it, so that what a test kills is the agent itself.
+            let arguments = ["agent", "run", "--no-monitor", "--dir", &home, "--name", name, "--slots", &slots];
             (name.clone(), process(name).arguments(&arguments))
         };
         let agents = options.agents.iter().map(agent).collect();

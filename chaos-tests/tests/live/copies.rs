@@ -34,7 +34,8 @@ fn agent(world: &mut World) -> &mut Process {
 }
 
 fn stop(process: &mut Process) -> Result<(), Failed> {
-    process.signal(Signal::TERM)?;
+    // At once: a SIGTERM would let an agent finish first.
+    process.signal(Signal::HUP)?;
     let code = process.wait()?;
     ensure(code == Some(0), format!("{code:?} {}", process.output()))
 }
@@ -144,7 +145,7 @@ fn twins(world: &mut World) -> Result<Process, Failed> {
     copy(&world.fleet.endpoint_dir("a1"), &other.join("agents/a1"))?;
     let (home, url) = (other.display().to_string(), world.fleet.node.url());
     let mut twin = Process::new("twin", &longshore()?, &world.path("twin.log"))
-        .arguments(&["agent", "run", "--dir", &home, "--name", "a1"])
+        .arguments(&["agent", "run", "--no-monitor", "--dir", &home, "--name", "a1"])
         .variable("LONGSHORE_BROKER_URL", &url)
         .variable("LONGSHORE_LOG", "info,lapin=off");
     agent(world).start()?;

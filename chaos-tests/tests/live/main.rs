@@ -3,6 +3,7 @@
 
 mod copies;
 mod effects;
+mod monitor;
 mod outages;
 mod refusals;
 mod support;
@@ -15,7 +16,8 @@ type Test = (&'static str, fn() -> Result<(), Failed>);
 
 fn main() {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let tests: Vec<Test> = [outages::TESTS, walk::TESTS, effects::TESTS, refusals::TESTS, copies::TESTS].concat();
+    let tests: Vec<Test> =
+        [outages::TESTS, walk::TESTS, effects::TESTS, refusals::TESTS, copies::TESTS, monitor::TESTS].concat();
     let skipped = if enabled() { 0 } else { tests.len() };
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, test).with_ignored_flag(!enabled())).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

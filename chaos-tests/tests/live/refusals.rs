@@ -29,7 +29,7 @@ fn locked() -> Result<(), Failed> {
     let world = World::start(&["a1"])?;
     let home = world.fleet.home().display().to_string();
     let pid = world.fleet.agents["a1"].pid().unwrap_or_default();
-    let (code, said) = run(&["agent", "run", "--dir", &home, "--name", "a1"], &world.fleet.node.url())?;
+    let (code, said) = run(&["agent", "run", "--no-monitor", "--dir", &home, "--name", "a1"], &world.fleet.node.url())?;
     ensure(code == Some(78) && said.contains(&format!("in use by process {pid}")) && said.contains("next:"), said)?;
     let job = world.submit("[[step]]\nid = \"one\"\nrun = 'true'\n")?;
     let ended = world.ended(&job)?;
@@ -57,7 +57,8 @@ fn other_owner() -> Result<(), Failed> {
     std::fs::create_dir_all(&folder)?;
     std::os::unix::fs::chown(&folder, Some(65_534), None)?;
     let home = dir.path().display().to_string();
-    let (code, said) = run(&["agent", "run", "--dir", &home, "--name", "a1"], "amqp://u:p@127.0.0.1:1")?;
+    let (code, said) =
+        run(&["agent", "run", "--no-monitor", "--dir", &home, "--name", "a1"], "amqp://u:p@127.0.0.1:1")?;
     ensure(code == Some(77) && said.contains("belongs to user 65534"), said)
 }
 
@@ -169,7 +170,7 @@ fn wrong_brokers() -> Result<(), Failed> {
     let log = dir.path().join("log");
     let home = dir.path().display().to_string();
     let wrong = format!("amqp://longshore:wrong@{at}");
-    let arguments = ["agent", "run", "--dir", &home, "--name", "a1"];
+    let arguments = ["agent", "run", "--no-monitor", "--dir", &home, "--name", "a1"];
     let mut agent =
         Process::new("a1", &longshore()?, &log).arguments(&arguments).variable("LONGSHORE_BROKER_URL", &wrong);
     agent.start()?;

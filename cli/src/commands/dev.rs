@@ -204,7 +204,7 @@ fn parts(home: &Home, args: &DevArgs) -> Vec<Part> {
     }];
     let slots = args.slots.to_string();
     for name in names {
-        let arguments = words(&["agent", "run", "--dir", &dir, "--name", &name, "--slots", &slots]);
+        let arguments = words(&["agent", "run", "--no-monitor", "--dir", &dir, "--name", &name, "--slots", &slots]);
         parts.push(Part { name, arguments });
     }
     parts
@@ -250,8 +250,9 @@ fn spawn(part: &Part, url: &str) -> Result<Child, DevError> {
 /// Asks a process to end, and ends it if it does not.
 async fn end(child: &mut Child) {
     if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
-        // It may have ended meanwhile, which is what is wanted.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        // A hangup stops an agent at once, where a SIGTERM would have it finish its runs first: they go on under their shims. It may
+        // have ended meanwhile, which is what is wanted.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::HUP);
     }
     if tokio::time::timeout(STOP_LIMIT, child.wait()).await.is_err() {
         let _ = child.kill().await;

@@ -1,7 +1,10 @@
 //! One file for each command: its arguments, and what it does with them.
 
+pub(crate) mod agent_monitor;
 pub(crate) mod agent_run;
+pub(crate) mod agent_service;
 pub(crate) mod agent_shim;
+mod agent_worker;
 pub(crate) mod broker;
 pub(crate) mod completions;
 pub(crate) mod dev;

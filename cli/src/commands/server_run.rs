@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use link::amqp::Role;
@@ -15,6 +16,7 @@ use crate::config::{BrokerFlags, ConfigFile, JournalEngine, QueueType, ServerFla
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::home::Home;
+use crate::supervised::Supervisor;
 use crate::{logging, serving};
 
 /// Arguments of `longshore server run`.
@@ -67,10 +69,17 @@ fn serve(home: &Home, settings: ServerSettings) -> Result<Exit, Failure> {
         engine: settings.journal_engine.map(Into::into),
     };
     let agents = config.agents.len();
+    let supervisor = Arc::new(Supervisor::manager()?);
     serving::run(|shutdown| async move {
+        supervisor.live();
         let transport = |end, stop| link::amqp::start(broker, end, stop);
-        let ready = |url: &str| tracing::info!(%url, agents, "The server is ready.");
-        server::run(config, transport, shutdown, ready).await
+        let ready = |url: &str| {
+            tracing::info!(%url, agents, "The server is ready.");
+            supervisor.ready();
+        };
+        let ended = server::run(config, transport, shutdown, ready).await;
+        supervisor.stopping();
+        ended
     })?
     .map_err(|error| failure(&error))?;
     Ok(Exit::Ok)

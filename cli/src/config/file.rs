@@ -1,6 +1,7 @@
 //! The configuration file, `config.toml` in the home folder. Every key is optional. Unknown keys and wrong types are refused with
 //! their place: a setting that has no effect is worse than an error.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 const SECTIONS: [(&str, &[&str]); 3] = [
     ("broker", &["url", "ca", "client_cert", "client_key"]),
     ("server", &["listen", "agents", "queue_type", "journal_engine"]),
-    ("agent", &["name", "slots", "journal_engine"]),
+    ("agent", &["name", "slots", "journal_engine", "pool", "labels", "once"]),
 ];
 
 /// What a configuration file says.
@@ -76,6 +77,12 @@ pub(crate) struct AgentSection {
     pub(crate) slots: Option<u16>,
     /// What keeps the journal. Default: what it has, `sled` for a new one.
     pub(crate) journal_engine: Option<JournalEngine>,
+    /// The pool that it belongs to. Default: none.
+    pub(crate) pool: Option<String>,
+    /// Its labels, by name. Default: none.
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    /// Whether it does one run and then ends. Default: no.
+    pub(crate) once: Option<bool>,
 }
 
 /// Why a configuration file cannot be used.
@@ -196,6 +203,9 @@ journal_engine = "sled"
 name = "a1"
 slots = 4
 journal_engine = "segments"
+pool = "linux"
+labels = { env = "prod", zone = "eu-1" }
+once = true
 "#;
 
     #[test]
@@ -206,6 +216,8 @@ journal_engine = "segments"
         let engines = (file.server.journal_engine, file.agent.journal_engine);
         assert_eq!(engines, (Some(JournalEngine::Sled), Some(JournalEngine::Segments)));
         assert_eq!((file.agent.name.unwrap().as_str(), file.agent.slots), ("a1", Some(4)));
+        assert_eq!((file.agent.pool.as_deref(), file.agent.once), (Some("linux"), Some(true)));
+        assert_eq!(file.agent.labels.unwrap()["zone"], "eu-1");
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
     }
 
@@ -224,6 +236,7 @@ journal_engine = "segments"
             ("[server]\nqueue_type = 'stream'", "'stream'", "unknown variant `stream`"),
             ("[agent]\njournal_engine = 'rocks'", "'rocks'", "unknown variant `rocks`"),
             ("[agent]\nslots = -1", "-1", "invalid value"),
+            ("[agent]\nlabels = { a = 1 }", "1", "invalid type"),
             ("[agent]\nslots = 1\nslots = 2", "slots", "duplicate key"),
             ("broker = 1", "1", "invalid type"),
         ] {

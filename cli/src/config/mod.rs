@@ -8,6 +8,6 @@ mod settings;
 pub(crate) use broker_url::BrokerUrl;
 pub(crate) use file::ConfigFile;
 pub(crate) use settings::{
-    AgentFlags, AgentSettings, BrokerFlags, BrokerSettings, JournalEngine, QueueType, ServerFlags, ServerSettings,
-    SettingsError,
+    AgentFlags, AgentSettings, BrokerFlags, BrokerSettings, JournalEngine, Label, QueueType, ServerFlags,
+    ServerSettings, SettingsError,
 };

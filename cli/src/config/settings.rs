@@ -1,12 +1,14 @@
 //! Settings in their valid form, put together from the configuration file and what the command line and environment say. The
 //! command line's parser already lets a flag win over its variable.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use link::amqp::{AmqpConfig, ConfigError, Role, TlsFiles};
-use messages::AgentId;
+use messages::{AgentFacts, AgentId, is_label};
 use serde::Deserialize;
 
 use super::broker_url::{BrokerUrl, BrokerUrlError};
@@ -100,6 +102,9 @@ pub(crate) enum SettingsError {
     /// The agent has no name.
     #[error("the agent has no name")]
     NoName,
+    /// A label or the pool cannot be one.
+    #[error("{0}")]
+    Facts(&'static str),
 }
 
 impl From<SettingsError> for Failure {
@@ -117,6 +122,7 @@ impl From<SettingsError> for Failure {
                 "look at the broker's address and at the --broker-ca and --broker-client-* files"
             }
             SettingsError::NoName => "give --name NAME, or name under [agent] in the configuration",
+            SettingsError::Facts(_) => "look at --pool and --label, and at pool and labels under [agent]",
         };
         Self::new(Exit::Config, &error, "nothing was started", next)
     }
@@ -235,6 +241,12 @@ pub(crate) struct AgentSettings {
     pub(crate) slots: u16,
     /// What is to keep the journal; nothing for what it has.
     pub(crate) journal_engine: Option<JournalEngine>,
+    /// The pool that it belongs to.
+    pub(crate) pool: Option<String>,
+    /// Its labels, by name.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether it does one run and then ends.
+    pub(crate) once: bool,
 }
 
 /// What `agent run` was told.
@@ -243,6 +255,28 @@ pub(crate) struct AgentFlags {
     pub(crate) name: Option<AgentId>,
     pub(crate) slots: Option<u16>,
     pub(crate) journal_engine: Option<JournalEngine>,
+    pub(crate) pool: Option<String>,
+    /// Beside those of the file; one of the same name wins over it.
+    pub(crate) labels: Vec<Label>,
+    pub(crate) once: bool,
+}
+
+/// One label, as `NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Label {
+    name: String,
+    value: String,
+}
+
+impl FromStr for Label {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = text.split_once('=').ok_or("a label is NAME=VALUE")?;
+        let label = Self { name: name.to_owned(), value: value.to_owned() };
+        let valid = is_label(&label.name) && is_label(&label.value);
+        valid.then_some(label).ok_or("a label's name and value are 1 to 63 letters, digits and -_./ without spaces")
+    }
 }
 
 impl AgentSettings {
@@ -257,7 +291,15 @@ impl AgentSettings {
         }
         let name = flags.name.or(file.agent.name).ok_or(SettingsError::NoName)?;
         let journal_engine = flags.journal_engine.or(file.agent.journal_engine);
-        Ok(Self { broker: BrokerSettings::new(file.broker, broker)?, name, slots, journal_engine })
+        let pool = flags.pool.or(file.agent.pool);
+        let mut labels = file.agent.labels.unwrap_or_default();
+        labels.extend(flags.labels.into_iter().map(|label| (label.name, label.value)));
+        let once = flags.once || file.agent.once.unwrap_or(false);
+        let facts = AgentFacts { pool, labels, slots, once, ..AgentFacts::default() };
+        facts.check().map_err(SettingsError::Facts)?;
+        let AgentFacts { pool, labels, .. } = facts;
+        let broker = BrokerSettings::new(file.broker, broker)?;
+        Ok(Self { broker, name, slots, journal_engine, pool, labels, once })
     }
 }
 
@@ -309,6 +351,24 @@ mod tests {
         let text = "[server]\njournal_engine='segments'\n[agent]\njournal_engine='segments'";
         assert_eq!((server(text, None), agent(text, None)), (segments, segments));
         assert_eq!((server(text, sled), agent(text, sled)), (sled, sled));
+    }
+
+    #[test]
+    fn labels_of_the_command_line_come_to_those_of_the_file_and_win() {
+        let text = "[agent]\nname='a1'\npool='p'\nlabels={env='test',os='linux'}";
+        let settings = |labels: &[&str], pool: Option<&str>| {
+            let labels = labels.iter().map(|label| label.parse().unwrap()).collect();
+            let flags = AgentFlags { labels, pool: pool.map(Into::into), ..AgentFlags::default() };
+            AgentSettings::new(file(text), &BrokerFlags::default(), flags)
+        };
+        let both = settings(&["env=prod", "zone=eu-1"], None).unwrap();
+        let expected = [("env", "prod"), ("os", "linux"), ("zone", "eu-1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!((both.labels, both.pool.as_deref(), both.once), (expected.into(), Some("p"), false));
+        assert_eq!(settings(&[], Some("q")).unwrap().pool.as_deref(), Some("q"));
+        assert!(matches!(settings(&[], Some("a b")), Err(SettingsError::Facts(_))));
+        for wrong in ["env", "=x", "env=", "a b=c", "env=a=b"] {
+            assert!(wrong.parse::<Label>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

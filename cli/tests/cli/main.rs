@@ -12,3 +12,4 @@ mod run;
 #[allow(dead_code, reason = "link's own tests use the rest")]
 #[path = "../../../link/tests/control/running.rs"]
 mod running;
+mod service;

@@ -10,6 +10,8 @@ fn every_command_explains_itself() {
     for command in [
         "server run",
         "agent run",
+        "agent service unit",
+        "server service unit",
         "dev",
         "job run",
         "job list",

@@ -130,7 +130,7 @@ fn a_decision_is_told_to_programs() {
 #[test]
 fn an_agents_own_process_says_how_it_stands_without_a_broker() {
     let home = Home::new();
-    let mut command = home.command(&["agent", "run", "--name", "a1"]);
+    let mut command = home.command(&["agent", "run", "--no-monitor", "--name", "a1"]);
     command.env("LONGSHORE_BROKER_URL", "amqp://u:p@127.0.0.1:1").stdout(Stdio::null()).stderr(Stdio::null());
     let mut agent = command.spawn().unwrap();
     let ran = loop {
