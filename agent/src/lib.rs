@@ -10,4 +10,4 @@ mod ship;
 mod worker;
 
 pub use records::ResumeError;
-pub use service::{AgentConfig, AgentError, run};
+pub use service::{AgentConfig, AgentError, DiskLimits, run};

@@ -1,6 +1,7 @@
 //! The whole agent: its endpoint, its worker and its shipping of logs, started and stopped together. Steps are not stopped with
 //! it: they live under their shims.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::worker::{Worker, WorkerParts, make_folder};
 /// How long the endpoint may take to stop after one of the parts that depend on it.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
+const MIB: u64 = 1024 * 1024;
+
 /// What an agent needs.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
@@ -36,6 +39,46 @@ pub struct AgentConfig {
     pub session: Config,
     /// The engine of the journal; nothing for the one that it has, and the default for a new one.
     pub engine: Option<Engine>,
+    /// Once true: nothing new is taken, what is under way is finished and reported, and then the agent ends by itself.
+    pub drain: watch::Receiver<bool>,
+    /// Whether it does one run in its life and then ends.
+    pub once: bool,
+    /// The pool that it belongs to.
+    pub pool: Option<String>,
+    /// Its labels, besides those that it finds out. The server is told whenever they change.
+    pub labels: watch::Receiver<BTreeMap<String, String>>,
+    /// When its disk is too full for new work, and how much of what is over it keeps.
+    pub disk: DiskLimits,
+}
+
+/// When an agent's disk is too full for new work, and how much of what is over is kept. Work that was taken is never given up for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Bytes that are to be free for new work to be taken.
+    pub free_bytes_min: u64,
+    /// The same, in percent of the disk. The larger of the two counts.
+    pub free_percent_min: u8,
+    /// Bytes that the agent's folder may have for new work to be taken; nothing for no such limit.
+    pub quota_bytes: Option<u64>,
+    /// Bytes that are set aside for the outcomes of work that was taken; 0 for none.
+    pub reserve_bytes: u64,
+    /// Runs that have ended and are kept with their folders.
+    pub ended_runs_max: usize,
+    /// Bytes that the folders of such runs may have together.
+    pub ended_bytes_max: u64,
+}
+
+impl Default for DiskLimits {
+    fn default() -> Self {
+        Self {
+            free_bytes_min: 256 * MIB,
+            free_percent_min: 2,
+            quota_bytes: None,
+            reserve_bytes: 16 * MIB,
+            ended_runs_max: 200,
+            ended_bytes_max: 4 * 1024 * MIB,
+        }
+    }
 }
 
 /// Why an agent did not start, or stopped.

@@ -1,13 +1,15 @@
 //! `longshore agent run`: an agent in the foreground, until it is told to stop. Its running steps outlive it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use agent::attempt::ShimCommand;
-use agent::{AgentConfig, AgentError};
+use agent::{AgentConfig, AgentError, DiskLimits};
 use clap::Args;
 use link::amqp::Role;
 use link::session::Config;
 use messages::{AgentId, EndpointId};
+use tokio::sync::watch;
 
 use crate::args::Global;
 use crate::config::{AgentFlags, AgentSettings, BrokerFlags, ConfigFile, JournalEngine, QueueType};
@@ -56,6 +58,11 @@ fn serve(home: &Home, settings: AgentSettings) -> Result<Exit, Failure> {
         shim: ShimCommand::own(),
         session: Config::default(),
         engine: settings.journal_engine.map(Into::into),
+        drain: watch::channel(false).1,
+        once: false,
+        pool: None,
+        labels: watch::channel(BTreeMap::new()).1,
+        disk: DiskLimits::default(),
     };
     serving::run(|shutdown| async move {
         let (name, slots) = (config.name.clone(), config.slots);
