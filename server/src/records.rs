@@ -374,6 +374,7 @@ mod tests {
             at_ms: 5,
             usage: None,
             outputs: BTreeMap::new(),
+            note: None,
         }
     }
 

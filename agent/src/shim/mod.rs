@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -17,11 +18,13 @@ use std::thread;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
+use rustix::process::{Pid, Resource, Rlimit, getpid, prlimit, set_child_subreaper, setsid, umask};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::attempt::command::{command, spawn_reason};
-use crate::attempt::layout::{self, CANCEL, EXIT, LOCK, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms};
+use crate::attempt::layout::{
+    self, CANCEL, EXIT, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms,
+};
 use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
 use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
 use output::Capture;
@@ -105,7 +108,7 @@ fn run(dir: &Path) -> Result<(), ShimError> {
         return record(dir, &not_started("it was cancelled before it began", true));
     }
     let exit = match Step::start(dir, &plan, agents_umask, sender) {
-        Ok(step) => step.supervise(&plan, &events),
+        Ok(step) => step.supervise(dir, &plan, &events),
         Err(reason) => not_started(&reason, false),
     };
     record(dir, &exit)
@@ -203,7 +206,12 @@ impl Step {
         })
         .map_err(|error| format!("nobody could wait for it: {error}"))?;
         command.stdout(Stdio::from(stdout_pipe)).stderr(Stdio::from(stderr_pipe));
+        if let Some(user) = plan.run_as {
+            // Becoming another user also leaves every other group.
+            command.uid(user.uid).gid(user.gid);
+        }
         let leader = start_program(&mut command, agents_umask).map_err(|error| spawn_reason(&plan.program, &error))?;
+        limit_memory(leader, plan.memory_bytes_max);
         let started_at_ms = now_ms();
         let _ = give.send(leader);
         // From here on only the step's processes hold their lock and the writing ends of the pipes.
@@ -211,7 +219,7 @@ impl Step {
         Ok(Self { leader, started_at_ms, stdout, stderr })
     }
 
-    fn supervise(self, plan: &Plan, events: &Receiver<Event>) -> Exit {
+    fn supervise(self, dir: &Path, plan: &Plan, events: &Receiver<Event>) -> Exit {
         let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
         let outcome = Supervisor::new(timeout).run(
             events,
@@ -220,6 +228,8 @@ impl Step {
         );
         let Outcome { end, cancelled, left_processes } = outcome;
         let ended_at_ms = now_ms();
+        // The record of the end says that this is there too. A step may have removed it, which is its own affair.
+        let _ = layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all());
         Exit {
             end,
             cancelled,
@@ -238,6 +248,14 @@ fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
     umask(own);
     // Not waited for through the handle: the reaper waits for all children alike.
     child.map(|child| Pid::from_child(&child))
+}
+
+// The program has just been loaded and has started no process yet; what it starts inherits the limit. Set before, on the shim, the
+// limit could keep the program from being started at all. A program that has ended meanwhile needs none.
+fn limit_memory(leader: Pid, bytes_max: Option<u64>) {
+    if bytes_max.is_some() {
+        let _ = prlimit(Some(leader), Resource::As, Rlimit { current: bytes_max, maximum: bytes_max });
+    }
 }
 
 // Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it.
