@@ -82,10 +82,10 @@ impl Account {
     }
 
     /// Lets the user reach its working folder, which becomes its own, and the file for its outputs. What else is in the folders
-    /// on the way stays closed to it.
-    pub(crate) fn let_in(&self, runs: &Path, work: &Path, attempt: &Path) -> io::Result<()> {
+    /// on the way, the journal above all, stays closed to it. The way to the agent's own folder is not the agent's to open.
+    pub(crate) fn let_in(&self, agent: &Path, work: &Path, attempt: &Path) -> io::Result<()> {
         for end in [work, attempt] {
-            let way = end.ancestors().take_while(|folder| folder.starts_with(runs));
+            let way = end.ancestors().take_while(|folder| folder.starts_with(agent));
             for folder in way.filter(|folder| *folder != work) {
                 fs::set_permissions(folder, fs::Permissions::from_mode(PASS_THROUGH))?;
             }

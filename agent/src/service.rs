@@ -180,6 +180,9 @@ pub async fn run(
         }
     };
     told.abort();
+    // They end with the endpoint, and let go of the journal: whoever starts the agent again at once finds it free.
+    let parts = async { while tasks.join_next().await.is_some() {} };
+    let _late = tokio::time::timeout(STOP_LIMIT, parts).await;
     tasks.shutdown().await;
     match ended {
         Ok(ended) => Ok(ended?),

@@ -164,12 +164,13 @@ impl Worker {
         MessageId::new(Uuid::now_v7())
     }
 
-    pub(crate) fn runs_dir(&self) -> PathBuf {
-        self.0.parts.dir.join("runs")
+    /// The agent's own folder: absolute.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.0.parts.dir.clone()
     }
 
     pub(crate) fn run_dir(&self, run: RunId) -> PathBuf {
-        self.runs_dir().join(run.to_string())
+        self.0.parts.dir.join("runs").join(run.to_string())
     }
 
     pub(crate) fn work_dir(&self, run: RunId) -> PathBuf {

@@ -109,7 +109,7 @@ impl Execution {
     async fn prepare(&self, spec: &StepSpec, dir: PathBuf) -> Result<(), String> {
         let (plan, account) = self.plan(spec, &dir)?;
         let work_dir = self.worker.work_dir(self.record.start.run);
-        let runs_dir = self.worker.runs_dir();
+        let agent_dir = self.worker.dir();
         let prepared = blocking(move || {
             make_folder(&work_dir)?;
             if let Some(parent) = dir.parent() {
@@ -117,7 +117,7 @@ impl Execution {
             }
             let prepared = Attempt::prepare(&dir, &plan);
             if let (Ok(_), Some(account)) = (&prepared, &account) {
-                account.let_in(&runs_dir, &work_dir, &dir)?;
+                account.let_in(&agent_dir, &work_dir, &dir)?;
             }
             Ok::<_, std::io::Error>(prepared)
         })
