@@ -40,7 +40,8 @@ impl Disk {
         }
         match space(&self.0.dir) {
             Ok((free, size)) => {
-                let wanted = wanted(limits, size);
+                // What was taken from the space that is set aside is owed first.
+                let wanted = wanted(limits, size).saturating_add(limits.reserve_bytes.saturating_sub(self.reserved()));
                 (free < wanted)
                     .then(|| format!("the agent's disk has {free} bytes free, and {wanted} are to be for new work"))
             }
@@ -61,16 +62,17 @@ impl Disk {
         }
     }
 
+    /// Bytes that are set aside.
+    fn reserved(&self) -> u64 {
+        fs::metadata(self.0.dir.join(RESERVE)).map_or(0, |file| file.len())
+    }
+
     fn reserve(&self) -> io::Result<()> {
         let limits = &self.0.limits;
         let path = self.0.dir.join(RESERVE);
-        let has = fs::metadata(&path).map_or(0, |file| file.len());
         let (free, size) = space(&self.0.dir)?;
-        if has == limits.reserve_bytes || free < wanted(limits, size).saturating_add(limits.reserve_bytes) {
+        if self.reserved() == limits.reserve_bytes || free < wanted(limits, size).saturating_add(limits.reserve_bytes) {
             return Ok(());
-        }
-        if limits.reserve_bytes == 0 {
-            return fs::remove_file(&path);
         }
         let mut file = File::create(&path)?;
         let mut left = limits.reserve_bytes;

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent::DiskLimits;
+use journal::Engine;
 use messages::{Body, RefusalCode, RunEnd, RunId};
 
 use crate::Test;
 use crate::world::{How, World, drained, on, pipe};
 
-pub(crate) const TESTS: [Test; 2] = [
+pub(crate) const TESTS: [Test; 3] = [
     ("a_short_disk_refuses_new_runs_with_a_reason_and_takes_them_when_there_is_room", || on(short())),
-    ("a_disk_filled_to_the_last_byte_under_twenty_steps_loses_no_outcome", || on(full())),
+    ("a_disk_filled_to_the_last_byte_under_twenty_steps_loses_no_outcome_with_sled", || on(full(Engine::Sled))),
+    ("a_disk_filled_to_the_last_byte_under_twenty_steps_loses_no_outcome_with_segments", || on(full(Engine::Segments))),
 ];
 
 /// A small file system in memory, mounted until dropped.
@@ -67,10 +69,11 @@ async fn short() {
     agent.stop().await;
 }
 
-async fn full() {
+async fn full(engine: Engine) {
     let world = World::new().await;
     let Some(disk) = SmallDisk::mount(world.path("small"), "96m") else { return };
-    let how = How { slots: 20, disk: limits(), dir: Some(disk.0.join("agent")), ..How::default() };
+    let how =
+        How { slots: 20, disk: limits(), dir: Some(disk.0.join("agent")), engine: Some(engine), ..How::default() };
     pipe(&world.path("ready"));
     fs::create_dir(world.path("go")).unwrap();
     let mut agent = world.agent(how.clone());

@@ -96,7 +96,8 @@ impl Running {
 
     /// Waits until it has ended, for whatever reason.
     pub(crate) async fn gone(&mut self) {
-        let _ended = (&mut self.task).await;
+        let ended = (&mut self.task).await.unwrap();
+        eprintln!("the agent ended: {ended:?}");
     }
 
     /// Waits until it has ended by itself.
@@ -121,13 +122,14 @@ pub(crate) struct How {
     pub(crate) once: bool,
     pub(crate) disk: DiskLimits,
     pub(crate) dir: Option<PathBuf>,
+    pub(crate) engine: Option<journal::Engine>,
 }
 
 impl Default for How {
     fn default() -> Self {
         // The machine that tests run on may have little room.
         let disk = DiskLimits { free_bytes_min: 0, free_percent_min: 0, reserve_bytes: 0, ..DiskLimits::default() };
-        Self { slots: 2, once: false, disk, dir: None }
+        Self { slots: 2, once: false, disk, dir: None, engine: None }
     }
 }
 
@@ -175,7 +177,7 @@ impl World {
             slots: how.slots,
             shim: ShimCommand::new("/proc/self/exe", [crate::SHIM]),
             session: Config::default(),
-            engine: None,
+            engine: how.engine,
             drain: draining,
             once: how.once,
             pool: None,
