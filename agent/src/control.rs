@@ -1,9 +1,12 @@
 //! What was ordered of one run: that it be cancelled, or what a person decided. The worker takes orders in, the run's own task
 //! carries them out; here they meet. Nothing is handed to the task before it is on stable storage.
 
+use messages::limits::TEXT_BYTES_MAX;
 use messages::{Decision, RunCancel, RunDecide, RunId, StepId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::attempt::records::cut;
 
 /// What was ordered of a run: a row of the journal. Only the worker writes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +59,7 @@ impl Control {
     pub(crate) fn ask_cancel(&self, cancel: &RunCancel) -> Option<Orders> {
         self.ask(|state| {
             let new = state.asked.cancel.is_none();
-            state.asked.cancel.get_or_insert_with(|| cancel.reason.clone());
+            state.asked.cancel.get_or_insert_with(|| cut(&cancel.reason, TEXT_BYTES_MAX));
             new
         })
     }
@@ -69,7 +72,8 @@ impl Control {
             let first = state.asked.decision.as_ref().is_none_or(|earlier| (&earlier.step, earlier.attempt) != meant);
             let accepted = waits && first && state.asked.cancel.is_none();
             if accepted {
-                state.asked.decision = Some(decided.clone());
+                let note = cut(&decided.note, TEXT_BYTES_MAX);
+                state.asked.decision = Some(RunDecide { note, ..decided.clone() });
             }
             accepted
         })
@@ -207,6 +211,16 @@ mod tests {
         assert_eq!(control.ask_decision(&decide(2, Decision::Done)), None, "the first decision stands");
         control.give();
         assert_eq!(control.decided(&step, 2).await, (Decision::Fail, "seen".to_owned()));
+    }
+
+    #[test]
+    fn a_reason_that_is_too_long_for_a_report_is_cut() {
+        let control = Control::new(Orders::default(), Some(("one".parse().unwrap(), 1)), false);
+        let decided = RunDecide { note: "x".repeat(200_000), ..decide(1, Decision::Done) };
+        let orders = control.ask_decision(&decided).unwrap();
+        assert_eq!(orders.decision.unwrap().note.len(), TEXT_BYTES_MAX);
+        let orders = control.ask_cancel(&cancel(&"x".repeat(200_000))).unwrap();
+        assert_eq!(orders.cancel.unwrap().len(), TEXT_BYTES_MAX);
     }
 
     #[test]

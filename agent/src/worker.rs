@@ -356,8 +356,10 @@ impl Worker {
 
     /// Goes on shipping the logs of attempts that an earlier process began.
     fn ship_earlier(&self, record: &RunRecord) {
-        let under_way =
-            record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| record.progress.end.is_none());
+        let progress = &record.progress;
+        // The one that is looked after ships its own; one of which nothing more comes does not.
+        let attended = progress.end.is_none() && progress.undecided.is_none() && progress.at.retry_in_ms.is_none();
+        let under_way = record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| attended);
         for (step, attempt) in record.begun() {
             if under_way.as_ref() != Some(&(step.id.clone(), attempt)) {
                 let dir = self.attempt_dir(record.start.run, &step.id, attempt);

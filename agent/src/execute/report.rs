@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use link::session::{Outbound, Transaction};
 use link::{outbound, wall_ms};
+use messages::limits::TEXT_BYTES_MAX;
 use messages::{Body, RunEnd, RunFinished, StepChanged, StepEnd, StepEvent, StepSpec};
 
 use super::{ExecuteError, Execution};
+use crate::attempt::records::cut;
 use crate::clock::{RunClock, steady_ms};
 use crate::control::Closing;
 use crate::records::AtStep;
@@ -61,6 +63,7 @@ impl Execution {
 
     /// Commits that the run waits for a person.
     pub(super) async fn undecided(&mut self, spec: &StepSpec, evidence: String) -> Result<(), ExecuteError> {
+        let evidence = cut(&evidence, TEXT_BYTES_MAX);
         self.record.progress.undecided = Some(evidence.clone());
         // Before the server can know of it, and so before it can answer.
         self.control.wait_for(&spec.id, self.record.attempt());

@@ -5,7 +5,7 @@ use messages::{Body, Decision, RunCancel, RunDecide, RunEnd, RunId, StepEnd, Ste
 use crate::Test;
 use crate::world::{How, World, drained, on, pipe};
 
-pub(crate) const TESTS: [Test; 8] = [
+pub(crate) const TESTS: [Test; 9] = [
     ("a_cancel_ends_the_whole_tree_and_cleaning_up_still_runs", || on(running())),
     ("a_cancel_of_a_run_that_waits_for_a_slot_ends_it_at_once", || on(waits_for_slot())),
     ("a_cancel_of_a_run_that_waits_to_try_again_ends_it_at_once", || on(waits_to_retry())),
@@ -14,6 +14,7 @@ pub(crate) const TESTS: [Test; 8] = [
     ("a_cancel_of_a_run_that_is_over_means_nothing", || on(over())),
     ("a_persons_decision_is_carried_out_for_the_attempt_that_it_names", || on(decided())),
     ("a_decision_that_came_while_the_agent_was_away_is_carried_out_after_it", || on(decided_away())),
+    ("the_log_of_an_attempt_that_waits_for_a_decision_is_shipped_after_a_restart", || on(waiting_log())),
 ];
 
 /// A script that ends its own shim: nobody knows then what became of the step.
@@ -181,4 +182,23 @@ async fn decided_away() {
     let agent = world.agent(How::default());
     assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
     agent.stop().await;
+}
+
+async fn waiting_log() {
+    let world = World::new().await;
+    world.logs.lock().unwrap().deaf = true;
+    let agent = world.agent(How::default());
+    let run = world.run(1, vec![world.step("vanishes", &format!("echo here; {VANISH}"))]);
+    world.send(&Body::RunStart(run.clone())).await;
+    world.event(run.run, |change| matches!(change.event, StepEvent::Undecided(_))).await;
+    agent.stop().await;
+    world.logs.lock().unwrap().deaf = false;
+    let agent = world.agent(How::default());
+    world.send(&decide(run.run, "vanishes", 1, Decision::Done)).await;
+    assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
+    // Once it has drained, the server has every log.
+    agent.drain.send_replace(true);
+    agent.ended().await.unwrap();
+    let taken: Vec<_> = world.logs.lock().unwrap().taken.values().cloned().collect();
+    assert!(taken.contains(&b"here\n".to_vec()), "{taken:?}");
 }

@@ -13,8 +13,8 @@ use link::session::{Config, DeliveryTag, Transaction};
 use link::wire::{WireCommand, WireEnd, WireEvent};
 use link::{Endpoint, Service, ServiceConfig, outbound};
 use messages::{
-    Body, EndpointId, JobId, Keep, LogDatagram, LogMark, MessageId, Program, RefusalCode, RunEnd, RunId, RunStart,
-    StepChanged, StepEnd, StepEvent, StepSpec,
+    Body, EndpointId, JobId, Keep, LogDatagram, LogKey, LogMark, MessageId, Program, RefusalCode, RunEnd, RunId,
+    RunStart, StepChanged, StepEnd, StepEvent, StepSpec,
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -112,7 +112,16 @@ pub(crate) struct World {
     broker: Broker,
     pub(crate) server: Endpoint,
     told: watch::Receiver<Vec<Body>>,
+    pub(crate) logs: Arc<Mutex<Logs>>,
     _stop: watch::Sender<bool>,
+}
+
+/// The logs that the server has taken.
+#[derive(Default)]
+pub(crate) struct Logs {
+    /// It takes none for now, and says nothing.
+    pub(crate) deaf: bool,
+    pub(crate) taken: BTreeMap<LogKey, Vec<u8>>,
 }
 
 /// How an agent is to be.
@@ -155,9 +164,10 @@ impl World {
         let server = service.endpoint.clone();
         let (teller, told) = watch::channel(Vec::new());
         tokio::spawn(listen(server.clone(), teller));
-        tokio::spawn(keep_logs(server.clone()));
+        let logs = Arc::<Mutex<Logs>>::default();
+        tokio::spawn(keep_logs(server.clone(), Arc::clone(&logs)));
         tokio::spawn(service.stopped());
-        Self { root, broker, server, told, _stop: stop }
+        Self { root, broker, server, told, logs, _stop: stop }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -299,11 +309,21 @@ async fn listen(server: Endpoint, teller: watch::Sender<Vec<Body>>) {
     }
 }
 
-async fn keep_logs(server: Endpoint) {
+async fn keep_logs(server: Endpoint, logs: Arc<Mutex<Logs>>) {
     while let Ok(log) = server.next_log().await {
         let LogDatagram::Chunk(chunk) = log else { continue };
-        let have = chunk.offset + chunk.bytes.len() as u64;
-        let mark = LogMark { key: chunk.key, have, complete: chunk.end.is_some() };
+        let have = {
+            let mut logs = logs.lock().unwrap();
+            if logs.deaf {
+                continue;
+            }
+            let log = logs.taken.entry(chunk.key.clone()).or_default();
+            if log.len() as u64 == chunk.offset {
+                log.extend(&chunk.bytes);
+            }
+            log.len() as u64
+        };
+        let mark = LogMark { key: chunk.key, have, complete: chunk.end.is_some_and(|end| end.size == have) };
         if server.send_log(agent_id(), LogDatagram::Mark(mark)).await.is_err() {
             return;
         }
