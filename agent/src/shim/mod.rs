@@ -18,10 +18,10 @@ use std::thread;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit, getpid, prlimit, set_child_subreaper, setsid, umask};
+use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::attempt::command::{command, spawn_reason};
+use crate::attempt::command::{command, limited, spawn_reason};
 use crate::attempt::layout::{
     self, CANCEL, EXIT, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms,
 };
@@ -190,7 +190,9 @@ struct Step {
 impl Step {
     // Everything that could fail comes before the program is started, so that "not started" is always the truth.
     fn start(dir: &Path, plan: &Plan, agents_umask: Mode, events: Sender<Event>) -> Result<Self, String> {
-        let mut command = command(&plan.program, &plan.env, &plan.dir)?;
+        let program = plan.memory_bytes_max.map(|bytes_max| limited(&plan.program, bytes_max));
+        let program = program.as_ref().unwrap_or(&plan.program);
+        let mut command = command(program, &plan.env, &plan.dir)?;
         let capture = |name, events| {
             Capture::start(dir, name, plan.output_bytes_max, events)
                 .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
@@ -211,7 +213,6 @@ impl Step {
             command.uid(user.uid).gid(user.gid);
         }
         let leader = start_program(&mut command, agents_umask).map_err(|error| spawn_reason(&plan.program, &error))?;
-        limit_memory(leader, plan.memory_bytes_max);
         let started_at_ms = now_ms();
         let _ = give.send(leader);
         // From here on only the step's processes hold their lock and the writing ends of the pipes.
@@ -248,14 +249,6 @@ fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
     umask(own);
     // Not waited for through the handle: the reaper waits for all children alike.
     child.map(|child| Pid::from_child(&child))
-}
-
-// The program has just been loaded and has started no process yet; what it starts inherits the limit. Set before, on the shim, the
-// limit could keep the program from being started at all. A program that has ended meanwhile needs none.
-fn limit_memory(leader: Pid, bytes_max: Option<u64>) {
-    if bytes_max.is_some() {
-        let _ = prlimit(Some(leader), Resource::As, Rlimit { current: bytes_max, maximum: bytes_max });
-    }
 }
 
 // Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it.
