@@ -188,7 +188,9 @@ async fn waiting_log() {
     let world = World::new().await;
     world.logs.lock().unwrap().deaf = true;
     let agent = world.agent(How::default());
-    let run = world.run(1, vec![world.step("vanishes", &format!("echo here; {VANISH}"))]);
+    // Its shim is ended only once it has written down what it was given.
+    let script = format!("echo here; until [ -s $PLACE/agent/runs/*/steps/vanishes/1/stdout ]; do :; done; {VANISH}");
+    let run = world.run(1, vec![world.step("vanishes", &script)]);
     world.send(&Body::RunStart(run.clone())).await;
     world.event(run.run, |change| matches!(change.event, StepEvent::Undecided(_))).await;
     agent.stop().await;
