@@ -21,7 +21,7 @@ const LISTED_MAX: usize = 20;
 #[derive(Debug, Args)]
 pub struct Simulate {
     /// How many seeds to run; with --planted, how many to try for each fault
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first of them
     #[arg(long, default_value_t = 1)]
@@ -73,6 +73,7 @@ impl Simulate {
 
     fn one(&self, seed: u64) -> Result<bool, String> {
         let planted = match &self.fault {
+            None if self.planted => return Err("say with --fault which fault is to be planted into that seed".to_owned()),
             None => None,
             Some(name) => {
                 let known = Planted::ALL.into_iter().find(|planted| planted.name() == name);

@@ -320,6 +320,7 @@ impl Books {
             ended_ms: step.ended_ms,
             usage: step.usage,
             outputs: step.outputs.clone(),
+            note: step.note.clone(),
         });
         let (steps, reason) = (steps.collect(), self.reason(run, fleet));
         RunView { id: run.id, agent: run.agent.clone(), state, reason, steps }

@@ -19,7 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A step that marks that it began, waits for its gate, and marks that it ended.
-fn step(world: &World, effect: &str) -> String {
+pub(crate) fn step(world: &World, effect: &str) -> String {
     let (began, gate, done) = (world.path("began"), world.path("gate"), world.path("done"));
     format!(
         "[[step]]\nid = \"one\"\n{effect}\nrun = '''\necho $$ >> '{}'\nwhile [ ! -e '{}' ]; do sleep 0.05; done\necho x >> '{}'\n'''\n",
@@ -30,13 +30,13 @@ fn step(world: &World, effect: &str) -> String {
 }
 
 /// Waits until the step has begun that many times.
-fn begun(world: &World, times: usize) -> Result<(), Failed> {
+pub(crate) fn begun(world: &World, times: usize) -> Result<(), Failed> {
     let began = world.path("began");
     Ok(wait_for("the step to begin", LIMIT, || (lines(&began) >= times).then_some(()))?)
 }
 
 /// Kills the agent, then the shim above the step, then the step.
-fn kill_everything(world: &mut World) -> Result<(), Failed> {
+pub(crate) fn kill_everything(world: &mut World) -> Result<(), Failed> {
     world.fleet.agents.get_mut("a1").unwrap().kill()?;
     let text = std::fs::read_to_string(world.path("began"))?;
     let step: i32 = text.lines().last().unwrap_or_default().parse()?;
@@ -48,7 +48,7 @@ fn kill_everything(world: &mut World) -> Result<(), Failed> {
     Ok(())
 }
 
-fn restart(world: &mut World) -> Result<(), Failed> {
+pub(crate) fn restart(world: &mut World) -> Result<(), Failed> {
     Ok(world.fleet.agents.get_mut("a1").unwrap().start()?)
 }
 

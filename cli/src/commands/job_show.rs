@@ -2,7 +2,7 @@
 
 use clap::Args;
 use server::api::{JOBS_LIMIT_MAX, JobPrefix};
-use server::views::{JobState, JobView, JobsView, RunView};
+use server::views::{JobState, JobView, JobsView, RunView, StepView};
 
 use super::job::{path, short};
 use crate::args::Global;
@@ -109,11 +109,17 @@ pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
             Cell::new(&step.effect),
             if step.attempt == 0 { Cell::none() } else { Cell::new(step.attempt) },
             span(step.started_ms, step.ended_ms),
-            step.detail.as_ref().map_or_else(Cell::none, Cell::new),
+            detail(step),
             Cell::new(run.id),
         ]);
     }
     Ok(printer.one(job, &text, &table)?)
+}
+
+/// What is to be said of a step, with what its agent could not do as it wants it.
+fn detail(step: &StepView) -> Cell {
+    let said: Vec<&str> = step.detail.iter().chain(&step.note).map(String::as_str).collect();
+    if said.is_empty() { Cell::none() } else { Cell::new(said.join("; ")) }
 }
 
 fn run_line(run: &RunView) -> String {

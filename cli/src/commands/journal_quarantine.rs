@@ -18,11 +18,13 @@ use crate::serving;
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuarantineArgs {
     /// Whose journal: server, or an agent of this machine
-    #[arg(long, env = "LONGSHORE_ENDPOINT", value_name = "NAME", default_value = "server")]
+    // Named each time, and not by a variable: what is meant for one endpoint must not befall another.
+    #[arg(long, value_name = "NAME")]
     pub(crate) endpoint: EndpointId,
     /// Yes: this endpoint is to begin with nothing
+    // Not the `--yes` of every command, which a script may have set for all of them.
     #[arg(long)]
-    pub(crate) yes: bool,
+    pub(crate) begin_anew: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -39,12 +41,12 @@ impl Schema for QuarantineView {
 /// Puts the journal aside and says where it is.
 pub(crate) fn run(home: &Home, args: &QuarantineArgs, printer: &Printer) -> Result<Exit, Failure> {
     let dir = home.endpoint_dir(&args.endpoint).join(link::JOURNAL_DIR);
-    if !args.yes {
+    if !args.begin_anew {
         return Err(Failure::words(
             Exit::Usage,
             format!("this takes {}'s journal out of use", args.endpoint),
             "nothing was changed",
-            "with --yes it is moved into a folder beside it and kept; the endpoint then begins anew, and its peers send again what is \
+            "with --begin-anew it is moved into a folder beside it and kept; the endpoint then begins anew, and its peers send again what is \
              not settled, marked as perhaps done",
         ));
     }

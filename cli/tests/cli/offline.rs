@@ -283,14 +283,20 @@ fn a_wrong_configuration_is_drawn_at_its_place() {
 #[test]
 fn a_journal_is_put_aside_only_when_told_twice_and_is_kept() {
     let home = Home::new();
-    let ran = home.run(&["journal", "quarantine", "--yes"]);
+    let told = ["journal", "quarantine", "--endpoint", "server", "--begin-anew"];
+    let ran = home.run(&told);
     assert!(ran.code == 2 && ran.err.contains("server has no journal"), "{ran:?}");
     home.write("server/journal/store/db", "damaged");
     home.write("server/journal/high-water", "a mark");
-    let ran = home.run(&["journal", "quarantine"]);
-    assert!(ran.code == 2 && ran.err.contains("--yes") && ran.err.contains("nothing was changed"), "{ran:?}");
+    // A yes to everything that a script has set is not enough, nor is an endpoint that nobody named.
+    let yes = home.command(&told[..4]).env("LONGSHORE_YES", "1").output().unwrap();
+    let said = String::from_utf8(yes.stderr).unwrap();
+    assert!(yes.status.code() == Some(2) && said.contains("--begin-anew") && said.contains("nothing was changed"), "{said}");
+    let unnamed =
+        home.command(&["journal", "quarantine", "--begin-anew"]).env("LONGSHORE_ENDPOINT", "server").output().unwrap();
+    assert_eq!(unnamed.status.code(), Some(2));
     assert!(home.path().join("server/journal/store/db").exists());
-    let ran = home.run(&["journal", "quarantine", "--yes", "-o", "json"]);
+    let ran = home.run(&[&told[..], &["-o", "json"]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
     let kept = home.path().join("server/journal/damaged-1");
     assert!(ran.out.contains("longshore.journal-quarantine/1") && ran.out.contains("damaged-1"), "{ran:?}");

@@ -152,6 +152,9 @@ pub(crate) struct StepRow {
     /// What it handed on to later steps.
     #[serde(default)]
     pub outputs: BTreeMap<String, String>,
+    /// What its agent could not do as the step wants it.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 impl StepRow {
@@ -174,6 +177,7 @@ impl StepRow {
             ended_ms: None,
             usage: None,
             outputs: BTreeMap::new(),
+            note: None,
         }
     }
 }

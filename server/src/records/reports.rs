@@ -91,6 +91,7 @@ impl RunRow {
             StepEvent::Started => {
                 step.state = StepState::Running;
                 step.detail = None;
+                step.note = report.note.clone().map(bounded);
                 step.started_ms = Some(report.at_ms);
                 step.ended_ms = None;
             }

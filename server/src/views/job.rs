@@ -254,6 +254,9 @@ pub struct StepView {
     /// What it handed on to later steps.
     #[serde(default)]
     pub outputs: BTreeMap<String, String>,
+    /// What its agent could not do as the step wants it: limits that its system does not enforce.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// A job in one line of a list.

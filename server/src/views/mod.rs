@@ -85,6 +85,7 @@ mod tests {
             ended_ms: None,
             usage: None,
             outputs: [("version".to_owned(), "1".to_owned())].into(),
+            note: None,
         };
         let run = RunView {
             id: RunId::from_u128(2),
@@ -110,7 +111,7 @@ mod tests {
                 r#""state":"needs-decision","created_ms":3,"ended_ms":null,"waiting":null,"cancelled":null,"runs":[{"#,
                 r#""id":"00000000-0000-0000-0000-000000000002","agent":"a1","state":"needs-decision","#,
                 r#""reason":"power loss","steps":[{"id":"build","effect":"once","state":"needs-decision","attempt":1,"#,
-                r#""detail":null,"started_ms":5,"ended_ms":null,"usage":null,"outputs":{"version":"1"}}]}]}"#
+                r#""detail":null,"started_ms":5,"ended_ms":null,"usage":null,"outputs":{"version":"1"},"note":null}]}]}"#
             )
         );
     }

@@ -84,6 +84,7 @@ impl Desk for TestDesk {
                 ended_ms: None,
                 usage: None,
                 outputs: BTreeMap::new(),
+                note: None,
             });
             let run = RunView {
                 id: RunId::from_u128(submission.id.uuid().as_u128() + 1),

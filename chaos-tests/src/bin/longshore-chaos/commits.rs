@@ -7,17 +7,24 @@ use std::time::Duration;
 
 use chaos_tests::commits::{COMMIT_BYTES, Rate, Subject, measure};
 
+fn tasks(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(tasks @ 1..=10_000) => Ok(tasks),
+        Ok(_) | Err(_) => Err("1 to 10000 tasks can commit at the same time".to_owned()),
+    }
+}
+
 /// How long, how often, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Tasks that commit at the same time, one number for each table
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 256])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 256], value_parser = tasks)]
     tasks: Vec<usize>,
     /// Rounds, in each of which everybody has a turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     rounds: u64,
     /// Milliseconds of a turn
-    #[arg(long, default_value_t = 1_000, value_name = "MS")]
+    #[arg(long, default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     turn: u64,
     /// Where to put logs and journals, in a folder of their own that goes away; the disk is what is measured
     #[arg(long)]

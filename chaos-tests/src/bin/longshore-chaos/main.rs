@@ -55,7 +55,7 @@ struct DamageArgs {
     #[arg(long, default_value_t = Engine::Sled, value_name = "sled|segments")]
     engine: Engine,
     /// How many
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     trials: u64,
     /// What everything follows from
     #[arg(long, default_value_t = 1, value_name = "N")]
