@@ -2,6 +2,7 @@
 //! it looks at the marks, as opening does. It never changes the original.
 
 use std::fs;
+use std::io::{Error, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -96,8 +97,11 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), InspectError> {
         let failed = |source| InspectError::Copy { path: path.clone(), source };
         if entry.file_type().map_err(failed)?.is_dir() {
             copy_tree(&path, &target)?;
-        } else {
+        } else if fs::metadata(&path).map_err(failed)?.is_file() {
             fs::copy(&path, target).map_err(failed)?;
+        } else {
+            // Reading a pipe would wait for whoever writes it.
+            return Err(failed(Error::new(ErrorKind::InvalidInput, "neither a file nor a folder")));
         }
     }
     Ok(())

@@ -92,6 +92,17 @@ fn verifying_a_stopped_journal_finds_what_its_marks_miss(engine: Engine) {
 }
 
 #[test]
+fn a_pipe_among_the_files_of_a_stopped_journal_is_not_waited_for() {
+    let (dir, _) = closed_on(Engine::Sled, 3);
+    let pipe = dir.path().join("store/pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    match Stopped::open(dir.path()).err() {
+        Some(InspectError::Copy { path, .. }) => assert_eq!(path, pipe),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn where_there_is_no_journal_none_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nothing");
