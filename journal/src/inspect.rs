@@ -1,20 +1,16 @@
 //! Looking into a journal: the questions operators ask, and their answers from rows alone. The same code answers for a
 //! running endpoint and for a stopped one. It never writes.
 
-use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use messages::{Body, ChainHash, EndpointId, Epoch, Incarnation, Kind, MessageId, Ranges, Seq, from_msgpack};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
-use crate::journal::STORE_DIR;
 use crate::key::{Direction, Key, MessageTable};
 use crate::row::{HeaderRow, Meta, Row, RowError};
-use crate::segments::SegmentStore;
-use crate::sled_store::SledStore;
 use crate::state::{PeerState, State};
+pub use crate::stopped::Stopped;
 use crate::store::{Store, StoreError};
 
 /// Messages that one list answers with at most, per stream.
@@ -190,57 +186,6 @@ pub enum InspectError {
     /// The store is readable but holds no journal.
     #[error("the store holds no journal")]
     Empty,
-}
-
-/// A stopped journal, opened so that looking at it changes nothing: from a copy where the engine writes while it reads.
-pub struct Stopped {
-    store: Box<dyn Store>,
-    _copy: Option<tempfile::TempDir>,
-}
-
-impl Stopped {
-    /// Opens the journal's files for reading, or a copy of them.
-    ///
-    /// # Errors
-    /// [`InspectError`]
-    pub fn open(dir: &Path) -> Result<Self, InspectError> {
-        let original = dir.join(STORE_DIR);
-        if !original.is_dir() {
-            return Err(InspectError::Missing { path: dir.to_owned() });
-        }
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| InspectError::Copy { path, source }
-        };
-        let engine = Engine::of(&original).map_err(failed(&original))?;
-        if engine == Some(Engine::Segments) {
-            return Ok(Self { store: Box::new(SegmentStore::open_read_only(&original)?), _copy: None });
-        }
-        let copy = tempfile::Builder::new().prefix("longshore-inspect-").tempdir().map_err(failed(dir))?;
-        copy_tree(&original, &copy.path().join(STORE_DIR)).map_err(failed(&original))?;
-        let store = SledStore::open(&copy.path().join(STORE_DIR))?;
-        Ok(Self { store: Box::new(store), _copy: Some(copy) })
-    }
-
-    /// The store, for [`answer`].
-    #[must_use]
-    pub fn store(&self) -> &dyn Store {
-        self.store.as_ref()
-    }
-}
-
-fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_tree(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 /// Answers a question from the rows of a store.

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::high_water::{HighWater, Shortfall};
 use crate::in_step::InStep;
 use crate::key::{Direction, Key, MessageTable, Table};
+use crate::marks;
 use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
 use crate::row::{Meta, Row, RowError};
 use crate::seam::{BeforeMark, Seams};
@@ -119,8 +120,6 @@ impl Journal {
         }
         let store = open_store(&path, found.or(wanted).unwrap_or_default())
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
-        let untrusted = |source| OpenError::HighWater { path: dir.to_owned(), source };
-        let batches = TailMark::read(dir).map_err(untrusted)?;
         let tail = TailMark::open(dir).inspect_err(|error| {
             tracing::warn!(dir = %dir.display(), %error, "The tail mark cannot be opened; it is left as it is.");
         });
@@ -128,14 +127,8 @@ impl Journal {
         sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
         let store = (seams.store)(store);
         let state = replay(store.as_ref(), State::default(), dir)?;
-        let shortfalls = match HighWater::read(dir).map_err(untrusted)? {
-            Some(mark) => HighWater { batches: mark.batches.max(batches), ..mark }.shortfalls(&state),
-            None if state.totals.batches < batches => {
-                vec![Shortfall::Batches { marked: batches, found: state.totals.batches }]
-            }
-            None => Vec::new(),
-        };
-        long_enough(shortfalls, dir)?;
+        let untrusted = |source| OpenError::HighWater { path: dir.to_owned(), source };
+        long_enough(marks::shortfalls(dir, &state).map_err(untrusted)?, dir)?;
         Self::start(store, state, opening, dir, Some(Held { lock, before_mark: seams.mark, tail: tail.ok() }))
     }
 

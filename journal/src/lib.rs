@@ -26,6 +26,7 @@ pub mod inspect;
 #[allow(clippy::module_inception)]
 mod journal;
 mod key;
+mod marks;
 mod memory_store;
 mod nudge;
 mod opening;
@@ -35,6 +36,7 @@ mod seam;
 pub mod segments;
 mod sled_store;
 mod state;
+mod stopped;
 mod store;
 mod tail_mark;
 mod totals;

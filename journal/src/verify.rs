@@ -51,7 +51,7 @@ pub struct VerifiedStream {
 }
 
 impl Verification {
-    fn problem(&mut self, what: String) {
+    pub(crate) fn problem(&mut self, what: String) {
         self.problem_count += 1;
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(what);

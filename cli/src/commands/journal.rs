@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
-use journal::inspect::{self, Answer, InspectError, ListQuery, Query, Stopped};
+use journal::inspect::{Answer, InspectError, ListQuery, Query, Stopped};
 use link::control::{AskError, Question, Reply, ask as ask_running};
 use messages::{EndpointId, Seq};
 
@@ -252,7 +252,7 @@ fn read_stopped(dir: &Path, query: &Query) -> Result<(ReadFrom, Answer), Failure
         ));
     }
     let stopped = Stopped::open(dir).map_err(failed)?;
-    let answer = inspect::answer(stopped.store(), query).map_err(failed)?;
+    let answer = stopped.answer(query).map_err(failed)?;
     Ok((read, answer))
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use journal::inspect::{Answer, EntryState, InspectError, ListQuery, Query, Stopped, answer};
 use journal::{
-    Batch, Change, Direction, Engine, Journal, Key, MemoryStore, MessageTable, Row, Store, Verification, WriteAhead,
+    Batch, Change, Direction, Engine, Journal, Key, MemoryStore, MessageTable, OpenError, Row, Store, Verification,
+    WriteAhead,
 };
 use messages::{ChainHash, Digest, EndpointId, Seq};
 
@@ -68,6 +69,37 @@ fn a_stopped_journal_answers_as_it_did_while_it_ran_and_is_left_as_it_was(engine
     let Answer::Verify(report) = &running[1] else { panic!() };
     assert_eq!(report.problems, Vec::<String>::new());
     assert!(report.messages > 60 && report.bodies > 40, "{report:?}");
+}
+
+/// What opening refuses a journal for, verifying it while it is stopped finds, too.
+fn verifying_a_stopped_journal_finds_what_its_marks_miss(engine: Engine) {
+    let problems = |dir: &Path| match Stopped::open(dir).unwrap().answer(&Query::Verify).unwrap() {
+        Answer::Verify(report) => report.problems.join("; "),
+        other => panic!("{other:?}"),
+    };
+    let ((older, _), (dir, _)) = (closed_on(engine, 40), closed_on(engine, 90));
+    assert_eq!(problems(dir.path()), "");
+    let store = dir.path().join("store");
+    std::fs::rename(&store, dir.path().join("aside")).unwrap();
+    std::fs::rename(older.path().join("store"), &store).unwrap();
+    let refused = Journal::open(dir.path(), &opening()).err().unwrap();
+    let OpenError::Shorter { shortfalls, .. } = refused else { panic!("{refused:?}") };
+    let missing: Vec<String> = shortfalls.iter().map(ToString::to_string).collect();
+    assert!(!missing.is_empty());
+    assert_eq!(problems(dir.path()), missing.join("; "));
+    std::fs::write(dir.path().join("high-water"), "no mark").unwrap();
+    assert_eq!(problems(dir.path()), "the high-water file or the tail mark is damaged");
+}
+
+#[test]
+fn a_pipe_among_the_files_of_a_stopped_journal_is_not_waited_for() {
+    let (dir, _) = closed_on(Engine::Sled, 3);
+    let pipe = dir.path().join("store/pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    match Stopped::open(dir.path()).err() {
+        Some(InspectError::Copy { path, .. }) => assert_eq!(path, pipe),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -281,4 +313,7 @@ fn a_last_message_whose_stream_has_no_head_yet_is_not_held_against_it() {
     assert_eq!(with_row(&store, row(false)), ["in:3 of server is not the head that the stream speaks of"]);
 }
 
-crate::on_each_engine!(a_stopped_journal_answers_as_it_did_while_it_ran_and_is_left_as_it_was,);
+crate::on_each_engine!(
+    a_stopped_journal_answers_as_it_did_while_it_ran_and_is_left_as_it_was,
+    verifying_a_stopped_journal_finds_what_its_marks_miss,
+);
