@@ -12,6 +12,8 @@ use crate::service::DiskLimits;
 
 /// The file that holds the space that is set aside.
 const RESERVE: &str = "reserve";
+/// Bytes that a share of the disk comes to at most: a hundredth of a very large one is more than any work here needs.
+const SHARE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes written at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
@@ -102,7 +104,8 @@ fn space(dir: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn wanted(limits: &DiskLimits, size: u64) -> u64 {
-    limits.free_bytes_min.max(size / 100 * u64::from(limits.free_percent_min))
+    let share = size / 100 * u64::from(limits.free_percent_min);
+    limits.free_bytes_min.max(share.min(SHARE_BYTES_MAX))
 }
 
 /// Bytes that a folder's files take. What vanishes or cannot be read meanwhile is not counted, and links are not followed.
@@ -176,5 +179,6 @@ mod tests {
     fn the_larger_of_both_thresholds_counts() {
         let limits = DiskLimits { free_bytes_min: 500, free_percent_min: 2, ..ROOMY };
         assert_eq!((wanted(&limits, 10_000), wanted(&limits, 100_000)), (500, 2_000));
+        assert_eq!(wanted(&limits, 1 << 50), SHARE_BYTES_MAX);
     }
 }

@@ -57,7 +57,7 @@ pub struct AgentConfig {
 pub struct DiskLimits {
     /// Bytes that are to be free for new work to be taken.
     pub free_bytes_min: u64,
-    /// The same, in percent of the disk. The larger of the two counts.
+    /// The same, in percent of the disk, but at most 1 GiB. The larger of the two counts.
     pub free_percent_min: u8,
     /// Bytes that the agent's folder may have for new work to be taken; nothing for no such limit.
     pub quota_bytes: Option<u64>,

@@ -378,15 +378,22 @@ impl Worker {
     /// Tells what there is to tell of this agent with every status, if that changed.
     async fn present(&self) {
         let standing = self.standing().clone();
+        let refusing = self.refusing(&standing);
         let presence = Presence {
             slots_free: self.slots().free(),
             slots: self.slots().count(),
             draining: self.leaving() || standing.drained(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            refusing: self.refusing(&standing).map(|(code, _)| code),
+            refusing: refusing.as_ref().map(|(code, _)| *code),
         };
         let earlier = self.0.presented.lock().unwrap_or_else(PoisonError::into_inner).replace(presence.clone());
         if earlier.as_ref() != Some(&presence) {
+            let was = earlier.and_then(|earlier| earlier.refusing);
+            match refusing {
+                Some((code, reason)) if was != Some(code) => tracing::warn!(%reason, "No new runs are taken."),
+                None if was.is_some() => tracing::info!("New runs are taken again."),
+                Some(_) | None => {}
+            }
             // An endpoint that has stopped ends the work anyway.
             let _stopped = self.endpoint().present(presence).await;
         }

@@ -73,7 +73,9 @@ impl Simulate {
 
     fn one(&self, seed: u64) -> Result<bool, String> {
         let planted = match &self.fault {
-            None if self.planted => return Err("say with --fault which fault is to be planted into that seed".to_owned()),
+            None if self.planted => {
+                return Err("say with --fault which fault is to be planted into that seed".to_owned());
+            }
             None => None,
             Some(name) => {
                 let known = Planted::ALL.into_iter().find(|planted| planted.name() == name);

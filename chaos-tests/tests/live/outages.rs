@@ -49,7 +49,8 @@ fn purged() -> Result<(), Failed> {
     wait_for("the agent's reports to be in the broker", LIMIT, || {
         let (_, views) = world.fleet.link("a1").ok()?;
         let view = views.first()?;
-        (view.streams.open_work == 1 && view.confirmed.map(|seq| seq.value()) == Some(5)).then_some(())
+        // What the agent is, two reports of each step, and the end of the run.
+        (view.streams.open_work == 1 && view.confirmed.map(|seq| seq.value()) == Some(6)).then_some(())
     })?;
     world.fleet.node.ctl(&["purge_queue", "longshore.v1.server", "--vhost", "longshore"])?;
     world.fleet.server.start()?;

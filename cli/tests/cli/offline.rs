@@ -291,7 +291,10 @@ fn a_journal_is_put_aside_only_when_told_twice_and_is_kept() {
     // A yes to everything that a script has set is not enough, nor is an endpoint that nobody named.
     let yes = home.command(&told[..4]).env("LONGSHORE_YES", "1").output().unwrap();
     let said = String::from_utf8(yes.stderr).unwrap();
-    assert!(yes.status.code() == Some(2) && said.contains("--begin-anew") && said.contains("nothing was changed"), "{said}");
+    assert!(
+        yes.status.code() == Some(2) && said.contains("--begin-anew") && said.contains("nothing was changed"),
+        "{said}"
+    );
     let unnamed =
         home.command(&["journal", "quarantine", "--begin-anew"]).env("LONGSHORE_ENDPOINT", "server").output().unwrap();
     assert_eq!(unnamed.status.code(), Some(2));
