@@ -35,6 +35,8 @@ fn plan(dir: &Path, words: &[&str]) -> Plan {
         dir: dir.to_owned(),
         timeout_ms: None,
         output_bytes_max: OUTPUT_BYTES_MAX,
+        run_as: None,
+        memory_bytes_max: None,
     }
 }
 

@@ -1,13 +1,21 @@
 //! What an agent does: it executes runs, one shim per step. It never knows the server's code, only its messages.
 
 pub mod attempt;
+mod clock;
+mod control;
+mod disk;
 mod execute;
+mod facts;
+mod folders;
+mod host;
 pub mod monitor;
+mod orders;
 mod records;
 mod rewind;
 mod service;
 pub mod shim;
 mod ship;
+mod slots;
 mod worker;
 
 pub use records::ResumeError;

@@ -1,17 +1,22 @@
-//! What the agent keeps of a run: two rows of its journal. One holds what is to be done and never changes; the other, small,
-//! how far that has come, and is changed together with every report about it. After a restart they say how far the run had
-//! come; what became of a step that had begun is read from its attempt's folder.
+//! What the agent keeps of a run: rows of its journal. One holds what is to be done and never changes; one, small, how far that
+//! has come, and is changed together with every report about it; one, if there is anything, what was ordered of it. After a
+//! restart they say how far the run had come; what became of a step that had begun is read from its attempt's folder.
 
 use std::collections::BTreeMap;
 
 use journal::{Change, Journal, ReadError, put_app};
-use messages::{DecodeError, MessageId, RunEnd, RunId, RunStart, Seq, StepSpec, from_msgpack, to_msgpack};
+use messages::{DecodeError, MessageId, RunEnd, RunId, RunStart, Seq, StepId, StepSpec, from_msgpack, to_msgpack};
 use serde::{Deserialize, Serialize};
+
+use crate::clock::RunClock;
+use crate::control::Orders;
 
 /// What the names of rows begin with that hold what is to be done.
 const STARTS: &[u8] = b"start/";
 /// What the names of rows begin with that hold how far it has come.
 const RUNS: &[u8] = b"run/";
+/// What the names of rows begin with that hold what was ordered of it.
+const ORDERS: &[u8] = b"order/";
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +25,8 @@ pub(crate) struct RunRecord {
     pub(crate) start: RunStart,
     /// How far it has come.
     pub(crate) progress: Progress,
+    /// What was ordered of it, as far as an earlier process knew.
+    pub(crate) orders: Orders,
 }
 
 /// How far a run has come.
@@ -50,6 +57,41 @@ pub(crate) struct Progress {
     /// How often the server had found this agent's journal to have lost something, when this was last looked at.
     #[serde(default)]
     pub(crate) losses: u32,
+    /// What happened at the step that is under way, besides its attempts.
+    #[serde(default)]
+    pub(crate) at: AtStep,
+    /// The first step that failed.
+    #[serde(default)]
+    pub(crate) failed: Option<StepId>,
+    /// It was cancelled for that reason, and what ran then has been ended.
+    #[serde(default)]
+    pub(crate) cancelled: Option<String>,
+    /// Its time is over, and what ran then has been ended.
+    #[serde(default)]
+    pub(crate) timed_out: bool,
+    /// The time that it has taken, if that is limited.
+    #[serde(default)]
+    pub(crate) clock: Option<RunClock>,
+    /// What its steps hand on, by step and name.
+    #[serde(default)]
+    pub(crate) outputs: BTreeMap<StepId, BTreeMap<String, String>>,
+    /// Bytes of its folder when it was over.
+    #[serde(default)]
+    pub(crate) folder_bytes: u64,
+}
+
+/// What happened at the step that is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AtStep {
+    /// Further attempts after known failures.
+    #[serde(default)]
+    pub(crate) retries: u32,
+    /// Further attempts after unknown outcomes, begun by themselves.
+    #[serde(default)]
+    pub(crate) resumes: u32,
+    /// The last attempt failed, and another is begun after so many milliseconds.
+    #[serde(default)]
+    pub(crate) retry_in_ms: Option<u64>,
 }
 
 /// Why the runs cannot be read from the journal.
@@ -87,8 +129,15 @@ impl RunRecord {
             logs_done: false,
             doubtful: false,
             losses: 0,
+            at: AtStep::default(),
+            failed: None,
+            cancelled: None,
+            timed_out: false,
+            clock: None,
+            outputs: BTreeMap::new(),
+            folder_bytes: 0,
         };
-        Self { start, progress }
+        Self { start, progress, orders: Orders::default() }
     }
 
     /// The step that is next or under way; nothing when all are done.
@@ -104,9 +153,8 @@ impl RunRecord {
     /// Notes that another attempt at the step is begun.
     pub(crate) fn begin(&mut self) {
         let progress = &mut self.progress;
-        if progress.attempts.len() == progress.step {
-            progress.attempts.push(0);
-        }
+        // Steps before it that were not run have none.
+        progress.attempts.resize(progress.step + 1, 0);
         if let Some(attempt) = progress.attempts.last_mut() {
             *attempt += 1;
         }
@@ -128,9 +176,14 @@ impl RunRecord {
         put_app(key(RUNS, self.start.run), encode(&self.progress))
     }
 
-    /// Removes both rows.
-    pub(crate) fn delete(run: RunId) -> [Change; 2] {
-        [Change::DeleteApp(key(STARTS, run)), Change::DeleteApp(key(RUNS, run))]
+    /// The row that says what was ordered of a run.
+    pub(crate) fn orders_row(run: RunId, orders: &Orders) -> Change {
+        put_app(key(ORDERS, run), encode(orders))
+    }
+
+    /// Removes its rows.
+    pub(crate) fn delete(run: RunId) -> [Change; 3] {
+        [STARTS, RUNS, ORDERS].map(|prefix| Change::DeleteApp(key(prefix, run)))
     }
 
     /// Reads every run, in the order in which they came.
@@ -144,6 +197,11 @@ impl RunRecord {
             Ok(row) => progress.push(row),
             Err(error) => failure = Some(error),
         })?;
+        let mut orders = BTreeMap::new();
+        journal.app_rows(ORDERS, &mut |name, bytes| match from_msgpack::<Orders>(bytes) {
+            Ok(row) => drop(orders.insert(name.to_vec(), row)),
+            Err(error) => failure = Some(error),
+        })?;
         if let Some(error) = failure {
             return Err(error.into());
         }
@@ -152,7 +210,8 @@ impl RunRecord {
         for progress in progress {
             let run = progress.run;
             let start = starts.remove(&run).ok_or(ResumeError::Half { run })?;
-            records.push(Self { start, progress });
+            let orders = orders.remove(&key(ORDERS, run)).unwrap_or_default();
+            records.push(Self { start, progress, orders });
         }
         match starts.into_keys().next() {
             Some(run) => Err(ResumeError::Half { run }),
@@ -165,6 +224,6 @@ fn key(prefix: &[u8], run: RunId) -> Vec<u8> {
     [prefix, run.uuid().as_bytes()].concat()
 }
 
-fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
     to_msgpack(row).expect("plain structs of text and numbers always encode")
 }

@@ -7,6 +7,7 @@ use link::session::Transaction;
 use link::{SubmitError, outbound};
 use messages::{Body, RunRecalled};
 
+use crate::orders::Taken;
 use crate::records::{ResumeError, RunRecord};
 use crate::worker::Worker;
 
@@ -41,7 +42,7 @@ impl Worker {
 
     /// Reads the runs from the journal, and compares them with what the journal says of the stream that they came in: at every start,
     /// and when the server has found that this agent's journal lost something.
-    pub(crate) async fn reconsider(&self) -> Result<Vec<RunRecord>, ResumeError> {
+    pub(crate) async fn reconsider(&self) -> Result<Vec<Taken>, ResumeError> {
         // Whatever an ended task had handed over is on stable storage after this, and what is read next is the last word.
         self.endpoint().transact(Transaction::default()).await?;
         let server = self.server();
@@ -74,8 +75,8 @@ impl Worker {
         self.resume()
     }
 
-    /// Tells a server whose journal lost something of every run that this agent still has: what it sent, and how it ended. Does nothing
-    /// if that was done.
+    /// Tells a server whose journal lost something of every run that this agent still has: what it sent, and how it ended; and what this
+    /// agent is. Does nothing if that was done.
     pub(crate) async fn recall(&self) -> Result<(), SubmitError> {
         let (losses, recalled) = match (self.journal().outgoing(&self.server()), recalled(self.journal())) {
             (Ok(stream), Ok(recalled)) => (stream.map_or(0, |stream| stream.losses), recalled),
@@ -99,7 +100,7 @@ impl Worker {
             "The server's journal was lost or restored; it is told of the runs that are here."
         );
         for record in records {
-            let RunRecord { start, progress } = record;
+            let RunRecord { start, progress, .. } = record;
             let run = start.run;
             let recalled = Body::RunRecalled(RunRecalled { start, message: progress.message, end: progress.end });
             match outbound(self.server(), self.message_id(), &recalled, Some(progress.message)) {
@@ -109,6 +110,7 @@ impl Worker {
                 Err(error) => tracing::error!(%run, %error, "A run is too large to tell the server of it."),
             }
         }
+        self.tell_facts(true).await?;
         let rows = vec![put_app(RECALLED.to_vec(), losses.to_be_bytes().to_vec())];
         self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await?;
         Ok(())

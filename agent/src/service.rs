@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::attempt::{ShimCommand, boot_id};
+use crate::disk::release_if_full;
 use crate::records::ResumeError;
 use crate::ship::Ship;
-use crate::worker::{Worker, WorkerParts, make_folder};
+use crate::worker::{Worker, WorkerEnd, WorkerParts, make_folder};
 
 /// How long the endpoint may take to stop after one of the parts that depend on it.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -109,10 +110,11 @@ pub enum AgentError {
     Run(#[from] RunError),
 }
 
-/// Runs an agent until it is told to stop. `ready` is called once it takes work.
+/// Runs an agent until it is told to stop, or until it has drained or done its one run. `ready` is called once it takes work.
 ///
 /// # Errors
-/// [`AgentError`]; whatever was acknowledged is in the journal, and running steps go on.
+/// [`AgentError`]; whatever was acknowledged is in the journal, and running steps go on. After a full disk ended the journal, the
+/// next start finds the space that was set aside for it.
 pub async fn run(
     config: AgentConfig,
     transport: impl FnOnce(WireEnd, watch::Receiver<bool>) -> JoinHandle<()>,
@@ -120,6 +122,8 @@ pub async fn run(
     ready: impl FnOnce(),
 ) -> Result<(), AgentError> {
     let boot = boot_id().map_err(AgentError::Boot)?;
+    release_if_full(&config.dir, &config.disk);
+    let (stop, stopping) = watch::channel(false);
     let service = Service::start(
         ServiceConfig {
             dir: config.dir.clone(),
@@ -129,7 +133,7 @@ pub async fn run(
             engine: config.engine,
         },
         transport,
-        shutdown,
+        stopping,
     )
     .await?;
     // Attempts have absolute folders, whatever the agent was told.
@@ -146,21 +150,48 @@ pub async fn run(
         ship: ship.clone(),
         journal: service.journal.clone(),
         slots: config.slots,
+        drain: config.drain,
+        once: config.once,
+        pool: config.pool,
+        labels: config.labels,
+        disk: config.disk,
     });
     let resumed = worker.reconsider().await?;
+    worker.look().await;
     let mut tasks = JoinSet::new();
-    tasks.spawn(ship.run(service.endpoint.clone(), config.name));
+    let shipping = ship.run(service.endpoint.clone(), config.name);
+    tasks.spawn(async move {
+        shipping.await;
+        WorkerEnd::Stopped
+    });
     tasks.spawn(worker.work(resumed));
     ready();
     let mut stopped = std::pin::pin!(service.stopped());
+    let told = tokio::spawn(pass_on(shutdown, stop.clone()));
     let ended = tokio::select! {
         ended = &mut stopped => Ok(ended),
         // A part ends with the endpoint. One that ends before it would leave a process that only seems to work.
-        _ = tasks.join_next() => tokio::time::timeout(STOP_LIMIT, &mut stopped).await,
+        part = tasks.join_next() => {
+            if let Some(Ok(WorkerEnd::Left)) = part {
+                tracing::info!("Everything is done and reported; the agent ends.");
+                stop.send_replace(true);
+            }
+            tokio::time::timeout(STOP_LIMIT, &mut stopped).await
+        }
     };
+    told.abort();
+    // They end with the endpoint, and let go of the journal: whoever starts the agent again at once finds it free.
+    let parts = async { while tasks.join_next().await.is_some() {} };
+    let _late = tokio::time::timeout(STOP_LIMIT, parts).await;
     tasks.shutdown().await;
     match ended {
         Ok(ended) => Ok(ended?),
         Err(_) => Err(AgentError::Part),
     }
+}
+
+/// Passes the wish to stop on, the end of whoever could have it included.
+async fn pass_on(mut shutdown: watch::Receiver<bool>, stop: watch::Sender<bool>) {
+    let _gone = shutdown.wait_for(|told| *told).await.map(drop);
+    stop.send_replace(true);
 }

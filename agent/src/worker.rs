@@ -1,54 +1,61 @@
 //! The agent at work: takes runs, executes as many at once as it has slots, first come first served, and goes on after a
 //! restart where it was. It decides nothing about which agent does what.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use journal::Journal;
 use link::session::{Rewound, Transaction};
-use link::{Endpoint, SubmitError, Work, WorkItem, wall_ms};
-use messages::{AgentId, Body, EndpointId, MessageId, Presence, RefusalCode, RunId, StepId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use link::{Endpoint, SubmitError};
+use messages::{AgentFacts, AgentId, EndpointId, MessageId, Presence, RunId, StepId};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::attempt::{BootId, ShimCommand};
+use crate::control::Control;
+use crate::disk::Disk;
 use crate::execute::{ExecuteError, execute};
+use crate::facts::facts;
+use crate::host::Host;
+use crate::orders::{Standing, Taken};
 use crate::records::{ResumeError, RunRecord};
+use crate::service::DiskLimits;
 use crate::ship::Ship;
+use crate::slots::Slots;
 
-/// Runs that wait for a slot or are under way. More are refused with a reason.
-const RUNS_OPEN_MAX: usize = 1_000;
-/// Runs that have ended and are kept with their folders. The oldest beyond that are removed.
-const RUNS_ENDED_MAX: usize = 200;
+pub(crate) use crate::folders::make_folder;
+
+/// How often the disk is looked at. A disk that has room again is noticed at most that much later.
+const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long an agent that is to end waits for its server to take the last logs and reports, once nothing runs any more. What is not
+/// taken by then stays in the journal for the next process.
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The agent at work. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Worker(Arc<Inner>);
 
 struct Inner {
-    endpoint: Endpoint,
-    agent: AgentId,
-    dir: PathBuf,
-    shim: ShimCommand,
-    boot: BootId,
-    ship: Ship,
-    journal: Journal,
-    slots: Arc<Semaphore>,
-    slot_count: u16,
+    parts: WorkerParts,
+    slots: Slots,
+    host: Host,
+    disk: Disk,
+    standing: Mutex<Standing>,
     runs: Mutex<Runs>,
+    presented: Mutex<Option<Presence>>,
 }
 
 /// The runs that the journal holds.
 #[derive(Default)]
-struct Runs {
-    open: BTreeSet<RunId>,
-    /// Ended, by the place of the message that started them.
-    ended: BTreeMap<(u64, RunId), bool>,
+pub(crate) struct Runs {
+    /// Those that are not over, or whose logs are still under way.
+    pub(crate) open: BTreeMap<RunId, Control>,
+    /// Ended, by the place of the message that started them, with the bytes of their folders.
+    pub(crate) ended: BTreeMap<(u64, RunId), u64>,
 }
 
 /// What the worker is made of.
@@ -61,39 +68,92 @@ pub(crate) struct WorkerParts {
     pub(crate) ship: Ship,
     pub(crate) journal: Journal,
     pub(crate) slots: u16,
+    pub(crate) drain: watch::Receiver<bool>,
+    pub(crate) once: bool,
+    pub(crate) pool: Option<String>,
+    pub(crate) labels: watch::Receiver<BTreeMap<String, String>>,
+    pub(crate) disk: DiskLimits,
+}
+
+/// Why the worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerEnd {
+    /// The endpoint has stopped, or something failed and is in the log.
+    Stopped,
+    /// It was to end once its work is done, and it is.
+    Left,
 }
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
-        let WorkerParts { endpoint, agent, dir, shim, boot, ship, journal, slots } = parts;
-        let slot_count = slots.max(1);
-        let slots = Arc::new(Semaphore::new(usize::from(slot_count)));
-        let runs = Mutex::default();
-        Self(Arc::new(Inner { endpoint, agent, dir, shim, boot, ship, journal, slots, slot_count, runs }))
+        Self(Arc::new(Inner {
+            slots: Slots::new(parts.slots.max(1)),
+            host: Host::new(),
+            disk: Disk::new(parts.dir.clone(), parts.disk),
+            standing: Mutex::default(),
+            runs: Mutex::default(),
+            presented: Mutex::default(),
+            parts,
+        }))
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.0.endpoint
+        &self.0.parts.endpoint
     }
 
     pub(crate) fn journal(&self) -> &Journal {
-        &self.0.journal
+        &self.0.parts.journal
     }
 
     pub(crate) fn agent(&self) -> &AgentId {
-        &self.0.agent
+        &self.0.parts.agent
     }
 
     pub(crate) fn shim(&self) -> &ShimCommand {
-        &self.0.shim
+        &self.0.parts.shim
     }
 
     pub(crate) fn boot(&self) -> BootId {
-        self.0.boot
+        self.0.parts.boot
     }
 
     pub(crate) fn ship(&self) -> &Ship {
-        &self.0.ship
+        &self.0.parts.ship
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.0.slots
+    }
+
+    pub(crate) fn host(&self) -> Host {
+        self.0.host
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+
+    pub(crate) fn limits(&self) -> &DiskLimits {
+        &self.0.parts.disk
+    }
+
+    /// Whether this agent does one run in its life.
+    pub(crate) fn once(&self) -> bool {
+        self.0.parts.once
+    }
+
+    /// Whether it is to end once its work is done.
+    pub(crate) fn leaving(&self) -> bool {
+        *self.0.parts.drain.borrow()
+    }
+
+    pub(crate) fn facts(&self) -> AgentFacts {
+        let WorkerParts { pool, labels, once, .. } = &self.0.parts;
+        facts(pool.as_ref(), &labels.borrow(), self.0.slots.count(), *once)
+    }
+
+    pub(crate) fn standing_cell(&self) -> &Mutex<Standing> {
+        &self.0.standing
     }
 
     pub(crate) fn server(&self) -> EndpointId {
@@ -104,8 +164,13 @@ impl Worker {
         MessageId::new(Uuid::now_v7())
     }
 
+    /// The agent's own folder: absolute.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.0.parts.dir.clone()
+    }
+
     pub(crate) fn run_dir(&self, run: RunId) -> PathBuf {
-        self.0.dir.join("runs").join(run.to_string())
+        self.0.parts.dir.join("runs").join(run.to_string())
     }
 
     pub(crate) fn work_dir(&self, run: RunId) -> PathBuf {
@@ -116,144 +181,185 @@ impl Worker {
         self.run_dir(run).join("steps").join(step.as_str()).join(attempt.to_string())
     }
 
-    fn runs(&self) -> std::sync::MutexGuard<'_, Runs> {
+    pub(crate) fn runs(&self) -> MutexGuard<'_, Runs> {
         // Each change of the sets is one call that does not panic halfway.
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up what an earlier process left, then takes new runs until the endpoint stops.
-    pub(crate) async fn work(self, resumed: Vec<RunRecord>) {
+    /// Takes up what an earlier process left, then takes new runs until the endpoint stops or there is nothing left to do for an
+    /// agent that is to end then. Steps live on under their shims; the next process takes them up.
+    pub(crate) async fn work(self, resumed: Vec<Taken>) -> WorkerEnd {
         let mut tasks = JoinSet::new();
-        let mut waiting = self.take_up(&mut tasks, resumed);
+        let end = self.take_and_do(&mut tasks, resumed).await.unwrap_or(WorkerEnd::Stopped);
+        tasks.shutdown().await;
+        end
+    }
+
+    /// Nothing when the endpoint has stopped.
+    async fn take_and_do(&self, tasks: &mut JoinSet<()>, resumed: Vec<Taken>) -> Option<WorkerEnd> {
+        resumed.into_iter().for_each(|taken| self.spawn(tasks, taken));
         self.present().await;
         // An earlier process may have ended before it could.
-        if self.recall().await.is_err() {
-            return;
-        }
+        self.recall().await.ok()?;
+        self.tell_facts(false).await.ok()?;
         let mut heard = self.endpoint().heard();
         // After a start of the machine the disk may be an old copy: what it says was not begun may have been.
         let mut cleared = self.knows_boot();
+        if cleared {
+            self.slots().open();
+        }
+        let (mut drain, mut labels) = (self.0.parts.drain.clone(), self.0.parts.labels.clone());
+        let mut changes = self.endpoint().changes();
+        let mut looks = tokio::time::interval(DISK_LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle_since = None;
         loop {
+            if self.may_end(&mut idle_since).await {
+                return Some(WorkerEnd::Left);
+            }
             tokio::select! {
                 stopped = async { heard.wait_for(|heard| *heard).await.is_err() }, if !cleared => {
-                    if stopped || self.note_boot().await.is_err() {
-                        break;
+                    if stopped {
+                        return None;
                     }
+                    self.note_boot().await.ok()?;
+                    self.slots().open();
                     cleared = true;
                 }
-                slot = Arc::clone(&self.0.slots).acquire_owned(), if cleared && !waiting.is_empty() => {
-                    if let Some(record) = waiting.pop_front() {
-                        self.spawn(&mut tasks, record, slot.ok());
-                        self.present().await;
+                work = self.endpoint().next_work() => match self.take(work.ok()?).await {
+                    Ok(taken) => taken.into_iter().for_each(|taken| self.spawn(tasks, taken)),
+                    Err(error @ SubmitError::Refused(_)) => {
+                        tracing::error!(%error, "A batch of messages was not taken in.");
+                        return None;
                     }
-                }
-                work = self.endpoint().next_work() => {
-                    let Ok(work) = work else { break };
-                    match self.take(work).await {
-                        Ok(records) => waiting.extend(records),
-                        Err(SubmitError::Stopped | SubmitError::Journal(_)) => break,
-                        Err(error @ SubmitError::Refused(_)) => {
-                            tracing::error!(%error, "A batch of messages was not taken in.");
-                            break;
-                        }
-                    }
-                }
-                rewound = self.endpoint().next_rewound() => {
-                    let Ok(rewound) = rewound else { break };
-                    if rewound.contains(&Rewound::Own(self.server())) {
-                        // What the runs' tasks know is from before. Steps live on under their shims.
-                        tasks.shutdown().await;
-                        match self.reconsider().await {
-                            Ok(resumed) => waiting = self.take_up(&mut tasks, resumed),
-                            Err(error) => {
-                                tracing::error!(%error, "The runs cannot be read again; the agent must be started anew.");
-                                break;
-                            }
-                        }
-                    }
-                    if rewound.contains(&Rewound::Peers(self.server())) && self.recall().await.is_err() {
-                        break;
-                    }
-                    self.present().await;
-                }
+                    Err(SubmitError::Stopped | SubmitError::Journal(_)) => return None,
+                },
+                rewound = self.endpoint().next_rewound() => self.rewind(tasks, &rewound.ok()?).await?,
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "A run's task ended badly; the run goes on when the agent starts again.");
                     }
                     self.clean().await;
-                    self.present().await;
+                }
+                () = changed(&mut labels) => self.tell_facts(false).await.ok()?,
+                _ = looks.tick() => self.look().await,
+                () = self.slots().changed() => {}
+                () = changed(&mut drain) => {}
+                () = changed(&mut changes), if self.leaving() || self.once() => {}
+                () = until(idle_since), if idle_since.is_some() => {}
+            }
+            self.present().await;
+        }
+    }
+
+    /// A journal was found lost or restored: this one, or the server's.
+    async fn rewind(&self, tasks: &mut JoinSet<()>, rewound: &[Rewound]) -> Option<()> {
+        if rewound.contains(&Rewound::Own(self.server())) {
+            // What the runs' tasks know is from before. Steps live on under their shims.
+            tasks.shutdown().await;
+            match self.reconsider().await {
+                Ok(resumed) => resumed.into_iter().for_each(|taken| self.spawn(tasks, taken)),
+                Err(error) => {
+                    tracing::error!(%error, "The runs cannot be read again; the agent must be started anew.");
+                    return None;
                 }
             }
         }
-        // Steps live on under their shims; the next process takes them up.
-        tasks.shutdown().await;
+        if rewound.contains(&Rewound::Peers(self.server())) {
+            self.recall().await.ok()?;
+        }
+        Some(())
     }
 
-    /// Goes on with what the journal holds. Only what is to be executed waits for a slot, in the order in which it came.
-    fn take_up(&self, tasks: &mut JoinSet<()>, records: Vec<RunRecord>) -> VecDeque<RunRecord> {
-        let (waiting, ended): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.progress.end.is_none());
-        ended.into_iter().for_each(|record| self.spawn(tasks, record, None));
-        VecDeque::from(waiting)
+    /// Whether an agent that is to end may: nothing runs any more, and the server has everything or was given the time for it. One
+    /// that does a single run waits for the server as long as it takes.
+    async fn may_end(&self, idle_since: &mut Option<Instant>) -> bool {
+        let done = self.once() && self.standing().only.is_some() && self.runs().open.is_empty();
+        let may = done || (self.leaving() && self.slots().idle());
+        if !may {
+            *idle_since = None;
+            return false;
+        }
+        let shipping = self.runs().open.values().any(Control::is_closed);
+        if !shipping && self.reported().await {
+            return true;
+        }
+        self.leaving() && idle_since.get_or_insert_with(Instant::now).elapsed() >= LEAVE_LIMIT
+    }
+
+    /// Whether the server has every message of this agent.
+    async fn reported(&self) -> bool {
+        match self.endpoint().view(self.server()).await {
+            Ok(Some(view)) => view.streams.outgoing.received >= view.streams.outgoing.last,
+            Ok(None) => true,
+            Err(link::Stopped) => false,
+        }
     }
 
     /// Reads the runs from the journal: those to go on with, in the order in which they came.
-    pub(crate) fn resume(&self) -> Result<Vec<RunRecord>, ResumeError> {
-        let mut open = RunRecord::load(&self.0.journal)?;
+    pub(crate) fn resume(&self) -> Result<Vec<Taken>, ResumeError> {
+        *self.standing() = Standing::load(self.journal())?;
+        let records = RunRecord::load(self.journal())?;
         let mut runs = self.runs();
         *runs = Runs::default();
-        for record in &open {
-            if record.progress.end.is_some() && record.progress.logs_done {
-                runs.ended.insert((record.progress.seq.value(), record.start.run), true);
-            } else {
-                runs.open.insert(record.start.run);
+        let mut open = Vec::new();
+        for record in records {
+            let (run, progress) = (record.start.run, &record.progress);
+            if progress.end.is_some() && progress.logs_done {
+                runs.ended.insert((progress.seq.value(), run), progress.folder_bytes);
+                continue;
             }
+            let step = record.spec().filter(|_| progress.undecided.is_some()).map(|spec| spec.id.clone());
+            let undecided = step.map(|step| (step, record.attempt()));
+            let control = Control::new(record.orders.clone(), undecided, progress.end.is_some());
+            runs.open.insert(run, control.clone());
+            open.push(Taken { record, control });
         }
-        open.retain(|record| record.progress.end.is_none() || !record.progress.logs_done);
         Ok(open)
     }
 
-    fn spawn(&self, tasks: &mut JoinSet<()>, record: RunRecord, slot: Option<OwnedSemaphorePermit>) {
-        let worker = self.clone();
+    fn spawn(&self, tasks: &mut JoinSet<()>, taken: Taken) {
+        let (worker, progress) = (self.clone(), &taken.record.progress);
+        // Taken here, so that the row is in the order of the runs. One that waits for something else asks for a slot later.
+        let waits = progress.undecided.is_none() && progress.at.retry_in_ms.is_none();
+        let ticket = (progress.end.is_none() && waits).then(|| self.slots().ticket());
         tasks.spawn(async move {
-            let run = record.start.run;
-            match worker.carry_out(record, slot).await {
+            let run = taken.record.start.run;
+            match worker.carry_out(taken, ticket).await {
                 Ok(()) => {}
                 Err(ExecuteError::Submit(SubmitError::Stopped | SubmitError::Journal(_))) => {}
-                Err(error) => {
+                Err(error @ (ExecuteError::Submit(SubmitError::Refused(_)) | ExecuteError::Report(_))) => {
                     tracing::error!(%run, %error, "A run cannot go on; it is taken up again when the agent starts again.");
                 }
             }
         });
     }
 
-    async fn carry_out(&self, mut record: RunRecord, slot: Option<OwnedSemaphorePermit>) -> Result<(), ExecuteError> {
+    async fn carry_out(&self, taken: Taken, ticket: Option<crate::slots::Ticket>) -> Result<(), ExecuteError> {
+        let Taken { mut record, control } = taken;
+        let run = record.start.run;
         self.ship_earlier(&record);
         if record.progress.end.is_none() {
-            record = execute(self, record).await?;
-        }
-        if record.progress.end.is_none() {
-            // It waits for a person, without a slot.
-            return Ok(());
-        }
-        if slot.is_some() {
-            drop(slot);
-            self.present().await;
+            record = execute(self, record, control, ticket).await?;
         }
         // A job's end never waits for its logs; the run's folder does.
-        self.ship().all_shipped(record.start.run).await;
+        self.ship().all_shipped(run).await;
+        record.progress.folder_bytes = self.tidy(&record).await;
         record.progress.logs_done = true;
         let rows = vec![record.progress_row()];
         self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await?;
         let mut runs = self.runs();
-        runs.open.remove(&record.start.run);
-        runs.ended.insert((record.progress.seq.value(), record.start.run), true);
+        runs.open.remove(&run);
+        runs.ended.insert((record.progress.seq.value(), run), record.progress.folder_bytes);
         Ok(())
     }
 
     /// Goes on shipping the logs of attempts that an earlier process began.
     fn ship_earlier(&self, record: &RunRecord) {
-        let under_way =
-            record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| record.progress.end.is_none());
+        let progress = &record.progress;
+        // The one that is looked after ships its own; one of which nothing more comes does not.
+        let attended = progress.end.is_none() && progress.undecided.is_none() && progress.at.retry_in_ms.is_none();
+        let under_way = record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| attended);
         for (step, attempt) in record.begun() {
             if under_way.as_ref() != Some(&(step.id.clone(), attempt)) {
                 let dir = self.attempt_dir(record.start.run, &step.id, attempt);
@@ -262,112 +368,42 @@ impl Worker {
         }
     }
 
-    /// Takes a batch of messages in: as one transaction, the runs it starts are the journal's.
-    async fn take(&self, work: Work) -> Result<Vec<RunRecord>, SubmitError> {
-        let mut transaction = Transaction::default();
-        let mut records: Vec<RunRecord> = Vec::new();
-        for item in &work.items {
-            match self.understand(&work.peer, item, &records) {
-                Ok(Some(record)) => {
-                    transaction.apply.push(item.hold());
-                    transaction.rows.extend(record.rows());
-                    records.push(record);
-                }
-                Ok(None) => transaction.apply.push(item.settle()),
-                Err((code, reason)) => {
-                    tracing::warn!(peer = %work.peer, seq = %item.seq, %reason, "A message was refused.");
-                    let (applied, refusal) = item.refuse(self.message_id(), code, &reason);
-                    transaction.apply.push(applied);
-                    transaction.send.extend(refusal);
-                }
-            }
-        }
-        self.endpoint().transact(transaction).await?;
-        self.runs().open.extend(records.iter().map(|record| record.start.run));
-        Ok(records)
+    /// Looks at the disk.
+    pub(crate) async fn look(&self) {
+        let disk = self.disk().clone();
+        // It reports what fails by itself, and is not needed for anything else to go on.
+        let _looked = tokio::task::spawn_blocking(move || disk.look()).await;
     }
 
-    /// What a message means: a run to begin, nothing, or the reason to refuse it.
-    fn understand(
-        &self,
-        peer: &EndpointId,
-        item: &WorkItem,
-        taken: &[RunRecord],
-    ) -> Result<Option<RunRecord>, (RefusalCode, String)> {
-        let body = item.body.as_ref().map_err(|error| (RefusalCode::Message, error.to_string()))?;
-        match body {
-            Body::RunStart(start) if *peer == EndpointId::Server => {
-                let runs = self.runs();
-                let known = runs.open.contains(&start.run) || runs.ended.keys().any(|(_, run)| *run == start.run);
-                if known || taken.iter().any(|record| record.start.run == start.run) {
-                    return Err((RefusalCode::Message, "this agent has that run already".to_owned()));
-                }
-                if runs.open.len() + taken.len() >= RUNS_OPEN_MAX {
-                    let reason =
-                        format!("this agent has {RUNS_OPEN_MAX} runs already; it takes no more until some end");
-                    return Err((RefusalCode::Full, reason));
-                }
-                let mut record = RunRecord::new(start.clone(), item.seq, item.message.header.id, wall_ms());
-                record.progress.doubtful = item.doubtful;
-                record.progress.losses = item.losses;
-                Ok(Some(record))
-            }
-            Body::RunStart(_)
-            | Body::RunCancel(_)
-            | Body::RunDecide(_)
-            | Body::AgentDrain(_)
-            | Body::StepChanged(_)
-            | Body::RunFinished(_)
-            | Body::RunRecalled(_)
-            | Body::AgentFacts(_) => {
-                Err((RefusalCode::Message, "an agent takes only runs, and only from the server".to_owned()))
-            }
-            Body::Refusal(refusal) => {
-                tracing::error!(message = %refusal.message, reason = %refusal.reason, "The server refused a report.");
-                Ok(None)
-            }
-        }
-    }
-
-    /// Removes the oldest ended runs beyond the limit, rows and folders.
-    async fn clean(&self) {
-        loop {
-            let oldest = {
-                let runs = self.runs();
-                let excess = runs.ended.len() > RUNS_ENDED_MAX;
-                runs.ended.keys().next().copied().filter(|_| excess)
-            };
-            let Some((seq, run)) = oldest else { return };
-            self.remove_folder(run).await;
-            let rows = RunRecord::delete(run).to_vec();
-            if self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await.is_err() {
-                return;
-            }
-            self.runs().ended.remove(&(seq, run));
-        }
-    }
-
-    pub(crate) async fn remove_folder(&self, run: RunId) {
-        let dir = self.run_dir(run);
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
-        if let Ok(Err(error)) = removed
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%run, %error, "The folder of an old run could not be removed.");
-        }
-    }
-
+    /// Tells what there is to tell of this agent with every status, if that changed.
     async fn present(&self) {
-        let free = u16::try_from(self.0.slots.available_permits()).unwrap_or(u16::MAX);
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let presence =
-            Presence { slots_free: free, slots: self.0.slot_count, draining: false, version, refusing: None };
-        // An endpoint that has stopped ends the work anyway.
-        let _stopped = self.endpoint().present(presence).await;
+        let standing = self.standing().clone();
+        let presence = Presence {
+            slots_free: self.slots().free(),
+            slots: self.slots().count(),
+            draining: self.leaving() || standing.drained(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            refusing: self.refusing(&standing).map(|(code, _)| code),
+        };
+        let earlier = self.0.presented.lock().unwrap_or_else(PoisonError::into_inner).replace(presence.clone());
+        if earlier.as_ref() != Some(&presence) {
+            // An endpoint that has stopped ends the work anyway.
+            let _stopped = self.endpoint().present(presence).await;
+        }
     }
 }
 
-/// Makes a folder and those above it, for the agent's user alone.
-pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// Returns when it changed. Never, once nobody is left who could change it.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Returns when the time to leave is over.
+async fn until(idle_since: Option<Instant>) {
+    match idle_since {
+        Some(since) => tokio::time::sleep_until((since + LEAVE_LIMIT).into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -83,7 +83,7 @@ struct World {
     end: WireEnd,
     endpoint: Endpoint,
     driver: JoinHandle<Result<(), RunError>>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 fn server() -> EndpointId {
@@ -107,7 +107,7 @@ impl World {
         let (endpoint, driver) = endpoint(parts).unwrap();
         let (stop, stopping) = watch::channel(false);
         let driver = tokio::spawn(driver.run(stopping));
-        let mut world = Self { gate, end, endpoint, driver, _stop: stop };
+        let mut world = Self { gate, end, endpoint, driver, stop };
         world.event(WireEvent::Up { connection: 1 }).await;
         world.deliver(1, hello().bytes()).await;
         assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == Published::Status));
@@ -240,4 +240,16 @@ async fn one_batch_of_a_peer_is_out_at_a_time_and_what_was_dealt_with_does_not_c
     assert!(world.endpoint.next_work().now_or_never().is_none(), "what was dealt with is not offered again");
     assert!(matches!(world.command().await, WireCommand::Acknowledge(_)));
     assert!(!world.driver.is_finished());
+}
+
+/// Which of two things that are there at once a process sees first is left to chance, so it is tried often.
+#[tokio::test]
+async fn being_told_to_stop_is_no_failure_however_quick_the_transport_is() {
+    for _ in 0..40 {
+        let World { end, driver, stop, endpoint, .. } = World::start().await;
+        stop.send(true).unwrap();
+        drop(end);
+        timeout(LIMIT, driver).await.unwrap().unwrap().unwrap();
+        drop(endpoint);
+    }
 }

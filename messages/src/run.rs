@@ -254,6 +254,9 @@ pub struct StepChanged {
     /// With its end: what it hands on to later steps.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<String, String>,
+    /// With its beginning: which of the step's limits its host cannot enforce, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// What an attempt used.

@@ -236,6 +236,7 @@ mod tests {
             at_ms: 5,
             usage: None,
             outputs: BTreeMap::new(),
+            note: None,
         });
         let finished = Body::RunFinished(RunFinished { run: RunId::from_u128(2), end: RunEnd::Succeeded, at_ms: 6 });
         assert_eq!(outcome("a1", &started).unwrap().state, RunState::Running);

@@ -36,6 +36,20 @@ pub(crate) fn command(program: &Program, env: &BTreeMap<String, String>, dir: &P
     Ok(command)
 }
 
+/// The same program, under a limit for the address space of each of its processes. A shell sets the limit on itself and becomes the
+/// program: set on a process that runs already, the limit would miss what that has started, and set on the shim it could keep
+/// the program from being started. The price: a program that is missing shows as the shell's exit code 127.
+pub(crate) fn limited(program: &Program, bytes_max: u64) -> Program {
+    let words = match program {
+        Program::Shell(script) => [SHELL, "-eu", "-c", "--", script].map(str::to_owned).to_vec(),
+        // Refused as empty when it is to be started.
+        Program::Exec(words) if words.is_empty() => return program.clone(),
+        Program::Exec(words) => words.clone(),
+    };
+    let limit = format!("ulimit -v {} || exit 125; exec \"$@\"", bytes_max / 1024);
+    Program::Exec([SHELL, "-c", &limit, "longshore"].map(str::to_owned).into_iter().chain(words).collect())
+}
+
 /// Why a program could not be started, in words for its author.
 pub(crate) fn spawn_reason(program: &Program, error: &io::Error) -> String {
     let name = match program {

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use messages::Digest;
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,6 +29,8 @@ pub(crate) const CANCEL: &str = "cancel";
 pub(crate) const STDOUT: &str = "stdout";
 /// What the step wrote to its standard error.
 pub(crate) const STDERR: &str = "stderr";
+/// What the step hands on to later ones: it is told where this is.
+pub(crate) const OUTPUT: &str = "output";
 /// What the shim itself has to complain about: normally empty, at most a few lines.
 pub(crate) const SHIM_ERRORS: &str = "shim-errors";
 
@@ -179,6 +182,17 @@ pub(crate) fn open_empty(dir: &Path, name: &str) -> io::Result<File> {
 /// Opens a lock file of the folder. It is never made here: without it the folder is not one of an attempt.
 pub(crate) fn open_lock(dir: &Path, name: &str) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(dir.join(name))
+}
+
+/// Opens a file of the folder that a step could write to, for reading. It neither follows a link nor waits for a writer, whatever
+/// the step made of the file.
+pub(crate) fn open_as_left(dir: &Path, name: &str) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(dir.join(name))?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file any more")),
+    }
 }
 
 /// Whether there is anything of that name.

@@ -30,9 +30,11 @@ pub use environment::{AttemptKey, INHERITED, environment};
 pub(crate) use launch::take_lock;
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
-use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
+use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
 use records::STARTED_BYTES_MAX;
-pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, OUTPUT_BYTES_MAX, PLAN_BYTES_MAX, Plan, Started, StreamEnd};
+pub use records::{
+    AttemptEnd, EXIT_BYTES_MAX, Exit, OUTPUT_BYTES_MAX, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd,
+};
 pub use state::{AttemptState, BootMatch, Interruption, Survivors};
 use state::{Lock, Observation};
 
@@ -142,7 +144,7 @@ impl Attempt {
             }
             Err(error) => return Err(at("")(error)),
         }
-        for name in [LOCK, TREE, STDOUT, STDERR, SHIM_ERRORS] {
+        for name in [LOCK, TREE, STDOUT, STDERR, OUTPUT, SHIM_ERRORS] {
             layout::open_empty(&attempt.dir, name).map_err(at(name))?;
         }
         layout::reserve(&attempt.dir, EXIT_BYTES_MAX).map_err(at(EXIT_RESERVED))?;

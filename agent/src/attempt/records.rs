@@ -40,6 +40,21 @@ pub struct Plan {
     pub timeout_ms: Option<u64>,
     /// Bytes kept of each output stream; what comes beyond is counted, not kept.
     pub output_bytes_max: u64,
+    /// The user to run as; nothing for the shim's own.
+    #[serde(default)]
+    pub run_as: Option<RunAs>,
+    /// Bytes that the address space of each of its processes may have; nothing for no limit.
+    #[serde(default)]
+    pub memory_bytes_max: Option<u64>,
+}
+
+/// A user of the system and its group. A step that runs as such has no other groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAs {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
 }
 
 /// The mark that a step began, written and synced before its program is started.

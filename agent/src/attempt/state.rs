@@ -155,6 +155,8 @@ mod tests {
                     dir: "/".into(),
                     timeout_ms: None,
                     output_bytes_max: 1,
+                    run_as: None,
+                    memory_bytes_max: None,
                 },
             ),
             started: record(started, Started { boot, pid: 7, start_ticks: 8, at_ms: 9 }),

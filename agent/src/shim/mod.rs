@@ -11,6 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -21,8 +22,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::attempt::command::{command, spawn_reason};
-use crate::attempt::layout::{self, CANCEL, EXIT, LOCK, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms};
+use crate::attempt::command::{command, limited, spawn_reason};
+use crate::attempt::layout::{
+    self, CANCEL, EXIT, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms,
+};
 use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
 use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
 use output::Capture;
@@ -106,7 +109,7 @@ fn run(dir: &Path) -> Result<(), ShimError> {
         return record(dir, &not_started("it was cancelled before it began", true));
     }
     let exit = match Step::start(dir, &plan, agents_umask, sender) {
-        Ok(step) => step.supervise(&plan, &events),
+        Ok(step) => step.supervise(dir, &plan, &events),
         Err(reason) => not_started(&reason, false),
     };
     record(dir, &exit)
@@ -189,7 +192,9 @@ struct Step {
 impl Step {
     // Everything that could fail comes before the program is started, so that "not started" is always the truth.
     fn start(dir: &Path, plan: &Plan, agents_umask: Mode, events: Sender<Event>) -> Result<Self, String> {
-        let mut command = command(&plan.program, &plan.env, &plan.dir)?;
+        let program = plan.memory_bytes_max.map(|bytes_max| limited(&plan.program, bytes_max));
+        let program = program.as_ref().unwrap_or(&plan.program);
+        let mut command = command(program, &plan.env, &plan.dir)?;
         let capture = |name, events| {
             Capture::start(dir, name, plan.output_bytes_max, events)
                 .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
@@ -205,6 +210,10 @@ impl Step {
         })
         .map_err(|error| format!("nobody could wait for it: {error}"))?;
         command.stdout(Stdio::from(stdout_pipe)).stderr(Stdio::from(stderr_pipe));
+        if let Some(user) = plan.run_as {
+            // Becoming another user also leaves every other group.
+            command.uid(user.uid).gid(user.gid);
+        }
         let leader = start_program(&mut command, agents_umask).map_err(|error| spawn_reason(&plan.program, &error))?;
         let started_at_ms = now_ms();
         let _ = give.send(leader);
@@ -213,7 +222,7 @@ impl Step {
         Ok(Self { leader, started_at_ms, stdout, stderr })
     }
 
-    fn supervise(self, plan: &Plan, events: &Receiver<Event>) -> Exit {
+    fn supervise(self, dir: &Path, plan: &Plan, events: &Receiver<Event>) -> Exit {
         let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
         let outcome = Supervisor::new(timeout).run(
             events,
@@ -222,6 +231,8 @@ impl Step {
         );
         let Outcome { end, cancelled, left_processes } = outcome;
         let ended_at_ms = now_ms();
+        // The record of the end says that this is there too. A step may have removed it, which is its own affair.
+        let _ = layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all());
         Exit {
             end,
             cancelled,

@@ -52,6 +52,8 @@ impl Place {
             dir: self.root.path().to_owned(),
             timeout_ms: None,
             output_bytes_max: OUTPUT_BYTES_MAX,
+            run_as: None,
+            memory_bytes_max: None,
         }
     }
 

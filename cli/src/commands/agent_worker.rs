@@ -8,9 +8,9 @@ use agent::attempt::ShimCommand;
 use agent::monitor::Lifeline;
 use agent::{AgentConfig, AgentError, DiskLimits};
 use journal::OpenError;
+use link::StartError;
 use link::amqp::{AmqpConfig, Role};
 use link::session::Config;
-use link::{RunError, StartError};
 use messages::EndpointId;
 use tokio::sync::watch;
 
@@ -90,8 +90,6 @@ async fn run(
             Err(AgentError::Start(StartError::Journal(OpenError::Locked { .. }))) if left > 0 => {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
-            // Told to stop, endpoint and transport stop at once, and one may miss the other.
-            Err(AgentError::Run(RunError::Transport)) if *asked.stop.borrow() => break Ok(()),
             ended => break ended,
         }
     };

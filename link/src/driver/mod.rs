@@ -215,7 +215,12 @@ impl Driver {
         while !*shutdown.borrow_and_update() {
             self.offer()?;
             self.load()?;
-            match self.next(applications, &mut shutdown).await? {
+            let turn = match self.next(applications, &mut shutdown).await {
+                // Both were told to stop, and the transport was the quicker of the two.
+                Err(RunError::Transport) if *shutdown.borrow() => break,
+                turn => turn?,
+            };
+            match turn {
                 Turn::Done(effects, reply) => {
                     self.perform(effects);
                     reply.done();

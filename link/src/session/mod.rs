@@ -298,6 +298,11 @@ impl Session {
 
     fn disconnected(&mut self) {
         self.connected = false;
+        // What was turned away is delivered again if its acknowledgement was lost, so an answer that is still owed would no longer be
+        // one to everything published before its question. The question comes again too, or is asked again.
+        for peer in self.peers.values_mut() {
+            peer.receiving.answer = None;
+        }
     }
 
     fn present(&mut self, now: Now, presence: Presence) {

@@ -184,6 +184,30 @@ fn a_backlog_that_still_sits_in_the_broker_is_not_sent_again() {
     assert_eq!(pair.server.resent, 0);
 }
 
+/// An agent that did not take messages yet has turned these away; the broker delivers them again, since it was not told.
+#[test]
+fn an_answer_owed_over_a_lost_connection_is_not_given_over_the_next_one() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.settle(false);
+    pair.submit(Side::Server);
+    pair.submit(Side::Server);
+    pair.now = pair.server.session.next_timeout().unwrap().0;
+    pair.input(Side::Server, Input::TimedOut);
+    let inbox = Side::Agent.inbox();
+    let probe = pair.queues[inbox].back().cloned().unwrap();
+    assert!(!is_message(&probe));
+    pair.deliver(Side::Agent, &probe);
+    pair.input(Side::Agent, Input::Disconnected);
+    pair.input(Side::Agent, Input::Connected);
+    for said in std::mem::take(&mut pair.queues[Side::Server.inbox()]) {
+        pair.deliver(Side::Server, &said);
+    }
+    pair.settle(false);
+    assert_eq!(pair.agent.taken.len(), 2);
+    assert_eq!(pair.server.resent, 0);
+}
+
 #[test]
 fn the_window_bounds_what_is_under_way() {
     let config = Config { window: 10, ..Config::default() };

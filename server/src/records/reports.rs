@@ -229,6 +229,7 @@ mod tests {
             at_ms: 5,
             usage: None,
             outputs: BTreeMap::new(),
+            note: None,
         }
     }
 

@@ -1,0 +1,199 @@
+//! Executing one run, step by step. Each change is committed together with its report before it is acted on, and what has
+//! begun is never begun again unless its declared effect, its declared retry or a person allows it.
+//!
+//! ```text
+//! next step ──commit "started"──► attempt ──ended──► commit the end ──► next step, or the end of the run
+//!                  ▲                 │  └──known failure with tries left──► commit, wait ──again──┐
+//!                  ├──again──── interrupted: the effect decides ──► unknown: a person decides     │
+//!                  └──────────────────────────────────────────────────────────◄──────────────────┘
+//! ```
+
+mod attend;
+mod decide;
+mod doubt;
+mod outputs;
+mod plan;
+mod report;
+mod retry;
+mod stop;
+
+use std::time::Duration;
+
+use link::SubmitError;
+use link::session::TransactError;
+use messages::{Effect, Program, StepEnd, StepSpec, Usage, When};
+use tokio::task::spawn_blocking;
+
+use crate::attempt::{Attempt, AttemptState, BootId, StateError};
+use crate::control::Control;
+use crate::records::RunRecord;
+use crate::slots::{Slot, Ticket};
+use crate::worker::Worker;
+
+/// Attempts at one step that are begun by themselves after unknown outcomes, the first included. More is no accident any more.
+const ATTEMPTS_MAX: u32 = 10;
+/// Launches of one attempt whose shim ended without beginning the step.
+const LAUNCHES_MAX: u32 = 5;
+/// How long a check may take when its step has no time limit of its own.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long survivors of an interrupted attempt get to go.
+const SURVIVORS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a folder that cannot be read is looked at again, and how often at most.
+const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(1), 30);
+/// How long a step may take that is run after its run was cancelled or timed out and has no limit of its own.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why the agent stopped working on a run. The run goes on when the agent runs again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecuteError {
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    #[error("a report cannot be made")]
+    Report(#[from] TransactError),
+}
+
+/// What came of looking after an attempt.
+enum Outcome {
+    Ended(StepEnd),
+    /// Nobody knows whether it took effect, and its effect forbids to run it again: a person decides.
+    Undecided(String),
+    /// Its outcome is unknown, and its effect allows to run it again.
+    Again,
+}
+
+/// What is to be done about a step that a lost journal may have begun.
+enum Doubt {
+    /// Begin it, or look after what its folder shows of it.
+    Begin,
+    Done,
+    Undecided(String),
+}
+
+/// One run being executed.
+struct Execution {
+    worker: Worker,
+    record: RunRecord,
+    control: Control,
+    /// Its place in the row of those that wait for a slot.
+    ticket: Option<Ticket>,
+    /// Held while something of it runs or is about to.
+    slot: Option<Slot>,
+    /// What the attempt that ended last used.
+    used: Option<Usage>,
+}
+
+/// Executes what is left of a run until it has ended. While it waits for a person or for another try it has no slot.
+pub(crate) async fn execute(
+    worker: &Worker,
+    record: RunRecord,
+    control: Control,
+    ticket: Option<Ticket>,
+) -> Result<RunRecord, ExecuteError> {
+    let mut run = Execution { worker: worker.clone(), record, control, ticket, slot: None, used: None };
+    run.go().await?;
+    Ok(run.record)
+}
+
+impl Execution {
+    async fn go(&mut self) -> Result<(), ExecuteError> {
+        // Of a step that an earlier process began, a doubtful run knows only what its folder says.
+        let mut recorded = self.record.attempt() > 0;
+        while self.record.progress.end.is_none() {
+            if let Some(evidence) = self.record.progress.undecided.clone() {
+                self.await_decision(evidence).await?;
+                continue;
+            }
+            if let Some(delay_ms) = self.record.progress.at.retry_in_ms {
+                self.await_retry(delay_ms).await?;
+                continue;
+            }
+            let from = self.record.progress.step;
+            if self.record.attempt() == 0 {
+                self.note_stop();
+                self.skip().await;
+            }
+            let Some(spec) = self.record.spec().cloned() else {
+                self.finish(Vec::new(), from).await?;
+                continue;
+            };
+            if !self.take_slot().await && self.record.attempt() == 0 {
+                continue;
+            }
+            if self.record.progress.doubtful && (recorded || self.record.attempt() == 0) {
+                recorded = false;
+                if self.resolve_doubt(&spec).await? {
+                    continue;
+                }
+            }
+            if self.record.attempt() == 0 {
+                self.begin(&spec).await?;
+            }
+            match self.attend(&spec).await {
+                Outcome::Again => {
+                    self.record.progress.at.resumes += 1;
+                    self.begin(&spec).await?;
+                }
+                Outcome::Ended(end) => self.ended(&spec, end).await?,
+                Outcome::Undecided(evidence) => self.undecided(&spec, evidence).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the step is run as the run stands now.
+    fn wanted(&self, spec: &StepSpec) -> bool {
+        let progress = &self.record.progress;
+        let stopped = progress.cancelled.is_some() || progress.timed_out;
+        if stopped && !progress.doubtful && progress.attempts.iter().all(|attempts| *attempts == 0) {
+            // Nothing was begun, so there is nothing to clean up after.
+            return false;
+        }
+        match spec.when {
+            When::Always => true,
+            When::Failure => stopped || progress.failed.is_some(),
+            When::Success => !stopped && progress.failed.is_none(),
+        }
+    }
+
+    /// Goes to the next step that is to be run. Those between are not reported: the server knows them by the run's end.
+    async fn skip(&mut self) {
+        while let Some(spec) = self.record.spec() {
+            // What a lost journal began is looked after, whatever the run has come to since.
+            if self.wanted(spec) || (self.record.progress.doubtful && self.evident(spec).await) {
+                return;
+            }
+            self.record.progress.step += 1;
+        }
+    }
+
+    /// Takes a slot, in its turn. False if the run is to be ended before it has one.
+    async fn take_slot(&mut self) -> bool {
+        if self.slot.is_some() {
+            return true;
+        }
+        let mut ticket = self.ticket.take().unwrap_or_else(|| self.worker.slots().ticket());
+        let slot = tokio::select! {
+            slot = ticket.wait() => slot,
+            () = self.stop_wanted() => None,
+        };
+        self.slot = slot;
+        self.slot.is_some()
+    }
+}
+
+async fn look(attempt: &Attempt, boot: BootId) -> Result<AttemptState, StateError> {
+    let attempt = attempt.clone();
+    blocking(move || attempt.state(boot)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.expect("the work reports its failures instead of panicking")
+}
+
+/// The check of a step, if it has one.
+const fn check_of(effect: &Effect) -> Option<&Program> {
+    match effect {
+        Effect::Guarded(check) => Some(check),
+        Effect::ReadOnly | Effect::Idempotent | Effect::Once => None,
+    }
+}

@@ -1,0 +1,133 @@
+//! What is committed and reported of a run: a step's beginning, its end, that it is tried again or waits for a person, and the
+//! run's end. Row and report are always one transaction.
+
+use std::collections::BTreeMap;
+
+use link::session::{Outbound, Transaction};
+use link::{outbound, wall_ms};
+use messages::limits::TEXT_BYTES_MAX;
+use messages::{Body, RunEnd, RunFinished, StepChanged, StepEnd, StepEvent, StepSpec};
+
+use super::{ExecuteError, Execution};
+use crate::attempt::records::cut;
+use crate::clock::{RunClock, steady_ms};
+use crate::control::Closing;
+use crate::records::AtStep;
+
+impl Execution {
+    /// Commits that another attempt begins. Only then may it.
+    pub(super) async fn begin(&mut self, spec: &StepSpec) -> Result<(), ExecuteError> {
+        self.record.begin();
+        let boot = self.worker.boot();
+        let limited = self.record.start.timeout_ms.is_some();
+        let progress = &mut self.record.progress;
+        (progress.at.retry_in_ms, progress.undecided) = (None, None);
+        if limited {
+            progress.clock.get_or_insert_with(|| RunClock::start(boot, steady_ms()));
+        }
+        let note = self.unenforced(spec);
+        self.used = None;
+        let report = self.step_changed(spec, StepEvent::Started, note, BTreeMap::new())?;
+        self.commit(vec![report]).await
+    }
+
+    /// Commits how a step ended, and with it the end of the run if nothing is left to be run.
+    pub(super) async fn ended(&mut self, spec: &StepSpec, end: StepEnd) -> Result<(), ExecuteError> {
+        // What is done already is not done again because nobody knows what it handed on.
+        let again = end != StepEnd::AlreadyDone;
+        let (end, outputs) = self.hand_on(spec, end).await;
+        if let Some(delay_ms) = self.retry_delay(spec, &end).filter(|_| again) {
+            self.record.progress.at.retries += 1;
+            self.record.progress.at.retry_in_ms = Some(delay_ms);
+            let report = self.step_changed(spec, StepEvent::Retrying(end, delay_ms), None, BTreeMap::new())?;
+            return self.commit(vec![report]).await;
+        }
+        let failed = !end.is_success() && end != StepEnd::Cancelled;
+        let report = self.step_changed(spec, StepEvent::Ended(end), None, outputs.clone())?;
+        self.note_stop();
+        let progress = &mut self.record.progress;
+        if failed {
+            progress.failed.get_or_insert_with(|| spec.id.clone());
+        }
+        if !outputs.is_empty() {
+            progress.outputs.insert(spec.id.clone(), outputs);
+        }
+        (progress.undecided, progress.at) = (None, AtStep::default());
+        progress.step += 1;
+        let from = progress.step;
+        self.skip().await;
+        if self.record.spec().is_none() {
+            return self.finish(vec![report], from).await;
+        }
+        self.commit(vec![report]).await
+    }
+
+    /// Commits that the run waits for a person.
+    pub(super) async fn undecided(&mut self, spec: &StepSpec, evidence: String) -> Result<(), ExecuteError> {
+        let evidence = cut(&evidence, TEXT_BYTES_MAX);
+        self.record.progress.undecided = Some(evidence.clone());
+        // Before the server can know of it, and so before it can answer.
+        self.control.wait_for(&spec.id, self.record.attempt());
+        let report = self.step_changed(spec, StepEvent::Undecided(evidence), None, BTreeMap::new())?;
+        self.commit(vec![report]).await
+    }
+
+    /// Commits the end of the run, unless a cancel came first: then it goes on from that step with what is for this case.
+    pub(super) async fn finish(&mut self, mut send: Vec<Outbound>, from: usize) -> Result<(), ExecuteError> {
+        if let Closing::Cancelled(reason) = self.control.close(self.record.progress.cancelled.is_some()).await {
+            self.record.progress.cancelled = Some(reason);
+            self.record.progress.step = from;
+            return self.commit(send).await;
+        }
+        let progress = &mut self.record.progress;
+        let end = match (&progress.cancelled, progress.timed_out, &progress.failed) {
+            (Some(reason), _, _) => RunEnd::Cancelled(reason.clone()),
+            (None, true, _) => RunEnd::TimedOut,
+            (None, false, Some(step)) => RunEnd::Failed(step.clone()),
+            (None, false, None) => RunEnd::Succeeded,
+        };
+        progress.end = Some(end.clone());
+        let body = Body::RunFinished(RunFinished { run: self.record.start.run, end, at_ms: wall_ms() });
+        let id = self.worker.message_id();
+        let mut report = outbound(self.worker.server(), id, &body, Some(self.record.progress.message))?;
+        report.answers = Some(self.record.progress.seq);
+        send.push(report);
+        self.commit(send).await
+    }
+
+    fn step_changed(
+        &self,
+        spec: &StepSpec,
+        event: StepEvent,
+        note: Option<String>,
+        outputs: BTreeMap<String, String>,
+    ) -> Result<Outbound, ExecuteError> {
+        let usage = match event {
+            StepEvent::Ended(_) | StepEvent::Retrying(..) => self.used,
+            StepEvent::Started | StepEvent::Undecided(_) => None,
+        };
+        let report = StepChanged {
+            run: self.record.start.run,
+            step: spec.id.clone(),
+            attempt: self.record.attempt(),
+            event,
+            at_ms: wall_ms(),
+            usage,
+            outputs,
+            note,
+        };
+        let (id, cause) = (self.worker.message_id(), Some(self.record.progress.message));
+        Ok(outbound(self.worker.server(), id, &Body::StepChanged(report), cause)?)
+    }
+
+    async fn commit(&mut self, send: Vec<Outbound>) -> Result<(), ExecuteError> {
+        let (boot, progress) = (self.worker.boot(), &mut self.record.progress);
+        let counting = progress.undecided.is_none();
+        if let Some(clock) = &mut progress.clock {
+            clock.note(boot, steady_ms(), counting);
+        }
+        let rows = vec![self.record.progress_row()];
+        self.worker.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await?;
+        Ok(())
+    }
+}

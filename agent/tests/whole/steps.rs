@@ -1,0 +1,93 @@
+//! What steps are given and what they hand on: outputs, users, limits.
+
+use messages::{Body, OutputType, RunEnd, StepEnd, StepEvent};
+
+use crate::Test;
+use crate::world::{How, World, on};
+
+pub(crate) const TESTS: [Test; 4] = [
+    ("outputs_are_given_to_later_steps_and_to_the_server", || on(outputs())),
+    ("a_step_that_does_not_hand_on_what_it_declared_has_failed", || on(missing())),
+    ("a_step_that_uses_more_memory_than_it_may_fails_and_the_host_says_what_it_enforces", || on(memory())),
+    ("a_step_runs_as_another_user_only_under_root", || on(user())),
+];
+
+async fn outputs() {
+    let world = World::new().await;
+    let agent = world.agent(How::default());
+    let mut first = world.step("get-it", "echo id=7 >> $LONGSHORE_OUTPUT; echo 'name=a b' >> $LONGSHORE_OUTPUT");
+    first.outputs = [("id".to_owned(), OutputType::Integer), ("name".to_owned(), OutputType::Text)].into();
+    let second = world.step("use-it", r#"[ "$OUTPUT_GET_IT_ID" = 7 ] && [ "$OUTPUT_GET_IT_NAME" = "a b" ]"#);
+    let run = world.run(1, vec![first, second]);
+    world.send(&Body::RunStart(run.clone())).await;
+    assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
+    let ended = world.event(run.run, |change| matches!(change.event, StepEvent::Ended(_))).await;
+    assert_eq!(ended.outputs, [("id", "7"), ("name", "a b")].map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    agent.stop().await;
+}
+
+async fn missing() {
+    let world = World::new().await;
+    let agent = world.agent(How::default());
+    let scripts = ["true", "echo id=x > $LONGSHORE_OUTPUT", "rm $LONGSHORE_OUTPUT; mkfifo $LONGSHORE_OUTPUT"];
+    let said = ["did not hand on its output `id`", "line 1: `id` is to be a whole number", "not a plain file"];
+    for (number, (script, said)) in (1..).zip(scripts.into_iter().zip(said)) {
+        let mut step = world.step("get", script);
+        step.outputs = [("id".to_owned(), OutputType::Integer)].into();
+        let run = world.run(number, vec![step]);
+        world.send(&Body::RunStart(run.clone())).await;
+        assert!(matches!(world.run_end(run.run).await, RunEnd::Failed(_)));
+        let ends = world.step_ends(run.run);
+        assert!(matches!(&ends[0].1, StepEnd::Failed(reason) if reason.contains(said)), "{ends:?}");
+    }
+    agent.stop().await;
+}
+
+async fn memory() {
+    let world = World::new().await;
+    let agent = world.agent(How::default());
+    // Without a line end in it, all of it is kept in memory by whoever looks for the last line.
+    let script = "head -c 300000000 /dev/zero | tail -n 1 > $PLACE/out";
+    let mut tight = world.step("tight", script);
+    tight.limits.memory_bytes = Some(64 * 1024 * 1024);
+    tight.limits.cpu_percent = Some(50);
+    let run = world.run(1, vec![tight]);
+    world.send(&Body::RunStart(run.clone())).await;
+    assert!(matches!(world.run_end(run.run).await, RunEnd::Failed(_)));
+    let started = world.event(run.run, |change| change.event == StepEvent::Started).await;
+    assert!(started.note.unwrap().contains("limits not enforced here"));
+    let free = world.run(2, vec![world.step("free", script)]);
+    world.send(&Body::RunStart(free.clone())).await;
+    assert_eq!(world.run_end(free.run).await, RunEnd::Succeeded);
+    agent.stop().await;
+}
+
+async fn user() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let world = World::new().await;
+    // The way to the agent's folder is not the agent's to open.
+    std::fs::set_permissions(world.root.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let agent = world.agent(How::default());
+    let mut other =
+        world.step("other", "echo who=$(id -un) > $LONGSHORE_OUTPUT; touch mine; ! cat ../steps/other/1/plan");
+    other.user = Some("nobody".to_owned());
+    other.outputs = [("who".to_owned(), OutputType::Text)].into();
+    let mut nobody_knows = world.step("unknown", "true");
+    nobody_knows.user = Some("no-such-user".to_owned());
+    let (run, wrong) = (world.run(1, vec![other]), world.run(2, vec![nobody_knows]));
+    world.send_all(&[Body::RunStart(run.clone()), Body::RunStart(wrong.clone())]).await;
+    let end = world.run_end(run.run).await;
+    let ends = world.step_ends(run.run);
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(end, RunEnd::Succeeded, "{ends:?}");
+        let ended = world.event(run.run, |change| matches!(change.event, StepEvent::Ended(_))).await;
+        assert_eq!(ended.outputs["who"], "nobody");
+    } else {
+        assert!(matches!(&ends[0].1, StepEnd::NotStarted(reason) if reason.contains("runs as root")), "{ends:?}");
+    }
+    world.run_end(wrong.run).await;
+    let ends = world.step_ends(wrong.run);
+    assert!(matches!(&ends[0].1, StepEnd::NotStarted(reason) if reason.contains("no-such-user")), "{ends:?}");
+    agent.stop().await;
+}
