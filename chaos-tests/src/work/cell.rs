@@ -32,14 +32,14 @@ impl Cell {
     /// Makes its files and submits it.
     pub(super) fn submit(fleet: &Fleet, victim: Victim, phase: Phase, effect: Effect) -> Result<Self, WorkError> {
         let name = format!("{}-{}-{}", victim.as_str(), phase.as_str(), effect.as_str());
-        let dir = fleet.dir().join("marks").join(&name);
+        let job = uuid::Uuid::now_v7().to_string();
+        let dir = fleet.dir().join("marks").join(format!("{name}-{job}"));
         fs::create_dir_all(&dir)?;
         // A pipe, so that a step waits in the kernel: twenty that look again and again would slow down what is tested.
         let made = Command::new("mkfifo").arg(dir.join("gate")).status()?;
         if !made.success() {
             return Err(io::Error::other("mkfifo failed").into());
         }
-        let job = uuid::Uuid::now_v7().to_string();
         fleet.api().submit(&job, &definition(&name, effect, &dir))?;
         Ok(Self { phase, effect, job, dir, run: String::new(), gate: None })
     }
@@ -95,8 +95,9 @@ impl Cell {
         let job = fleet.api().get(&format!("/v1/jobs/{}", self.job))?;
         let step = &job["runs"][0]["steps"][0];
         let word = |value: &Value| value["state"].as_str().unwrap_or_default().to_owned();
+        let (executions, completions) = (self.executions(), lines(&self.dir.join("done")).len());
         let recorded = recorded(&self.attempts(fleet))?;
-        Ok(Outcome { job: word(&job), step: word(step), executions: self.executions(), recorded })
+        Ok(Outcome { job: word(&job), step: word(step), executions, completions, recorded })
     }
 }
 

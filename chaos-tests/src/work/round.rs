@@ -22,9 +22,9 @@ pub(super) const SLOTS: u16 = 16;
 
 /// Everything of one victim. When it is dropped nothing is stopped and no step waits any more.
 pub(super) struct Round<'a> {
-    fleet: &'a mut Fleet,
-    victim: Victim,
-    cells: Vec<Cell>,
+    pub(super) fleet: &'a mut Fleet,
+    pub(super) victim: Victim,
+    pub(super) cells: Vec<Cell>,
     stopped: Vec<i32>,
     shims: Vec<i32>,
 }
@@ -34,12 +34,19 @@ pub(super) fn run(fleet: &mut Fleet, victim: Victim, table: &Table) -> Result<Ve
     fleet.wait_reconciled()?;
     let mut round = Round { fleet, victim, cells: Vec::new(), stopped: Vec::new(), shims: Vec::new() };
     round.submit()?;
-    round.hold()?;
-    round.verify()?;
+    if let Err(error) = round.hold().and_then(|()| round.verify()) {
+        if matches!(error, WorkError::Missed(_)) {
+            round.let_go();
+            round.come_to_rest();
+        }
+        return Err(error);
+    }
     let worker = round.worker()?;
     round.kill(worker)?;
     round.go_on()?;
-    round.judge(table)
+    let mut judged = round.judge(table)?;
+    judged.extend(round.decide(&judged)?);
+    Ok(judged)
 }
 
 impl Round<'_> {
@@ -71,6 +78,8 @@ impl Round<'_> {
     fn hold(&mut self) -> Result<(), WorkError> {
         // A report is not acknowledged by who is stopped.
         self.fleet.server.signal(Signal::STOP)?;
+        let server = self.fleet.server.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        wait_for("the server to stop", LIMIT, || proc::has_stopped(server).then_some(()))?;
         for at in self.of(Phase::Exiting) {
             let leader = self.leader(at)?;
             let shim = proc::parent(leader).ok_or(WorkError::Missed(Phase::Exiting))?;
@@ -213,17 +222,32 @@ impl Round<'_> {
                 })?;
             }
         }
-        for phase in [Phase::BeforeStarted, Phase::Started, Phase::Running] {
-            self.open(phase)?;
-        }
-        let fleet = &*self.fleet;
-        for cell in &self.cells {
-            // One that does not come to rest is judged as it stands.
-            if wait_for("a job to come to rest", LIMIT, || cell.is_settled(fleet).then_some(())).is_err() {
-                break;
-            }
-        }
+        self.open(Phase::BeforeStarted)?;
+        self.open(Phase::Started)?;
+        // What waits for a person while its step lives on is not let go on meanwhile.
+        let alone = self.victim == Victim::Shim;
+        let running = self.cells.iter_mut().filter(|cell| cell.phase == Phase::Running);
+        running.filter(|cell| !(alone && cell.effect == Effect::Once)).try_for_each(Cell::open)?;
+        self.come_to_rest();
         Ok(())
+    }
+
+    /// Waits until nothing of any job goes on by itself. One that does not come to rest is judged as it stands.
+    fn come_to_rest(&self) {
+        let fleet = &*self.fleet;
+        let at_rest = |cell: &Cell| wait_for("a job to come to rest", LIMIT, || cell.is_settled(fleet).then_some(()));
+        let _ = self.cells.iter().try_for_each(at_rest);
+    }
+
+    /// Lets every step end and everything that was stopped go on. What is gone already needs nothing.
+    fn let_go(&mut self) {
+        for cell in &mut self.cells {
+            let _ = cell.open();
+        }
+        for pid in self.stopped.drain(..) {
+            let _ = proc::send(pid, Signal::CONT);
+        }
+        let _ = self.fleet.server.signal(Signal::CONT);
     }
 
     fn judge(&self, table: &Table) -> Result<Vec<Judged>, WorkError> {
@@ -233,7 +257,17 @@ impl Round<'_> {
             let fate = table.fate(effect, phase, victim)?;
             let (expected, found) = (expected(phase, fate), cell.outcome(self.fleet)?);
             let job = cell.job.clone();
-            judged.push(Judged { phase, victim, effect, fate, ok: expected == found, expected, found, job });
+            judged.push(Judged {
+                phase,
+                victim,
+                effect,
+                fate,
+                decision: None,
+                ok: expected == found,
+                expected,
+                found,
+                job,
+            });
         }
         judged.sort_by_key(|cell| (cell.phase, cell.effect));
         Ok(judged)
@@ -276,13 +310,7 @@ impl Round<'_> {
 
 impl Drop for Round<'_> {
     fn drop(&mut self) {
-        // A round that ended early must leave nothing that waits for ever. What is gone already needs nothing.
-        for cell in &mut self.cells {
-            let _ = cell.open();
-        }
-        for pid in self.stopped.drain(..) {
-            let _ = proc::send(pid, Signal::CONT);
-        }
-        let _ = self.fleet.server.signal(Signal::CONT);
+        // A round that ended early must leave nothing that waits for ever.
+        self.let_go();
     }
 }

@@ -113,6 +113,18 @@ words! {
     }
 }
 
+words! {
+    /// What a person says of a step that waits for one.
+    Decision {
+        /// It took effect.
+        Done = "done",
+        /// It did not: run it again.
+        Retry = "retry",
+        /// Give it up.
+        Fail = "fail",
+    }
+}
+
 impl Victim {
     /// What is lost with it, in the table's words.
     #[must_use]
@@ -172,27 +184,45 @@ pub struct Outcome {
     pub step: String,
     /// How often the program began, from its marks.
     pub executions: usize,
+    /// How often it did what it is for, from its marks.
+    pub completions: usize,
     /// For each attempt's folder, whether the end is recorded in it.
     pub recorded: Vec<bool>,
 }
 
-/// What must come of a step with that effect that was in that phase, when that is its fate.
+impl Outcome {
+    /// Of one that was left in that phase, and run again as often as said.
+    fn left(phase: Phase, job: &str, step: &str, again: usize, recorded: &[bool]) -> Self {
+        Self {
+            job: job.to_owned(),
+            step: step.to_owned(),
+            executions: usize::from(phase.has_begun()) + again,
+            completions: usize::from(phase.is_done()) + again,
+            recorded: recorded.to_owned(),
+        }
+    }
+}
+
+/// What must come of a step that was in that phase, when that is its fate.
 #[must_use]
 pub fn expected(phase: Phase, fate: Fate) -> Outcome {
-    let outcome = |state: &str, step: &str, executions, recorded: &[bool]| Outcome {
-        job: state.to_owned(),
-        step: step.to_owned(),
-        executions,
-        recorded: recorded.to_owned(),
-    };
-    let before = usize::from(phase.has_begun());
     match fate {
         Fate::GoesOn | Fate::Begins | Fate::ReportedLater | Fate::ToldAgain => {
-            outcome("succeeded", "succeeded", 1, &[true])
+            Outcome::left(Phase::Exited, "succeeded", "succeeded", 0, &[true])
         }
-        Fate::CheckDecides if phase.is_done() => outcome("succeeded", "already-done", before, &[false]),
-        Fate::RunsAgain | Fate::CheckDecides => outcome("succeeded", "succeeded", before + 1, &[false, true]),
-        Fate::PersonDecides => outcome("needs-decision", "needs-decision", before, &[false]),
+        Fate::CheckDecides if phase.is_done() => Outcome::left(phase, "succeeded", "already-done", 0, &[false]),
+        Fate::RunsAgain | Fate::CheckDecides => Outcome::left(phase, "succeeded", "succeeded", 1, &[false, true]),
+        Fate::PersonDecides => Outcome::left(phase, "needs-decision", "needs-decision", 0, &[false]),
+    }
+}
+
+/// What must come of a step that was left in that phase and about which a person has decided.
+#[must_use]
+pub fn decided(phase: Phase, decision: Decision) -> Outcome {
+    match decision {
+        Decision::Done => Outcome::left(phase, "succeeded", "succeeded", 0, &[false]),
+        Decision::Retry => Outcome::left(phase, "succeeded", "succeeded", 1, &[false, true]),
+        Decision::Fail => Outcome::left(phase, "failed", "failed", 0, &[false]),
     }
 }
 
@@ -268,7 +298,8 @@ mod tests {
             let outcome = expected(*phase, Fate::PersonDecides);
             assert!(outcome.executions <= 1 && outcome.recorded == [false], "{phase:?}");
         }
-        assert_eq!(expected(Phase::Running, Fate::CheckDecides).executions, 2);
+        let again = expected(Phase::Running, Fate::CheckDecides);
+        assert_eq!((again.executions, again.completions), (2, 1));
         assert_eq!(expected(Phase::Exiting, Fate::CheckDecides).step, "already-done");
     }
 }
