@@ -53,6 +53,12 @@ impl Cell {
         matches!(run["state"].as_str(), Some("accepted" | "running"))
     }
 
+    /// Why its run does not go on, in the server's words; nothing when it has none.
+    pub(super) fn reason(&self, fleet: &Fleet) -> String {
+        let job = fleet.api().get(&format!("/v1/jobs/{}", self.job)).unwrap_or_default();
+        job["runs"][0]["reason"].as_str().unwrap_or("the server says nothing").to_owned()
+    }
+
     /// Lets the step end, now and whenever it is run again.
     pub(super) fn open(&mut self) -> io::Result<()> {
         // Opened for both, it waits for nobody; as long as it is held, no reader waits.
@@ -85,9 +91,11 @@ impl Cell {
         self.first(fleet).join(file).is_file()
     }
 
-    /// Whether a person or nobody has to do anything about the job any more.
+    /// Whether a person or nobody has to do anything about the job any more, or it waits at its gate for the second time.
     pub(super) fn is_settled(&self, fleet: &Fleet) -> bool {
-        fleet.api().job_state(&self.job).is_some_and(|state| !matches!(state.as_str(), "waiting" | "running"))
+        let is_back = self.gate.is_none() && self.executions() > 1;
+        is_back
+            || fleet.api().job_state(&self.job).is_some_and(|state| !matches!(state.as_str(), "waiting" | "running"))
     }
 
     /// How it stands.

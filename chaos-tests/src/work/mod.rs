@@ -51,6 +51,14 @@ pub enum WorkError {
     /// The broker refused.
     #[error("the broker does not work")]
     Node(#[from] broker_config::node::NodeError),
+    /// A step did not begin, such as on a full disk.
+    #[error("the agent begins nothing: {why}")]
+    NotBegun {
+        /// What the server says.
+        why: String,
+        /// How long it was waited for.
+        source: TimedOut,
+    },
     /// The server's table cannot be had.
     #[error("the table of outages: {0}")]
     Table(String),

@@ -56,7 +56,8 @@ impl Round<'_> {
             self.submit_all(phase)?;
         }
         for cell in &self.cells {
-            wait_for("a step to begin", LIMIT, || (cell.executions() == 1).then_some(()))?;
+            let begun = wait_for("a step to begin", LIMIT, || (cell.executions() == 1).then_some(()));
+            begun.map_err(|source| WorkError::NotBegun { why: cell.reason(self.fleet), source })?;
         }
         self.submit_all(Phase::Started)?;
         self.submit_all(Phase::BeforeStarted)?;
