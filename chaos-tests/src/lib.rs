@@ -9,3 +9,4 @@ pub mod gaps;
 pub mod live;
 pub mod sim;
 pub mod simulate;
+pub mod work;

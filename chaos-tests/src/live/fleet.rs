@@ -28,6 +28,8 @@ pub struct FleetOptions {
     pub slots: u16,
     /// `quorum` or `classic`.
     pub queue_type: String,
+    /// Whether each agent has its monitor, which is then what is started here. Without it the agent is one process.
+    pub monitor: bool,
 }
 
 /// Why a fleet does not do as it should.
@@ -105,8 +107,11 @@ impl Fleet {
         ]);
         let slots = options.slots.to_string();
         let agent = |name: &String| {
-            // Without the process above it, so that what a test kills is the agent itself.
-            let arguments = ["agent", "run", "--no-monitor", "--dir", &home, "--name", name, "--slots", &slots];
+            let mut arguments = vec!["agent", "run", "--dir", &home, "--name", name, "--slots", &slots];
+            if !options.monitor {
+                // What a test kills is then the agent itself.
+                arguments.push("--no-monitor");
+            }
             (name.clone(), process(name).arguments(&arguments))
         };
         let agents = options.agents.iter().map(agent).collect();

@@ -9,6 +9,7 @@ mod outages;
 mod refusals;
 mod support;
 mod walk;
+mod work;
 
 use broker_config::live::{enabled, skip_notice};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -17,9 +18,17 @@ type Test = (&'static str, fn() -> Result<(), Failed>);
 
 fn main() {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let tests: Vec<Test> =
-        [outages::TESTS, walk::TESTS, effects::TESTS, orders::TESTS, refusals::TESTS, copies::TESTS, monitor::TESTS]
-            .concat();
+    let tests: Vec<Test> = [
+        outages::TESTS,
+        walk::TESTS,
+        effects::TESTS,
+        orders::TESTS,
+        refusals::TESTS,
+        copies::TESTS,
+        monitor::TESTS,
+        work::TESTS,
+    ]
+    .concat();
     let skipped = if enabled() { 0 } else { tests.len() };
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, test).with_ignored_flag(!enabled())).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

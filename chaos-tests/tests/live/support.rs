@@ -26,6 +26,7 @@ impl World {
             agents: agents.iter().map(|name| (*name).to_owned()).collect(),
             slots: 2,
             queue_type: "quorum".to_owned(),
+            monitor: false,
         };
         let fleet = Fleet::start(&options, &mut |note| eprintln!("{note}"))?;
         Ok(Self { fleet, dir })

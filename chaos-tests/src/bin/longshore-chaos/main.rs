@@ -3,6 +3,7 @@
 mod commits;
 mod explore;
 mod gaps;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Command {
     Damage(DamageArgs),
     /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
     Simulate(Simulate),
+    /// Worker, monitor, server, broker or shim killed in each phase of a step; exit code 1 if one fares otherwise than the table says
+    Work(work::Args),
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Command::Simulate(simulate) => simulate.execute(),
+        Command::Work(args) => work::run(&args),
     }
 }
 

@@ -1,0 +1,62 @@
+//! Other processes, looked up in `/proc`: who is over a step, who is an agent's worker, whether one has ended. Signals them, and
+//! starts none.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Sends a signal. A process that is gone already is no error.
+pub(super) fn send(pid: i32, signal: Signal) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
+    match kill_process(pid, signal) {
+        Err(Errno::SRCH) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The letter of a process's state and its parent.
+fn stat(pid: i32) -> Option<(char, i32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold anything, brackets too.
+    let mut fields = text.rsplit(')').next()?.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Whether nothing of it runs any more. Whoever has to look at its end may not have done so yet.
+pub(super) fn has_ended(pid: i32) -> bool {
+    stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
+}
+
+/// Whether every thread of it has stopped, so that nothing of it moves until it is told to go on.
+pub(super) fn has_stopped(pid: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let text = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
+}
+
+/// Its parent.
+pub(super) fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|(_, parent)| parent)
+}
+
+/// The worker of that monitor, once it is one: between fork and exec it is still a copy.
+pub(super) fn worker(monitor: i32) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).ok()?;
+    let pid = text.split_whitespace().next()?.parse().ok()?;
+    fs::read(format!("/proc/{pid}/cmdline")).ok()?.ends_with(b"--as-worker\0").then_some(pid)
+}
+
+/// The shim of that attempt's folder, which is its last argument.
+pub(super) fn shim(attempt: &Path) -> Option<i32> {
+    let last = [b"\0", attempt.as_os_str().as_bytes(), b"\0"].concat();
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        fs::read(entry.path().join("cmdline")).ok()?.ends_with(&last).then_some(pid)
+    })
+}
