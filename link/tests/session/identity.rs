@@ -19,11 +19,11 @@ pub(crate) fn superseded(end: &End) -> Option<Freeze> {
         .find_map(|fault| if let Fault::Superseding { behind, .. } = fault { Some(behind.clone()) } else { None })
 }
 
-fn bodies(end: &End) -> Vec<String> {
+pub(crate) fn bodies(end: &End) -> Vec<String> {
     end.taken.iter().map(|(_, body)| String::from_utf8(body.clone()).unwrap()).collect()
 }
 
-fn doubted(end: &End) -> Vec<String> {
+pub(crate) fn doubted(end: &End) -> Vec<String> {
     end.doubted.iter().map(|body| String::from_utf8(body.clone()).unwrap()).collect()
 }
 

@@ -4,6 +4,7 @@
 mod both;
 mod chance;
 mod copies;
+mod evidence;
 mod identity;
 mod lives;
 mod names;

@@ -3,7 +3,7 @@
 use link::session::{Applied, Disposition, Fault, Input, Transaction};
 use messages::{Epoch, Incarnation};
 
-use crate::identity::pair_with;
+use crate::identity::{bodies, pair_with};
 use crate::pair::{Disk, End, Side};
 use crate::script::seq;
 
@@ -71,4 +71,27 @@ fn what_was_perhaps_done_stays_so_when_the_peer_loses_its_journal_again() {
         pair.server.config.window = 5;
         pair.restart(Side::Server);
     }
+}
+
+/// What the copy holds and its application never saw is over all the same, if the journal that was lost had settled it.
+#[test]
+fn what_a_restored_agent_holds_and_its_lost_self_had_settled_is_not_taken_again() {
+    let mut pair = pair_with(Side::Server, 1);
+    pair.submit(Side::Server);
+    for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+        pair.deliver(Side::Agent, &frame);
+    }
+    let copy = pair.agent.clone();
+    assert_eq!(copy.session.unapplied(&copy.peer), Some((seq(2), seq(2))));
+    pair.settle(false);
+    pair.submit(Side::Server);
+    pair.settle(false);
+    assert_eq!(bodies(&pair.agent), ["server-1", "server-2", "server-3"]);
+    assert_eq!(pair.server.session.state().peers[&pair.server.peer].outgoing.settled, Some(seq(3)));
+    pair.agent.restored(&copy);
+    pair.restart(Side::Agent);
+    pair.submit(Side::Server);
+    pair.settle(false);
+    assert_eq!(bodies(&pair.agent), ["server-1", "server-4"], "the copy forgot what was done, the world did not");
+    assert!(pair.converged(), "{}", pair.describe());
 }

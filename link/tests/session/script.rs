@@ -1,6 +1,6 @@
 //! Scripts: one story each.
 
-use link::session::{Config, Input, Published, TransactError, Transaction};
+use link::session::{Config, Fault, Input, Published, TransactError, Transaction};
 use messages::{Envelope, Seq, decode};
 
 use crate::pair::{End, Pair, Side};
@@ -57,6 +57,41 @@ fn held_work_is_not_settled_before_its_answer_has_arrived() {
     pair.settle(true);
     let streams = &pair.agent.session.state().peers[&pair.agent.peer];
     assert_eq!(streams.incoming.as_ref().unwrap().settled, Some(seq(1)));
+}
+
+/// Two answers are given, and the peer says that it has the first one: that says nothing of the second.
+#[test]
+fn an_answer_that_arrived_does_not_settle_the_work_of_one_that_did_not() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.settle(false);
+    pair.submit(Side::Server);
+    pair.submit(Side::Server);
+    for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+        pair.deliver(Side::Agent, &frame);
+    }
+    let now = pair.now();
+    // Both are taken, then both are answered.
+    for _ in 0..4 {
+        let write = pair.agent.application(now, true).unwrap();
+        pair.commit(Side::Agent, write);
+    }
+    let answers: Vec<_> = pair.queues[Side::Server.inbox()].drain(..).filter(is_message).collect();
+    assert_eq!(answers.len(), 2);
+    pair.deliver(Side::Server, &answers[0]);
+    pair.now += 1_000;
+    pair.input(Side::Server, Input::TimedOut);
+    for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+        pair.deliver(Side::Agent, &frame);
+    }
+    let streams = &pair.agent.session.state().peers[&pair.agent.peer];
+    assert_eq!(streams.outgoing.received, Some(seq(1)));
+    assert_eq!(streams.incoming.as_ref().unwrap().settled, Some(seq(1)), "the second answer was lost");
+    assert_eq!(streams.work.keys().copied().collect::<Vec<_>>(), [seq(2)]);
+    assert!(pair.agent.disk.received(&pair.agent.peer, seq(2)).is_some(), "it is kept as long as it is open");
+    pair.settle(true);
+    assert!(pair.agent.session.state().peers[&pair.agent.peer].work.is_empty());
+    assert_eq!(pair.server.taken.len(), 2);
 }
 
 pub(crate) fn is_message(frame: &messages::Frame) -> bool {
@@ -273,4 +308,28 @@ fn a_smaller_window_of_the_peer_is_kept_to() {
     assert_eq!(under_way, 3);
     pair.settle(false);
     assert_eq!(pair.agent.taken.len(), 50);
+}
+
+/// A process that keeps less in order than the one before it turns away what lies too far ahead; it is sent again later.
+#[test]
+fn what_lies_beyond_the_own_window_is_turned_away_and_comes_again() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    pair.settle(false);
+    for _ in 0..6 {
+        pair.submit(Side::Server);
+    }
+    let frames: Vec<_> = pair.queues[Side::Agent.inbox()].drain(..).filter(is_message).collect();
+    pair.agent.config.window = 3;
+    pair.restart(Side::Agent);
+    for place in [4, 3] {
+        pair.deliver(Side::Agent, &frames[place - 1]);
+    }
+    let peer = pair.agent.peer.clone();
+    assert!(pair.agent.disk.received(&peer, seq(3)).is_some(), "the last place of the window");
+    assert!(pair.agent.disk.received(&peer, seq(4)).is_none(), "the first one beyond it");
+    let outside = |fault: &Fault| matches!(fault, Fault::OutsideWindow { seq: at, .. } if *at == seq(4));
+    assert!(pair.agent.faults.iter().any(outside), "{}", pair.describe());
+    pair.settle(false);
+    assert_eq!(pair.agent.taken.len(), 6);
 }

@@ -40,3 +40,25 @@ fn a_peer_that_is_no_longer_known_loses_nothing_until_it_is_known_again() {
     pair.settle(false);
     assert_eq!(pair.server.taken.len(), 1);
 }
+
+/// The same server speaks to both, so that all but the address is right.
+#[test]
+fn what_is_addressed_to_another_agent_is_not_taken() {
+    let mut pair = Pair::new(&Config::default());
+    let mut other = Pair::new(&Config::default());
+    other.agent = End::new("web-02", "server", Config::default());
+    other.server = End::new("server", "web-02", Config::default());
+    other.connect();
+    other.settle(false);
+    other.submit(Side::Server);
+    let frames = other.archive[Side::Agent.inbox()].clone();
+    assert!(frames.len() >= 2);
+    let before = pair.agent.session.clone();
+    for frame in &frames {
+        pair.deliver(Side::Agent, frame);
+    }
+    assert_eq!(pair.agent.session, before, "neither what it says nor what it asks");
+    assert_eq!(pair.agent.faults.len(), frames.len());
+    let to_other = |fault: &Fault| matches!(fault, Fault::Stranger { to, .. } if *to == other.agent.id);
+    assert!(pair.agent.faults.iter().all(to_other), "{:?}", pair.agent.faults);
+}
