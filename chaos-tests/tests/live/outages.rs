@@ -41,9 +41,13 @@ fn purged() -> Result<(), Failed> {
     let mut world = World::start(&["a1"])?;
     // With the server down, what the agent reports waits in the queue; and then the queue is emptied behind everybody's back.
     let gate = world.path("gate");
-    let first = format!("while [ ! -e \"{}\" ]; do sleep 0.05; done", gate.display());
+    let began = world.path("began");
+    let (shown, open) = (began.display(), gate.display());
+    let first = format!("touch \"{shown}\"; while [ ! -e \"{open}\" ]; do sleep 0.05; done");
     let steps = format!("[[step]]\nid = \"one\"\nrun = '{first}'\n[[step]]\nid = \"two\"\nrun = 'true'\n");
     let job = world.submit(&steps)?;
+    // A submitted job is durable, not yet at its agent.
+    wait_for("the first step to begin", LIMIT, || began.exists().then_some(()))?;
     world.fleet.server.kill()?;
     std::fs::write(&gate, "")?;
     wait_for("the agent's reports to be in the broker", LIMIT, || {
