@@ -113,7 +113,7 @@ pub(crate) enum Command {
     Agent(AgentCommand),
     /// A broker, a server and agents in the foreground, everything in one folder
     Dev(dev::DevArgs),
-    /// Jobs: run, list, show, logs, lint
+    /// Jobs: submitting, watching, cancelling, deciding; checking job files
     #[command(subcommand)]
     Job(job::JobCommand),
     /// The agents that the server knows

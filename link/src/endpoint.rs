@@ -199,6 +199,23 @@ impl Rewinds {
     }
 }
 
+/// A transaction that was handed over.
+#[derive(Debug)]
+pub struct Begun(oneshot::Receiver<Result<(), SubmitError>>);
+
+impl Begun {
+    /// Waits for it. `Ok` means that all of it is on stable storage.
+    ///
+    /// # Errors
+    /// [`SubmitError`]
+    ///
+    /// # Cancel safety
+    /// The transaction happens all the same.
+    pub async fn done(self) -> Result<(), SubmitError> {
+        self.0.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+}
+
 /// The application's handle.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -228,9 +245,21 @@ impl Endpoint {
     /// # Cancel safety
     /// Dropped before it is done, the transaction may or may not happen.
     pub async fn transact(&self, transaction: Transaction) -> Result<(), SubmitError> {
+        self.begin(transaction).await?.done().await
+    }
+
+    /// Hands a transaction over without waiting for it. Transactions are done in the order in which they were handed over, so whoever
+    /// has to keep an order among its own needs to hold it only up to here.
+    ///
+    /// # Errors
+    /// [`SubmitError::Stopped`]
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the transaction may or may not happen.
+    pub async fn begin(&self, transaction: Transaction) -> Result<Begun, SubmitError> {
         let (answer, result) = oneshot::channel();
         self.requests.send(Request::Transact(transaction, answer)).await.map_err(|_| SubmitError::Stopped)?;
-        result.await.unwrap_or(Err(SubmitError::Stopped))
+        Ok(Begun(result))
     }
 
     /// The next messages to deal with. What is taken must be applied, in order, before more comes from the same peer.

@@ -17,6 +17,6 @@ pub mod wire;
 
 pub use driver::{Driver, Parts, RunError, endpoint, wall_ms};
 pub use endpoint::{
-    Endpoint, EndpointView, LinkState, Outage, ResolveFailure, Stopped, SubmitError, Work, WorkItem, outbound,
+    Begun, Endpoint, EndpointView, LinkState, Outage, ResolveFailure, Stopped, SubmitError, Work, WorkItem, outbound,
 };
 pub use service::{JOURNAL_DIR, Service, ServiceConfig, StartError};

@@ -35,6 +35,8 @@ struct Inner {
     /// One submission at a time, so that an id is taken once.
     submitting: tokio::sync::Mutex<()>,
     dispatch: Dispatch,
+    /// Held from a change of the books until its rows are handed to the journal: else an older row could be written over a newer one.
+    turn: tokio::sync::Mutex<()>,
     /// Says that there may be something to give out.
     wake: Notify,
     logs: Logs,
@@ -71,7 +73,9 @@ impl Core {
         let books = Mutex::new(books);
         let started = Instant::now();
         let (dispatch, wake) = (Dispatch::default(), Notify::new());
-        let inner = Inner { endpoint, books, submitting, dispatch, wake, logs, agents, broker_url, revision, started };
+        let turn = tokio::sync::Mutex::new(());
+        let inner =
+            Inner { endpoint, books, submitting, dispatch, turn, wake, logs, agents, broker_url, revision, started };
         Self(Arc::new(inner))
     }
 
@@ -106,6 +110,12 @@ impl Core {
         &self.0.agents
     }
 
+    /// Whoever changes rows that others change, too, has the turn until they are handed to the journal; whoever may have to take the
+    /// change back keeps it until they are written.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.turn.lock().await
+    }
+
     pub(crate) async fn one_submission(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.0.submitting.lock().await
     }
@@ -119,6 +129,10 @@ impl Core {
         self.notice();
         self.wake();
         let excess = self.books().to_forget();
+        if excess.is_empty() {
+            return;
+        }
+        let _turn = self.turn().await;
         for (job, runs) in excess {
             let mut rows = vec![Change::DeleteApp(JobRow::key(job))];
             rows.extend(runs.iter().map(|run| Change::DeleteApp(RunRow::key(*run))));

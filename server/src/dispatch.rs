@@ -208,6 +208,7 @@ impl Core {
         let fleet = self.dispatching().fleet();
         let mut open: BTreeSet<AgentId> = fleet.keys().cloned().collect();
         loop {
+            let _turn = self.turn().await;
             let (transaction, given) = self.batch(&fleet, &mut open);
             if given.is_empty() && transaction.rows.is_empty() {
                 return Ok(());

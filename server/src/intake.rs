@@ -31,6 +31,7 @@ pub(crate) async fn run(core: Core) {
 
 async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
     let mut transaction = Transaction::default();
+    let turn = core.turn().await;
     {
         // What the messages say is on stable storage already, so the books may show it before this transaction is. And the
         // next batch of the same agent, which comes as soon as this one is handed over, must find it there.
@@ -72,7 +73,9 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
             core.dispatching().cool(agent, refusal.code);
         }
     }
-    core.endpoint().transact(transaction).await?;
+    let begun = core.endpoint().begin(transaction).await?;
+    drop(turn);
+    begun.done().await?;
     core.taken_in().await;
     Ok(())
 }

@@ -64,6 +64,7 @@ impl Core {
 
     /// Ends a job: what nobody has at once, the rest when its agents have done so.
     pub(crate) async fn cancel_job(self, job: JobId, reason: String) -> Result<JobView, OrderError> {
+        let _turn = self.turn().await;
         let changes = {
             let mut books = self.books();
             let row = books.job(job).cloned().ok_or(OrderError::NotFound)?;
@@ -88,6 +89,7 @@ impl Core {
 
     /// Carries out what a person decided about a step.
     pub(crate) async fn resolve_job(self, job: JobId, resolution: Resolution) -> Result<JobView, OrderError> {
+        let _turn = self.turn().await;
         let changes = {
             let mut books = self.books();
             let run = undecided(&books, job, &resolution)?;
@@ -126,6 +128,7 @@ impl Core {
         if !self.known_agents().contains(&agent) {
             return Err(OrderError::NotFound);
         }
+        let _turn = self.turn().await;
         let changes = {
             let mut books = self.books();
             let mut row = books.agent(&agent).cloned().unwrap_or_default();
@@ -153,6 +156,7 @@ impl Core {
 
     /// Ends what has waited or taken too long, or lets a person decide.
     pub(crate) async fn keep_time(&self) -> Result<(), LinkSubmitError> {
+        let _turn = self.turn().await;
         let changes = {
             let fleet = self.dispatching().fleet();
             let mut books = self.books();
@@ -204,6 +208,7 @@ impl Core {
 
     /// Begins to count anew what was counted in another boot of this machine.
     pub(crate) async fn count_anew(&self) {
+        let _turn = self.turn().await;
         let rows = {
             let mut books = self.books();
             let old = |since: &Option<Since>| since.as_ref().is_some_and(Since::is_of_another_boot);

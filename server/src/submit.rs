@@ -29,6 +29,7 @@ impl Core {
         }
         let older = self.older_of_group(&submission)?;
         let (row, runs) = self.rows(submission)?;
+        let turn = self.turn().await;
         let (transaction, given) = self.enter(row, runs);
         if let Err(error) = self.endpoint().transact(transaction).await {
             {
@@ -43,6 +44,7 @@ impl Core {
             });
         }
         self.books().confirm(id);
+        drop(turn);
         for older in older {
             let reason = format!("job {id} of the same group took its place");
             if let Err(error) = self.clone().cancel_job(older, reason).await {
@@ -187,13 +189,12 @@ mod tests {
         Submission { id: JobId::from_u128(7), definition: definition.to_owned(), params, target, plan }
     }
 
-    #[tokio::test]
-    async fn a_caller_that_hangs_up_while_its_job_is_journaled_finds_the_same_job_when_it_asks_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let (_stop, shutdown) = watch::channel(false);
+    /// A server over a journal in that folder, whose broker never answers. It lives as long as what comes with it.
+    async fn server(dir: &std::path::Path) -> (Core, Service, watch::Sender<bool>) {
+        let (stop, shutdown) = watch::channel(false);
         let agent: AgentId = "a1".parse().unwrap();
         let config = ServiceConfig {
-            dir: dir.path().join("server"),
+            dir: dir.join("server"),
             endpoint: EndpointId::Server,
             peers: vec![EndpointId::Agent(agent.clone())],
             session: Config::default(),
@@ -210,16 +211,42 @@ mod tests {
         let core = Core::new(CoreParts {
             endpoint: service.endpoint.clone(),
             books: Books::default(),
-            logs: Logs::open(&dir.path().join("logs")).unwrap(),
+            logs: Logs::open(&dir.join("logs")).unwrap(),
             agents: BTreeSet::from([agent]),
             broker_url: String::new(),
             epoch: 1,
         });
+        (core, service, stop)
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_while_its_job_is_journaled_finds_the_same_job_when_it_asks_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, _service, _stop) = server(dir.path()).await;
         // Looked at once, which is enough to hand the job to the journal, and dropped.
         assert!(core.submit(submission()).now_or_never().is_none());
         let again = core.submit(submission()).await.unwrap();
         assert!(!again.created, "the job was made twice");
         assert_eq!(again.job.runs.len(), 1);
         assert_eq!(core.books().ids().count(), 1);
+    }
+
+    /// Rows that were handed to the journal in another order than the books changed would bring an older one back after a restart.
+    #[tokio::test]
+    async fn nobody_changes_the_books_while_another_change_is_on_its_way_to_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, service, _stop) = server(dir.path()).await;
+        let job = core.submit(submission()).await.unwrap().job.id;
+        let turn = core.turn().await;
+        let mut cancelling = Box::pin(core.clone().cancel_job(job, "wrong".to_owned()));
+        assert!((&mut cancelling).now_or_never().is_none());
+        assert_eq!(core.books().job(job).unwrap().cancelled, None, "it did not wait for its turn");
+        drop(turn);
+        cancelling.await.unwrap();
+        // What the journal has is what the books show.
+        let written = Books::load(&service.journal).unwrap();
+        assert_eq!(written.job(job), core.books().job(job));
+        assert!(written.job(job).unwrap().cancelled.is_some());
+        assert!(written.runs_of(job).eq(core.books().runs_of(job)));
     }
 }
