@@ -55,7 +55,8 @@ impl Session {
         self.forgetful(peer, status)
     }
 
-    /// Whether this journal had told the peer of more than it has.
+    /// Whether this journal had told the peer of more than it has: that it received something, or, at an agent, that something is over.
+    /// A server that forgot how a report was settled only takes it again, and reports are true whenever they come.
     fn forgetful(&self, peer: &EndpointId, status: &Status) -> Option<Freeze> {
         let sending = &status.sending;
         let incoming = self.incoming(peer)?;
@@ -63,11 +64,16 @@ impl Session {
         if sending.toward != Some(own) || incoming.incarnation != sending.incarnation {
             return None;
         }
-        let found = incoming.mark_there(incoming.through);
+        let established = incoming.own == Some(own);
         // What the peer had settled with a lost journal is expected to be missing here at first, and only that.
-        let excused = sending.settled_through.min(sending.doubtful_through).filter(|_| incoming.own != Some(own));
+        let excused = sending.settled_through.min(sending.doubtful_through).filter(|_| !established);
         let said = sending.acknowledged.max(sending.settled_through);
-        (said > found.max(excused)).then_some(Freeze::Forgetful { said, found })
+        let found = incoming.mark_there(incoming.through);
+        if said > found.max(excused) {
+            return Some(Freeze::Forgetful { said, found });
+        }
+        let (said, found) = (sending.settled_through, incoming.mark_there(incoming.settled));
+        (established && self.is_agent() && said > found).then_some(Freeze::Forgetful { said, found })
     }
 
     /// Takes from a status what is true whoever says it, also one that is not believed otherwise: that this journal is behind. Nothing
@@ -174,11 +180,14 @@ impl Session {
         // What it has of a part that another one has replaced since is nothing of this stream.
         let has = report.and_then(|report| written.within(report.incarnation, report.through));
         let has = has.min(outgoing.next.previous());
+        // Only agents are held to what they had said to be over, see `forgetful`.
+        let over = report.and_then(|report| written.within(report.incarnation, report.settled_through));
+        let forgot = !self.is_agent() && over < outgoing.settled;
         outgoing.peer = Some(found);
         // Whatever was published may have been taken, although no word of that came here.
         let published = self.peers.get(peer).and_then(|entry| entry.sending.published).max(outgoing.received);
         let lost = match succession {
-            Succession::Continues => has < outgoing.received,
+            Succession::Continues => has < outgoing.received || forgot,
             Succession::Forgot => true,
             Succession::Another => published.is_some(),
         };

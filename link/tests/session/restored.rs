@@ -1,9 +1,9 @@
 //! What a journal that was lost or put back leaves to those that go on: reports in hand, work that was perhaps done.
 
-use link::session::{Applied, Disposition, Fault, Input, Transaction};
+use link::session::{Applied, Disposition, Fault, Freeze, Input, Transaction};
 use messages::{Epoch, Incarnation};
 
-use crate::identity::{bodies, pair_with};
+use crate::identity::{bodies, pair_with, superseded};
 use crate::pair::{Disk, End, Side};
 use crate::script::seq;
 
@@ -93,5 +93,25 @@ fn what_a_restored_agent_holds_and_its_lost_self_had_settled_is_not_taken_again(
     pair.submit(Side::Server);
     pair.settle(false);
     assert_eq!(bodies(&pair.agent), ["server-1", "server-4"], "the copy forgot what was done, the world did not");
+    assert!(pair.converged(), "{}", pair.describe());
+}
+
+/// The same, and nothing that the lost self sent or received would show it: only that it had said that the work was over.
+#[test]
+fn what_a_lost_self_settled_in_silence_is_not_taken_again() {
+    let mut pair = pair_with(Side::Server, 1);
+    pair.submit(Side::Server);
+    for frame in std::mem::take(&mut pair.queues[Side::Agent.inbox()]) {
+        pair.deliver(Side::Agent, &frame);
+    }
+    let copy = pair.agent.clone();
+    pair.settle(false);
+    assert_eq!(bodies(&pair.agent), ["server-1", "server-2"]);
+    assert_eq!(pair.server.session.state().peers[&pair.server.peer].outgoing.settled, Some(seq(2)));
+    pair.agent.restored(&copy);
+    pair.restart(Side::Agent);
+    pair.settle(false);
+    assert_eq!(bodies(&pair.agent), ["server-1"], "the copy had not taken it, and its lost self had settled it");
+    assert_eq!(superseded(&pair.agent), Some(Freeze::Forgetful { said: Some(seq(2)), found: Some(seq(1)) }));
     assert!(pair.converged(), "{}", pair.describe());
 }
