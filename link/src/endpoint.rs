@@ -19,13 +19,21 @@ pub(crate) const LOGS_MAX: usize = 256;
 
 /// What the driver is asked.
 pub(crate) enum Request {
-    Transact(Transaction, oneshot::Sender<Result<(), SubmitError>>),
+    Transact(Transaction, Transacting),
     Resolve(EndpointId, oneshot::Sender<Result<(), ResolveFailure>>),
     View(EndpointId, oneshot::Sender<Option<EndpointView>>),
     Views(oneshot::Sender<Vec<EndpointView>>),
     Link(oneshot::Sender<LinkState>),
     Log(EndpointId, LogDatagram),
     Present(Presence),
+}
+
+/// Who waits for a transaction.
+pub(crate) struct Transacting {
+    /// Told when nothing but the journal can stand in its way any more, or why not.
+    pub(crate) taken: Option<oneshot::Sender<Result<(), TransactError>>>,
+    /// Told when it is on stable storage.
+    pub(crate) done: oneshot::Sender<Result<(), SubmitError>>,
 }
 
 /// Why a transaction did not happen.
@@ -199,15 +207,16 @@ impl Rewinds {
     }
 }
 
-/// A transaction that was handed over.
+/// A transaction that was taken, and is not on stable storage yet.
 #[derive(Debug)]
+#[must_use = "nobody may be told of it before it is done"]
 pub struct Begun(oneshot::Receiver<Result<(), SubmitError>>);
 
 impl Begun {
     /// Waits for it. `Ok` means that all of it is on stable storage.
     ///
     /// # Errors
-    /// [`SubmitError`]
+    /// [`SubmitError::Journal`] and [`SubmitError::Stopped`]: it was taken, so it is not refused any more.
     ///
     /// # Cancel safety
     /// The transaction happens all the same.
@@ -245,21 +254,29 @@ impl Endpoint {
     /// # Cancel safety
     /// Dropped before it is done, the transaction may or may not happen.
     pub async fn transact(&self, transaction: Transaction) -> Result<(), SubmitError> {
-        self.begin(transaction).await?.done().await
+        let (done, result) = oneshot::channel();
+        self.ask(Request::Transact(transaction, Transacting { taken: None, done })).await?;
+        Begun(result).done().await
     }
 
-    /// Hands a transaction over without waiting for it. Transactions are done in the order in which they were handed over, so whoever
-    /// has to keep an order among its own needs to hold it only up to here.
+    /// Hands a transaction over, and returns when it was checked and has its place: from then on only a journal that fails can stand
+    /// in its way. Transactions are done in the order in which they were taken, so whoever has to keep an order among its own, or to
+    /// take back what it did when one is refused, waits only up to here, and many share one sync.
     ///
     /// # Errors
-    /// [`SubmitError::Stopped`]
+    /// [`SubmitError::Refused`]: nothing of it happened. [`SubmitError::Stopped`].
     ///
     /// # Cancel safety
     /// Dropped before it is done, the transaction may or may not happen.
     pub async fn begin(&self, transaction: Transaction) -> Result<Begun, SubmitError> {
-        let (answer, result) = oneshot::channel();
-        self.requests.send(Request::Transact(transaction, answer)).await.map_err(|_| SubmitError::Stopped)?;
+        let ((taken, answer), (done, result)) = (oneshot::channel(), oneshot::channel());
+        self.ask(Request::Transact(transaction, Transacting { taken: Some(taken), done })).await?;
+        answer.await.map_err(|_| SubmitError::Stopped)??;
         Ok(Begun(result))
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), SubmitError> {
+        self.requests.send(request).await.map_err(|_| SubmitError::Stopped)
     }
 
     /// The next messages to deal with. What is taken must be applied, in order, before more comes from the same peer.

@@ -208,21 +208,27 @@ impl Core {
         let fleet = self.dispatching().fleet();
         let mut open: BTreeSet<AgentId> = fleet.keys().cloned().collect();
         loop {
-            let _turn = self.turn().await;
+            let turn = self.turn().await;
             let (transaction, given) = self.batch(&fleet, &mut open);
             if given.is_empty() && transaction.rows.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.endpoint().transact(transaction).await {
-                let mut books = self.books();
-                given.into_iter().rev().for_each(|given| given.undo(&mut books));
-                if let SubmitError::Refused(TransactError::OutboxFull { peer, .. }) = &error
-                    && let Some(agent) = peer.agent()
-                {
-                    self.dispatching().cool(agent, RefusalCode::Full);
+            let begun = match self.endpoint().begin(transaction).await {
+                Ok(begun) => begun,
+                Err(error) => {
+                    let mut books = self.books();
+                    given.into_iter().rev().for_each(|given| given.undo(&mut books));
+                    if let SubmitError::Refused(TransactError::OutboxFull { peer, .. }) = &error
+                        && let Some(agent) = peer.agent()
+                    {
+                        self.dispatching().cool(agent, RefusalCode::Full);
+                    }
+                    return Err(error);
                 }
-                return Err(error);
-            }
+            };
+            // The order is settled; others need not wait for the sync, and share it.
+            drop(turn);
+            begun.done().await?;
             self.notice();
         }
     }

@@ -31,20 +31,19 @@ impl Core {
         let (row, runs) = self.rows(submission)?;
         let turn = self.turn().await;
         let (transaction, given) = self.enter(row, runs);
-        if let Err(error) = self.endpoint().transact(transaction).await {
-            {
+        let begun = match self.endpoint().begin(transaction).await {
+            Ok(begun) => begun,
+            Err(error) => {
                 let mut books = self.books();
                 given.into_iter().for_each(|given| given.undo(&mut books));
                 books.withdraw(id);
+                return Err(not_taken(error));
             }
-            return Err(match error {
-                LinkSubmitError::Refused(error) => refused(error),
-                LinkSubmitError::Journal(error) => DeskError::Journal { reason: error.to_string() }.into(),
-                LinkSubmitError::Stopped => DeskError::Stopping.into(),
-            });
-        }
-        self.books().confirm(id);
+        };
+        // Its place is settled: the books of others may change while it is synced.
         drop(turn);
+        begun.done().await.map_err(not_taken)?;
+        self.books().confirm(id);
         for older in older {
             let reason = format!("job {id} of the same group took its place");
             if let Err(error) = self.clone().cancel_job(older, reason).await {
@@ -152,6 +151,14 @@ pub(crate) fn message_id() -> MessageId {
 /// The endpoint of an agent.
 pub(crate) fn endpoint_of(agent: &AgentId) -> EndpointId {
     EndpointId::Agent(agent.clone())
+}
+
+fn not_taken(error: LinkSubmitError) -> SubmitError {
+    match error {
+        LinkSubmitError::Refused(error) => refused(error),
+        LinkSubmitError::Journal(error) => DeskError::Journal { reason: error.to_string() }.into(),
+        LinkSubmitError::Stopped => DeskError::Stopping.into(),
+    }
 }
 
 fn refused(error: TransactError) -> SubmitError {
