@@ -83,3 +83,11 @@ impl<T> WriteAhead<T> {
         self.into_parts()
     }
 }
+
+impl<T> WriteAhead<Vec<T>> {
+    /// Adds the changes of another one behind these. What is bound to either may happen only when all of them are on stable storage.
+    pub fn push(&mut self, next: WriteAhead<T>) {
+        self.changes.extend(next.changes);
+        self.then.push(next.then);
+    }
+}

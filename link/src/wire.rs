@@ -32,13 +32,8 @@ pub enum WireEvent {
         /// At most a little more than an envelope may have; larger deliveries are rejected by the transport itself.
         bytes: Vec<u8>,
     },
-    /// The broker took a publish and routed it. This is flow control and nothing else.
-    Confirmed {
-        /// To whom it was.
-        to: EndpointId,
-        /// What it was.
-        what: Published,
-    },
+    /// The broker took these publishes and routed them: to whom, and what it was. This is flow control and nothing else.
+    Confirmed(Vec<(EndpointId, Published)>),
     /// The broker did not take a publish, or could not route it.
     Refused {
         /// To whom it was.

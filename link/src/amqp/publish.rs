@@ -122,10 +122,10 @@ impl<'a> Publisher<'a> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let room = !self.blocked && self.outstanding.len() < WINDOW && self.bytes < WINDOW_BYTES;
+            let room = self.has_room();
             let reports = tokio::select! {
                 Some(answer) = self.answering.next() => self.take_in(answer),
-                publish = self.backlog.next(), if room => self.publish(channel, publish)?,
+                publish = self.backlog.next(), if room => self.publish_all(channel, publish)?,
                 (to, what) = self.backlog.refused() => vec![refused(to, what, Refusal::Nacked)],
                 event = connection.next() => self.on_event(event)?,
                 _ = look.tick() => self.look(channel)?,
@@ -139,6 +139,21 @@ impl<'a> Publisher<'a> {
                 return Err(failure);
             }
         }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.blocked && self.outstanding.len() < WINDOW && self.bytes < WINDOW_BYTES
+    }
+
+    /// Publishes this one and what else waits, as far as there is room.
+    fn publish_all(&mut self, channel: &Channel, first: Publish) -> Result<Vec<WireEvent>, Failure> {
+        let mut reports = Vec::new();
+        let mut next = Some(first);
+        while let Some(publish) = next {
+            reports.extend(self.publish(channel, publish)?);
+            next = if self.has_room() { self.backlog.pop() } else { None };
+        }
+        Ok(reports)
     }
 
     fn publish(&mut self, channel: &Channel, publish: Publish) -> Result<Vec<WireEvent>, Failure> {
@@ -214,21 +229,25 @@ impl<'a> Publisher<'a> {
                 None => tracing::debug!(number, "a publish was returned that counted as confirmed"),
             }
         }
-        let mut reports = Vec::with_capacity(answered.len());
+        let (mut confirmed, mut reports) = (Vec::with_capacity(answered.len()), Vec::new());
         for (number, taken) in answered {
             let Some(done) = self.outstanding.remove(&number) else { continue };
             self.bytes -= done.bytes;
-            reports.push(self.report(done, taken));
+            if taken && !done.returned {
+                confirmed.push((done.to, done.what));
+            } else {
+                reports.push(self.failed(done, taken));
+            }
+        }
+        if !confirmed.is_empty() {
+            reports.push(WireEvent::Confirmed(confirmed));
         }
         reports
     }
 
-    fn report(&self, done: Outstanding, taken: bool) -> WireEvent {
+    fn failed(&self, done: Outstanding, taken: bool) -> WireEvent {
         if !taken {
             return refused(done.to, done.what, Refusal::Nacked);
-        }
-        if !done.returned {
-            return WireEvent::Confirmed { to: done.to, what: done.what };
         }
         if let EndpointId::Agent(agent) = &done.to {
             self.repairs.request(agent.clone());

@@ -1,6 +1,10 @@
 //! The driver: one task that feeds the session and carries out what it asks. It decides nothing itself. Effects are carried
-//! out in the order of their commits, each after the sync that covers it.
+//! out in the order of their commits, each after the sync that covers it. What happens while commits are under way is gathered
+//! into the next one, so the busier an endpoint is the more one commit covers.
 
+mod carry;
+mod fresh;
+mod gather;
 mod offer;
 mod outages;
 mod report;
@@ -10,22 +14,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use journal::{CommitError, Direction, Journal, PeerState, State, WriteAhead};
+use journal::{CommitError, Direction, Journal, PeerState, State};
 use messages::{ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+use self::fresh::Fresh;
+use self::gather::Gathered;
 use crate::endpoint::{
-    Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, ResolveFailure, Rewinds, SubmitError, WORK_MAX,
-    Work,
+    Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, ResolveFailure, Rewinds, SubmitError,
+    Transacting, WORK_MAX, Work,
 };
 use crate::service::random;
 use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
 use crate::wire::{Wire, WireCommand, WireEvent};
 
-/// Commits under way at most. Enough for one sync to cover many, few enough that the journal's queue never fills.
-const COMMITS_MAX: usize = 256;
+/// Commits under way at most: one that is being synced, and one that the writer finds when it is done. What happens meanwhile is
+/// gathered into the next.
+const COMMITS_MAX: usize = 2;
 /// Commands that wait for the transport beyond which no new work and no reading from the journal is begun.
 const BACKLOG_MAX: usize = 4_096;
+/// Events, and requests, that are taken in one after the other before commits and the transport are looked at again.
+const TAKEN_MAX: usize = 256;
 /// Bytes of messages read from the journal at a time.
 const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -106,11 +115,13 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         changes: change_sender,
         connected: connected_sender,
         heard: heard_sender,
+        gathered: Gathered::default(),
         commits: FuturesOrdered::new(),
         backlog: VecDeque::new(),
         loads: VecDeque::new(),
         waiting,
         durable,
+        fresh: Fresh::default(),
         out: BTreeMap::new(),
         confirmed: BTreeMap::new(),
         link: LinkState { since_ms: wall_ms(), ..LinkState::default() },
@@ -148,7 +159,7 @@ pub fn wall_ms() -> u64 {
 /// What happened next.
 enum Turn {
     /// A commit is on stable storage.
-    Done(Effects, Reply),
+    Done(Vec<(Effects, Reply)>),
     Event(WireEvent),
     /// Nothing when every handle of the application is gone.
     Request(Option<Request>),
@@ -189,7 +200,8 @@ pub struct Driver {
     changes: watch::Sender<u64>,
     connected: watch::Sender<bool>,
     heard: watch::Sender<bool>,
-    commits: FuturesOrdered<journal::Commit<(Effects, Reply)>>,
+    gathered: Gathered,
+    commits: FuturesOrdered<journal::Commit<Vec<(Effects, Reply)>>>,
     /// Commands that the transport has not taken yet.
     backlog: VecDeque<WireCommand>,
     /// Reads that wait until the backlog is short.
@@ -198,6 +210,7 @@ pub struct Driver {
     waiting: BTreeSet<EndpointId>,
     /// Received messages that are on stable storage, by peer: only these are handed to the application.
     durable: BTreeMap<EndpointId, Seq>,
+    fresh: Fresh,
     /// Peers whose messages are at the application, with the last one.
     out: BTreeMap<EndpointId, Seq>,
     confirmed: BTreeMap<EndpointId, Seq>,
@@ -215,16 +228,15 @@ impl Driver {
         while !*shutdown.borrow_and_update() {
             self.offer()?;
             self.load()?;
+            self.flush();
+            self.hand_over();
             let turn = match self.next(applications, &mut shutdown).await {
                 // Both were told to stop, and the transport was the quicker of the two.
                 Err(RunError::Transport) if *shutdown.borrow() => break,
                 turn => turn?,
             };
             match turn {
-                Turn::Done(effects, reply) => {
-                    self.perform(effects);
-                    reply.done();
-                }
+                Turn::Done(done) => self.done(done),
                 Turn::Event(event) => self.event(event),
                 Turn::Request(Some(request)) => self.request(request),
                 Turn::Request(None) => applications = false,
@@ -232,24 +244,49 @@ impl Driver {
                 Turn::Room => {}
                 Turn::Stopped => break,
             }
+            self.take_what_waits();
         }
+        self.flush_all();
         while let Some(done) = self.commits.next().await {
-            let (_, reply) = done?;
-            reply.done();
+            for (_, reply) in done? {
+                reply.done();
+            }
         }
         Ok(())
     }
 
+    /// Takes in what has happened already, so that one commit covers it. Neither side keeps the other one waiting: both have places
+    /// in it.
+    fn take_what_waits(&mut self) {
+        for _ in 0..TAKEN_MAX {
+            if !self.gathered.has_room() {
+                return;
+            }
+            let Ok(event) = self.wire.events.try_recv() else { break };
+            self.event(event);
+        }
+        for _ in 0..TAKEN_MAX {
+            if !self.is_calm() {
+                return;
+            }
+            let Ok(request) = self.requests.try_recv() else { break };
+            self.request(request);
+        }
+    }
+
+    /// Whether new work may be begun.
+    fn is_calm(&self) -> bool {
+        self.gathered.has_room() && self.backlog.len() < BACKLOG_MAX
+    }
+
     /// Waits for the next thing to happen. Every branch is cancel-safe.
     async fn next(&mut self, applications: bool, shutdown: &mut watch::Receiver<bool>) -> Result<Turn, RunError> {
-        let room = self.commits.len() < COMMITS_MAX;
-        let calm = room && self.backlog.len() < BACKLOG_MAX;
+        let (room, calm) = (self.gathered.has_room(), self.is_calm());
         let due = self.session.next_timeout();
         let work_waits = self.work.capacity() == 0 && self.waiting.iter().any(|peer| !self.out.contains_key(peer));
         Ok(tokio::select! {
             Some(done) = self.commits.next(), if !self.commits.is_empty() => {
-                let (effects, reply) = done?;
-                Turn::Done(effects, reply)
+                Turn::Done(done?)
             }
             sent = send_next(&self.wire.commands, &mut self.backlog), if !self.backlog.is_empty() => {
                 sent?;
@@ -270,12 +307,12 @@ impl Driver {
     }
 
     fn input(&mut self, input: Input) {
-        let write = self.session.handle(self.now(), input);
-        self.commit(write, Reply::Nobody);
+        self.sized_input(input, 0);
     }
 
-    fn commit(&mut self, write: WriteAhead<Effects>, reply: Reply) {
-        self.commits.push_back(self.journal.commit(write.with(reply)));
+    fn sized_input(&mut self, input: Input, bytes: usize) {
+        let write = self.session.handle(self.now(), input);
+        self.gathered.push(write, Reply::Nobody, bytes);
     }
 
     fn event(&mut self, event: WireEvent) {
@@ -292,15 +329,18 @@ impl Driver {
                 self.link_is_down(reason);
                 self.input(Input::Disconnected);
             }
-            WireEvent::Delivery { tag, bytes } => match decode(bytes) {
-                Ok(envelope) => self.input(Input::Delivered(tag, Box::new(envelope))),
-                Err(error) => self.input(Input::Garbled(tag, error.into())),
-            },
-            WireEvent::Confirmed { to, what: Published::Message(seq) | Published::Resent(seq) } => {
-                let mark = self.confirmed.entry(to).or_insert(seq);
-                *mark = (*mark).max(seq);
+            WireEvent::Delivery { tag, bytes } => {
+                let size = bytes.len();
+                match decode(bytes) {
+                    Ok(envelope) => self.sized_input(Input::Delivered(tag, Box::new(envelope)), size),
+                    Err(error) => self.input(Input::Garbled(tag, error.into())),
+                }
             }
-            WireEvent::Confirmed { what: Published::Status | Published::Log, .. } => {}
+            WireEvent::Confirmed(all) => {
+                for (to, what) in all {
+                    self.confirmed(to, what);
+                }
+            }
             WireEvent::Refused { to, what, refusal } => {
                 tracing::debug!(peer = %to, ?what, ?refusal, "The broker did not take a publish.");
                 self.input(Input::Trouble(to));
@@ -314,9 +354,19 @@ impl Driver {
         }
     }
 
+    fn confirmed(&mut self, to: EndpointId, what: Published) {
+        match what {
+            Published::Message(seq) | Published::Resent(seq) => {
+                let mark = self.confirmed.entry(to).or_insert(seq);
+                *mark = (*mark).max(seq);
+            }
+            Published::Status | Published::Log => {}
+        }
+    }
+
     fn request(&mut self, request: Request) {
         match request {
-            Request::Transact(transaction, reply) => self.transact(transaction, reply),
+            Request::Transact(transaction, waiting) => self.transact(transaction, waiting),
             Request::Resolve(peer, reply) => self.resolve(&peer, reply),
             Request::View(peer, reply) => {
                 let _ = reply.send(self.view(&peer));
@@ -338,7 +388,9 @@ impl Driver {
         }
     }
 
-    fn transact(&mut self, transaction: Transaction, reply: oneshot::Sender<Result<(), SubmitError>>) {
+    fn transact(&mut self, transaction: Transaction, waiting: Transacting) {
+        let Transacting { taken, done } = waiting;
+        let bytes = transaction.send.iter().map(|sent| sent.body.len()).sum();
         let applied: Vec<_> = transaction.apply.iter().map(|applied| (applied.peer.clone(), applied.seq)).collect();
         match self.session.transact(self.now(), transaction) {
             Ok(write) => {
@@ -348,11 +400,14 @@ impl Driver {
                         self.waiting.insert(peer);
                     }
                 }
-                self.commit(write, Reply::Submitter(reply));
+                self.gathered.push(write, Reply::Submitter(done), bytes);
+                // Whoever went away does not need to know.
+                taken.map(|taken| taken.send(Ok(())));
             }
-            Err(error) => {
-                let _ = reply.send(Err(error.into()));
-            }
+            Err(error) => drop(match taken {
+                Some(taken) => taken.send(Err(error)).ok(),
+                None => done.send(Err(error.into())).ok(),
+            }),
         }
     }
 
@@ -362,7 +417,7 @@ impl Driver {
         match fresh.and_then(|fresh| Ok(self.session.resolve(now, peer, fresh)?)) {
             Ok(write) => {
                 tracing::warn!(%peer, "A person decided: this journal goes on under another name.");
-                self.commit(write, Reply::Resolver(reply));
+                self.gathered.push(write, Reply::Resolver(reply), 0);
             }
             Err(failure) => {
                 let _ = reply.send(Err(failure));
@@ -378,58 +433,6 @@ impl Driver {
     fn resent(&self) -> u64 {
         let at = self.now().at;
         self.session.peers().filter_map(|peer| self.session.view(peer, at)).map(|view| view.resent).sum()
-    }
-
-    fn perform(&mut self, effects: Effects) {
-        let Effects { publish, load, acknowledge, discard, offer, logs, faults, rewound, changed } = effects;
-        self.backlog.extend(publish.into_iter().map(WireCommand::Publish));
-        if !acknowledge.is_empty() {
-            match self.backlog.back_mut() {
-                Some(WireCommand::Acknowledge(tags)) => tags.extend(acknowledge),
-                Some(_) | None => self.backlog.push_back(WireCommand::Acknowledge(acknowledge)),
-            }
-        }
-        if !discard.is_empty() {
-            self.backlog.push_back(WireCommand::Discard(discard));
-        }
-        self.loads.extend(load);
-        for (peer, through) in offer {
-            self.durable.insert(peer.clone(), through);
-            self.waiting.insert(peer);
-        }
-        for log in logs {
-            if self.logs.try_send(log).is_err() {
-                tracing::debug!("A piece of a log found no room; its sender sends it again.");
-            }
-        }
-        for fault in &faults {
-            report::fault(&self.session.identity().local, fault);
-        }
-        if !rewound.is_empty() {
-            self.rewinds.add(rewound);
-            // One signal is enough for all that wait.
-            let _one_waits_already = self.rewound.try_send(());
-        }
-        if !faults.is_empty() || !changed.is_empty() {
-            let heard = self.session.peers().any(|peer| self.session.is_heard(peer));
-            self.heard.send_if_modified(|known| std::mem::replace(known, heard) != heard);
-            self.notice();
-        }
-    }
-
-    fn notice(&self) {
-        self.changes.send_modify(|revision| *revision += 1);
-    }
-
-    /// Reads what the session asked for, while the backlog is short.
-    fn load(&mut self) -> Result<(), RunError> {
-        while self.backlog.len() < BACKLOG_MAX && self.commits.len() < COMMITS_MAX {
-            let Some(Load { peer, from, to }) = self.loads.pop_front() else { return Ok(()) };
-            let messages = self.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES_MAX)?;
-            let messages = messages.into_iter().map(|(_, message)| message).collect();
-            self.input(Input::Loaded(peer, messages));
-        }
-        Ok(())
     }
 }
 

@@ -1,11 +1,12 @@
 //! Handing the application what it has not dealt with: only what is on stable storage, in the order of its stream, one batch
-//! per peer at a time.
+//! per peer at a time. What was journaled a moment ago is still in memory, everything else is read.
 
 use journal::Direction;
 use messages::{Body, EndpointId, Seq};
 
 use super::{Driver, RunError};
 use crate::endpoint::{Work, WorkItem};
+use crate::session::Arrived;
 
 /// Messages handed to the application at a time, per peer.
 const BATCH_MAX: u64 = 64;
@@ -35,19 +36,32 @@ impl Driver {
         Ok(())
     }
 
-    fn read_work(&self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
-        let messages = self.journal.messages(Direction::In, peer, (from, to), BATCH_BYTES_MAX)?;
+    fn read_work(&mut self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
+        let mut arrived = self.fresh.take(peer, (from, to), BATCH_BYTES_MAX);
+        if arrived.is_empty() {
+            let before_kept = self.fresh.first(peer).and_then(Seq::previous).filter(|before| from <= *before);
+            arrived = self.read_arrived(peer, from, before_kept.unwrap_or(to).min(to))?;
+        }
         let stream = self.session.state().peers.get(peer).and_then(|streams| streams.incoming.as_ref());
         let (doubtful, losses) = stream.map_or((None, 0), |stream| (stream.doubtful, stream.losses));
-        let mut items = Vec::with_capacity(messages.len());
+        let item = |Arrived { seq, message, at_ms }| {
+            let body = Body::decode(message.header.kind, message.body());
+            WorkItem { seq, message, at_ms, body, doubtful: Some(seq) <= doubtful, losses }
+        };
+        Ok(arrived.into_iter().map(item).collect())
+    }
+
+    /// Reads messages without a gap from the journal.
+    fn read_arrived(&self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<Arrived>, RunError> {
+        let messages = self.journal.messages(Direction::In, peer, (from, to), BATCH_BYTES_MAX)?;
+        let mut arrived = Vec::with_capacity(messages.len());
         for ((seq, message), expected) in messages.into_iter().zip(from.value()..) {
             if seq.value() != expected {
                 break;
             }
             let at_ms = self.journal.header(Direction::In, peer, seq)?.map_or(0, |row| row.at_ms);
-            let body = Body::decode(message.header.kind, message.body());
-            items.push(WorkItem { seq, message, at_ms, body, doubtful: Some(seq) <= doubtful, losses });
+            arrived.push(Arrived { seq, message, at_ms });
         }
-        Ok(items)
+        Ok(arrived)
     }
 }

@@ -1,7 +1,7 @@
 //! What a session asks for, and what the application asks of it.
 
 use journal::{Change, HeaderRow};
-use messages::{EncodeError, EndpointId, Frame, Incarnation, Kind, LogDatagram, MessageId, Seq};
+use messages::{EncodeError, EndpointId, Frame, Incarnation, Kind, LogDatagram, Message, MessageId, Seq};
 use serde::{Deserialize, Serialize};
 
 use super::Freeze;
@@ -28,6 +28,8 @@ pub struct Effects {
     pub discard: Vec<DeliveryTag>,
     /// Peers whose messages up to there the application may now have.
     pub offer: Vec<(EndpointId, Seq)>,
+    /// Messages that were journaled, next in their streams: whoever keeps them need not read them again when they are offered.
+    pub arrived: Vec<Arrived>,
     /// Pieces of logs that arrived.
     pub logs: Vec<LogDatagram>,
     /// What peers did wrong, and what was concluded.
@@ -36,6 +38,17 @@ pub struct Effects {
     pub rewound: Vec<Rewound>,
     /// Peers of which something changed that people look at.
     pub changed: Vec<EndpointId>,
+}
+
+/// A message that was just journaled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrived {
+    /// Its place in this journal.
+    pub seq: Seq,
+    /// The message.
+    pub message: Message,
+    /// When it was journaled, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// A journal was lost or restored, and the two ends have agreed on what is left: what the application must know of it.

@@ -1,9 +1,11 @@
 //! The stream received from a peer: what is accepted, what is a duplicate, and when a message is settled.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use journal::{Change, Direction, HeaderRow, Incoming, Place, Row, Work};
 use messages::{ChainHash, EndpointId, Insert, Message, Seq};
 
-use super::effects::{Applied, DeliveryTag, Disposition, Fault};
+use super::effects::{Applied, Arrived, DeliveryTag, Disposition, Fault};
 use super::{Freeze, Now, Session, Turn};
 
 /// What a message turned out to be.
@@ -36,7 +38,7 @@ impl Session {
             return;
         }
         match self.judge(&peer, &message) {
-            Verdict::Accept(seq) => self.accept(now, turn, &peer, seq, &message),
+            Verdict::Accept(seq) => self.accept(now, turn, &peer, seq, message),
             Verdict::Stale => turn.effects.faults.push(Fault::Stale { peer: peer.clone() }),
             Verdict::Duplicate => {
                 if let Some(entry) = self.peers.get_mut(&peer) {
@@ -92,16 +94,14 @@ impl Session {
         incoming.head_of_void(seq).or_else(|| self.link_beyond(peer, seq).map(|link| link.hash))
     }
 
-    fn accept(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, seq: Seq, message: &Message) {
+    fn accept(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, seq: Seq, message: Message) {
         let header = &message.header;
         let Some(mut incoming) = self.incoming(peer).cloned() else { return };
         if header.incarnation == incoming.incarnation {
             incoming.epoch = incoming.epoch.max(header.epoch);
         }
-        let row = HeaderRow::of(message, now.wall_ms);
-        self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, row)));
-        turn.changes.push(Change::Put(Row::Body(Direction::In, peer.clone(), seq, message.body().to_vec())));
-        if seq == Seq::after(incoming.through) {
+        let is_next = seq == Seq::after(incoming.through);
+        if is_next {
             incoming.through = Some(seq);
             incoming.head = message.hash;
             incoming.unanchored = false;
@@ -110,7 +110,14 @@ impl Session {
         } else {
             incoming.ranges.insert(seq);
         }
+        // The mark first: what lies beyond it is remembered by the fold until the mark passes over it.
         self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
+        let row = HeaderRow::of(&message, now.wall_ms);
+        self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, row)));
+        turn.changes.push(Change::Put(Row::Body(Direction::In, peer.clone(), seq, message.body().to_vec())));
+        if is_next {
+            turn.effects.arrived.push(Arrived { seq, message, at_ms: now.wall_ms });
+        }
         self.report_soon(now, turn, peer);
     }
 
@@ -140,27 +147,46 @@ impl Session {
         }
     }
 
-    /// Records that the application has dealt with a message. The transaction was checked before.
-    pub(super) fn apply(&mut self, now: Now, turn: &mut Turn, applied: Applied, is_answered: bool) {
-        let Applied { peer, seq, disposition } = applied;
-        let Some(mut incoming) = self.incoming(&peer).cloned() else { return };
-        incoming.applied = Some(seq);
-        incoming.skip_voids();
-        self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
-        match disposition {
-            Disposition::Settle => {}
-            Disposition::Hold => {
-                self.change(turn, Change::Put(Row::Work(peer.clone(), seq, Work::default())));
+    /// Records that the application has dealt with messages. The transaction was checked before. `answered` are those that the same
+    /// transaction answers.
+    pub(super) fn apply(
+        &mut self,
+        now: Now,
+        turn: &mut Turn,
+        applied: Vec<Applied>,
+        answered: &BTreeSet<(EndpointId, Seq)>,
+    ) {
+        // One mark for all of a peer's: the last one. Work is recorded behind the mark that allows it.
+        let mut marks = BTreeMap::new();
+        for Applied { peer, seq, .. } in &applied {
+            marks.insert(peer.clone(), *seq);
+        }
+        for (peer, last) in &marks {
+            if let Some(mut incoming) = self.incoming(peer).cloned() {
+                incoming.applied = Some(*last);
+                incoming.skip_voids();
+                self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
             }
-            Disposition::Refuse(row) => {
-                self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, *row)));
-                if is_answered {
-                    // Its sender drops it only when it knows that it was refused.
-                    self.change(turn, Change::Put(Row::Work(peer.clone(), seq, Work::default())));
+        }
+        for Applied { peer, seq, disposition } in applied {
+            match disposition {
+                Disposition::Settle => {}
+                Disposition::Hold => {
+                    self.change(turn, Change::Put(Row::Work(peer, seq, Work::default())));
+                }
+                Disposition::Refuse(row) => {
+                    let is_answered = answered.contains(&(peer.clone(), seq));
+                    self.change(turn, Change::Put(Row::Header(Direction::In, peer.clone(), seq, *row)));
+                    if is_answered {
+                        // Its sender drops it only when it knows that it was refused.
+                        self.change(turn, Change::Put(Row::Work(peer, seq, Work::default())));
+                    }
                 }
             }
         }
-        self.settle(now, turn, &peer);
+        for peer in marks.keys() {
+            self.settle(now, turn, peer);
+        }
     }
 
     /// Work whose answer the peer now has is settled.

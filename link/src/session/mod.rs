@@ -32,8 +32,8 @@ use messages::{
 pub use canon::{Timers, UnderWay};
 pub use config::{Config, Millis, Now};
 pub use effects::{
-    Applied, DeliveryTag, Disposition, Effects, Fault, Load, Outbound, Publish, Published, ResolveError, Rewound,
-    TransactError, Transaction,
+    Applied, Arrived, DeliveryTag, Disposition, Effects, Fault, Load, Outbound, Publish, Published, ResolveError,
+    Rewound, TransactError, Transaction,
 };
 pub use freeze::Freeze;
 pub use view::{PeerView, StreamView};

@@ -1,5 +1,7 @@
 //! The stream sent to a peer: numbering, publishing within the window, and resending exactly what a probe found missing.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use journal::{Change, Direction, HeaderRow, Outgoing, Row, Work};
 use messages::limits::BODY_BYTES_MAX;
 use messages::{EncodeError, EndpointId, Header, Message, Seq};
@@ -22,12 +24,9 @@ impl Session {
     ) -> Result<journal::WriteAhead<Effects>, TransactError> {
         self.check(&transaction)?;
         let mut turn = Turn::default();
-        let answered: Vec<_> =
+        let answered: BTreeSet<_> =
             transaction.send.iter().filter_map(|sent| Some((sent.to.clone(), sent.answers?))).collect();
-        for applied in transaction.apply {
-            let is_answered = answered.contains(&(applied.peer.clone(), applied.seq));
-            self.apply(now, &mut turn, applied, is_answered);
-        }
+        self.apply(now, &mut turn, transaction.apply, &answered);
         turn.changes.extend(transaction.rows);
         for outbound in transaction.send {
             self.send(now, &mut turn, outbound)?;
@@ -37,8 +36,8 @@ impl Session {
 
     /// Everything that could make a transaction fail, so that none fails halfway.
     fn check(&self, transaction: &Transaction) -> Result<(), TransactError> {
-        let mut applied = std::collections::BTreeMap::new();
-        let mut held = std::collections::BTreeSet::new();
+        let mut applied = BTreeMap::new();
+        let mut held = BTreeSet::new();
         for Applied { peer, seq, disposition } in &transaction.apply {
             let incoming = self.incoming(peer).ok_or_else(|| TransactError::UnknownPeer { peer: peer.clone() })?;
             let mark = applied.entry(peer.clone()).or_insert(incoming.applied);

@@ -193,7 +193,7 @@ fn blocked() {
             server.publish(message(to_agent("blocked"), seq, b"held back")).await;
             let answer = server.until("answer or block", |event| match event {
                 WireEvent::Blocked(reason) => Some(reason),
-                WireEvent::Confirmed { .. } => Some(None),
+                WireEvent::Confirmed(_) => Some(None),
                 WireEvent::Down { reason } => panic!("down: {reason}"),
                 _ => None,
             });

@@ -256,7 +256,7 @@ impl Endpoint {
             let what = publish.what;
             let confirmed = self
                 .until("answer to a publish", |event| match event {
-                    WireEvent::Confirmed { what: w, .. } if w == what => Some(true),
+                    WireEvent::Confirmed(all) if all.iter().any(|(_, taken)| *taken == what) => Some(true),
                     WireEvent::Refused { what: w, .. } if w == what => Some(false),
                     _ => None,
                 })

@@ -32,11 +32,11 @@ fn both_ways() {
         let down = message(to_agent("ways"), 1, b"down");
         server.publish(down.clone()).await;
         let confirmed = server.until("confirm", |event| match event {
-            WireEvent::Confirmed { to, what } => Some((to, what)),
+            WireEvent::Confirmed(all) => Some(all),
             WireEvent::Refused { refusal, .. } => panic!("refused: {refusal:?}"),
             _ => None,
         });
-        assert_eq!(confirmed.await, (to_agent("ways"), Published::Message(Seq::FIRST)));
+        assert_eq!(confirmed.await, [(to_agent("ways"), Published::Message(Seq::FIRST))]);
         let (tag, bytes) = agent.delivery().await;
         assert_eq!(bytes, down.frame.bytes());
         agent.acknowledge(&[tag]).await;
@@ -72,12 +72,13 @@ fn ten_thousand() {
                     sent += 1;
                     server.publish(message(to_agent("many"), sent, &sent.to_be_bytes())).await;
                 }
-                let what = server.until("confirm", |event| match event {
-                    WireEvent::Confirmed { what, .. } => Some(what),
+                let all = server.until("confirm", |event| match event {
+                    WireEvent::Confirmed(all) => Some(all),
                     other => panic!("{other:?}"),
                 });
-                assert!(matches!(what.await, Published::Message(_)));
-                confirmed += 1;
+                let all = all.await;
+                assert!(all.iter().all(|(_, what)| matches!(what, Published::Message(_))));
+                confirmed += all.len() as u64;
             }
             server
         });
@@ -110,7 +111,7 @@ fn returned() {
             server.publish(lost.clone()).await;
             let answer = server.until("answer", |event| match event {
                 WireEvent::Refused { to, what, refusal } => Some((to, what, refusal)),
-                WireEvent::Confirmed { .. } => panic!("confirmed although there is no queue"),
+                WireEvent::Confirmed(_) => panic!("confirmed although there is no queue"),
                 _ => None,
             });
             assert_eq!(answer.await, (to_agent(name), lost.what, Refusal::Returned));
@@ -135,7 +136,7 @@ fn nacked() {
             assert!(seq < 1_000, "the queue is bounded to 64 MiB");
             server.publish(message(to_agent("full"), seq, &body)).await;
             let refusal = server.until("answer", |event| match event {
-                WireEvent::Confirmed { .. } => Some(None),
+                WireEvent::Confirmed(_) => Some(None),
                 WireEvent::Refused { refusal, .. } => Some(Some(refusal)),
                 _ => None,
             });
