@@ -113,7 +113,8 @@ impl Stage<'_> {
 pub fn serve(benchmark: &Benchmark) -> Result<(), BenchError> {
     let mut order = String::new();
     io::stdin().lock().read_line(&mut order)?;
-    let figures = (benchmark.part)(&order)?;
+    let part = benchmark.part.ok_or(BenchError::NoPart { id: benchmark.id })?;
+    let figures = part(&order)?;
     println!("{}", serde_json::to_string(&Said::Figures(Box::new(figures)))?);
     Ok(())
 }

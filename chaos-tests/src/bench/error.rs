@@ -67,6 +67,12 @@ pub enum BenchError {
         /// The end of what it said.
         said: String,
     },
+    /// A process was started for a benchmark that has none apart.
+    #[error("{id} does nothing in a process of its own")]
+    NoPart {
+        /// The benchmark.
+        id: &'static str,
+    },
     /// A process of a side and this one do not understand each other, or an answer from outside is none.
     #[error("what a process or a service answered cannot be read")]
     Json(#[from] serde_json::Error),
@@ -91,6 +97,9 @@ pub enum BenchError {
     /// A part of a fleet does not do as it should.
     #[error("a fleet of real processes does not work")]
     Fleet(#[from] crate::live::FleetError),
+    /// Gaps could not be made or mended.
+    #[error("gaps could not be made or mended")]
+    Gaps(#[from] crate::gaps::GapsError),
     /// The operating system refused.
     #[error("the operating system refused")]
     Io(#[from] io::Error),

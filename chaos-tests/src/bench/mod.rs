@@ -5,15 +5,18 @@
 //! memory is to be told from the other's: [`Stage::apart`] starts this program again with [`Benchmark::part`].
 
 mod apart;
+mod ends;
 mod error;
 mod figures;
 mod measure;
 mod outcome;
 mod page;
 mod picture;
+mod raw;
 mod runner;
 mod stage;
 mod table;
+mod tap;
 
 use std::fmt;
 
@@ -37,7 +40,7 @@ macro_rules! benchmarks {
     };
 }
 
-benchmarks!();
+benchmarks![messages, round_trip, drain, backlog, holes, peers];
 
 /// One benchmark: what is measured, against what, and how.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +56,7 @@ pub struct Benchmark {
     /// The rows of its table. Each is measured with pairs of its own.
     pub cases: fn(&Options) -> Vec<Case>,
     /// What a process that was started by [`Stage::apart`] does, given the order as it was written.
-    pub part: fn(&str) -> Result<Figures, BenchError>,
+    pub part: Option<Part>,
     /// The picture of its cases, where they lie on an axis.
     pub picture: Option<Picture>,
 }
@@ -84,6 +87,9 @@ pub struct Case {
 
 /// Does one run of one side.
 pub type RunSide = Box<dyn FnMut(&mut Stage, Side) -> Result<Figures, BenchError>>;
+
+/// Does one side in a process of its own.
+pub type Part = fn(&str) -> Result<Figures, BenchError>;
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
