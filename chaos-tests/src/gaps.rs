@@ -1,7 +1,7 @@
 //! Very many journaled messages of which three are missing at the other end: what putting that right costs, over real
 //! journals on disk and the session that ships. It leaves nothing to chance and measures nothing but its own process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,6 +24,10 @@ const UNDER_WAY: usize = 512;
 
 /// A delivery of the one connection.
 const TAG: DeliveryTag = DeliveryTag { connection: 1, tag: 1 };
+
+/// Exchanges after which it is given up, and the time between them: longer than a probe waits for its answer.
+const ROUNDS_MAX: u64 = 200;
+const ROUND_MS: u64 = 2_000;
 
 /// Bytes read from a journal at a time.
 const LOAD_BYTES: usize = 4 * 1024 * 1024;
@@ -143,6 +147,12 @@ impl End {
         Ok(self.under_way.pop_front().map(Commit::wait).transpose()?)
     }
 
+    /// Messages that it has without a gap, where there is none left behind them.
+    fn received(&self) -> u64 {
+        let streams = self.session.state().peers.get(&self.peer).and_then(|streams| streams.incoming.clone());
+        Seq::count(streams.filter(|row| row.ranges.is_empty()).and_then(|row| row.through))
+    }
+
     fn finish(&mut self) -> Result<Vec<Effects>, GapsError> {
         Ok(self.under_way.drain(..).map(Commit::wait).collect::<Result<_, _>>()?)
     }
@@ -158,13 +168,27 @@ fn deliver(end: &mut End, at: u64, frame: &Frame) -> Result<Option<Effects>, Gap
 /// # Errors
 /// [`GapsError`]
 pub fn reconcile(dir: &Path, messages: u64, engine: Engine, say: &mut dyn FnMut(&str)) -> Result<Cost, GapsError> {
+    let lost = BTreeSet::from([messages / 20, messages / 2, messages - 1]);
+    reconcile_without(dir, messages, &lost, engine, say)
+}
+
+/// The same with these messages lost.
+///
+/// # Errors
+/// [`GapsError`]
+pub fn reconcile_without(
+    dir: &Path,
+    messages: u64,
+    lost: &BTreeSet<u64>,
+    engine: Engine,
+    say: &mut dyn FnMut(&str),
+) -> Result<Cost, GapsError> {
     let agent = EndpointId::Agent("a1".parse().expect("it is a name"));
     let mut server = End::open(&dir.join("server"), &EndpointId::Server, &agent, engine)?;
     let mut agent = End::open(&dir.join("agent"), &agent, &EndpointId::Server, engine)?;
-    let lost = [messages / 20, messages / 2, messages - 1];
 
     meet(&mut server, &mut agent)?;
-    say("both journals are open; messages are journaled and delivered, all but three");
+    say(&format!("both journals are open; messages are journaled and delivered, all but {}", lost.len()));
     for number in 1..=messages {
         let done = server.submit(number)?;
         hand_over(done, &mut agent, lost)?;
@@ -178,9 +202,8 @@ pub fn reconcile(dir: &Path, messages: u64, engine: Engine, say: &mut dyn FnMut(
     agent.input(0, Input::Disconnected)?;
 
     let mut exchange = Exchange::default();
-    exchange.run(&mut server, &mut agent)?;
-    let streams = agent.session.state().peers.get(&EndpointId::Server).and_then(|streams| streams.incoming.clone());
-    let received = Seq::count(streams.filter(|row| row.ranges.is_empty()).and_then(|row| row.through));
+    exchange.run(&mut server, &mut agent, messages)?;
+    let received = agent.received();
     Ok(Cost { messages, exchange_bytes: exchange.bytes, resent: exchange.resent, received })
 }
 
@@ -205,7 +228,7 @@ fn meet(server: &mut End, agent: &mut End) -> Result<(), GapsError> {
     Ok(())
 }
 
-fn hand_over(done: Option<Effects>, agent: &mut End, lost: [u64; 3]) -> Result<(), GapsError> {
+fn hand_over(done: Option<Effects>, agent: &mut End, lost: &BTreeSet<u64>) -> Result<(), GapsError> {
     for publish in done.into_iter().flat_map(|effects| effects.publish) {
         if let Published::Message(seq) = publish.what
             && !lost.contains(&seq.value())
@@ -224,38 +247,42 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn run(&mut self, server: &mut End, agent: &mut End) -> Result<(), GapsError> {
-        let mut loads = VecDeque::new();
-        // Both come back and ask, and both answer.
-        for (at, input) in [(1_000, Input::Connected), (1_100, Input::TimedOut)] {
+    fn run(&mut self, server: &mut End, agent: &mut End, messages: u64) -> Result<(), GapsError> {
+        // Both come back and ask, and both answer. More than a status can name takes more than one exchange.
+        let again = (1..ROUNDS_MAX).map(|round| (1_100 + round * ROUND_MS, Input::TimedOut));
+        for (at, input) in [(1_000, Input::Connected), (1_100, Input::TimedOut)].into_iter().chain(again) {
+            let mut loads = VecDeque::new();
             let said = server.input(at, input.clone())?;
             let answered = agent.input(at, input)?;
-            self.carry(agent, said)?;
+            loads.extend(said.load.iter().cloned());
+            self.carry(agent, at, said)?;
             for publish in answered.publish {
                 self.bytes += publish.frame.bytes().len();
                 let envelope: Envelope = decode(publish.frame.bytes().to_vec())?;
                 loads.extend(server.input(at, Input::Delivered(TAG, Box::new(envelope)))?.load);
             }
+            while let Some(Load { peer, from, to }) = loads.pop_front() {
+                let messages = server.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES)?;
+                let messages = messages.into_iter().map(|(_, message)| message).collect();
+                let effects = server.input(at, Input::Loaded(peer, messages))?;
+                loads.extend(effects.load.iter().cloned());
+                self.carry(agent, at, effects)?;
+            }
+            if agent.received() == messages {
+                break;
+            }
         }
-        while let Some(Load { peer, from, to }) = loads.pop_front() {
-            let messages = server.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES)?;
-            let messages = messages.into_iter().map(|(_, message)| message).collect();
-            let effects = server.input(2_000, Input::Loaded(peer, messages))?;
-            loads.extend(effects.load.iter().cloned());
-            self.carry(agent, effects)?;
-        }
-        agent.finish()?;
         Ok(())
     }
 
-    fn carry(&mut self, agent: &mut End, effects: Effects) -> Result<(), GapsError> {
+    fn carry(&mut self, agent: &mut End, at: u64, effects: Effects) -> Result<(), GapsError> {
         for publish in effects.publish {
             match publish.what {
                 Published::Status => self.bytes += publish.frame.bytes().len(),
                 Published::Message(_) | Published::Resent(_) => self.resent += 1,
                 Published::Log => {}
             }
-            deliver(agent, 1_000, &publish.frame)?;
+            deliver(agent, at, &publish.frame)?;
         }
         agent.finish()?;
         Ok(())

@@ -1,5 +1,6 @@
 //! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
 
+mod bench;
 mod commits;
 mod explore;
 mod gaps;
@@ -44,6 +45,8 @@ enum Command {
     Gaps(gaps::Args),
     /// Synced commits a second of both engines, beside a bare log of the same bytes, measured by turns
     Commits(commits::Args),
+    /// Longshore and a real reference by turns: ratios with their spread, CPU time for each message, and whether the goals are reached
+    Bench(bench::Args),
     /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
     Damage(DamageArgs),
     /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Gaps(args) => gaps::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Commits(args) => commits::run(&args),
         Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
             eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));

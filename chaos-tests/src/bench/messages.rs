@@ -1,0 +1,205 @@
+//! R1: messages that are journaled and synced at both ends, as many as go, against the same broker used bare.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use journal::Engine;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::ends::{End, Ground, body, tidy};
+use super::raw::{self, Client, WINDOW};
+use super::{
+    BenchError, Benchmark, Bound, BrokerAt, Case, Figures, Goal, Meter, Options, PER_SECOND, Side, Stage, peak_kib,
+};
+
+/// See the file.
+pub(super) const BENCHMARK: Benchmark = Benchmark {
+    id: "R1",
+    what: "messages, journaled and synced at both ends, as many as go",
+    how: "One endpoint sends messages of 1 KiB to another, at most 1,024 of them on their way, until the receiver's application \
+          has taken and settled the last: two journals, two syncs and one RabbitMQ in between. The reference is lapin \
+          without any journal: persistent publishes with 1,024 confirms outstanding, manual acknowledgements for 64 deliveries at once, a queue of \
+          the same type. Producer and consumer are in one process on both sides, on two threads.",
+    unit: "message",
+    cases,
+    part: Some(part),
+    picture: None,
+};
+
+/// Messages of a run: a few seconds.
+const MESSAGES: u64 = 30_000;
+
+/// Messages before those that are measured, so that connections, buffers and the broker's queue are as they stay.
+pub(super) const WARM_UP: u64 = 2_000;
+
+/// The queue of the reference.
+const QUEUE: &str = "bench.raw.messages";
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Who {
+    /// Longshore with journals kept by segments.
+    Segments,
+    /// Longshore with journals kept by sled.
+    Sled,
+    /// The reference.
+    Bare,
+}
+
+impl Who {
+    pub(super) const fn of(side: Side, engine: Engine) -> Self {
+        match (side, engine) {
+            (Side::Reference, _) => Self::Bare,
+            (Side::Ours, Engine::Segments) => Self::Segments,
+            (Side::Ours, Engine::Sled) => Self::Sled,
+        }
+    }
+
+    /// The engine of the journals; none for the reference.
+    pub(super) const fn engine(self) -> Option<Engine> {
+        match self {
+            Self::Segments => Some(Engine::Segments),
+            Self::Sled => Some(Engine::Sled),
+            Self::Bare => None,
+        }
+    }
+}
+
+/// What one process is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) broker: BrokerAt,
+    pub(super) dir: PathBuf,
+    pub(super) who: Who,
+    pub(super) messages: u64,
+}
+
+fn cases(options: &Options) -> Vec<Case> {
+    let messages = options.amount(MESSAGES);
+    let case = |(engine, goal)| Case {
+        name: Engine::to_string(&engine),
+        at: None,
+        goals: vec![Goal::ratio(PER_SECOND, Bound::AtLeast(goal))],
+        pairs_max: usize::MAX,
+        has_reference: true,
+        run: Box::new(move |stage, side| apart(stage, BENCHMARK.id, Who::of(side, engine), messages)),
+    };
+    [(Engine::Segments, 0.8), (Engine::Sled, 0.6)].map(case).into()
+}
+
+/// Has one run done in a process of its own. Its journals go away afterwards.
+pub(super) fn apart(stage: &mut Stage<'_>, id: &str, who: Who, messages: u64) -> Result<Figures, BenchError> {
+    apart_as(stage, id, who, messages, |order| order)
+}
+
+/// The same with something more to say than the order.
+pub(super) fn apart_as<T: Serialize>(
+    stage: &mut Stage<'_>,
+    id: &str,
+    who: Who,
+    messages: u64,
+    more: impl FnOnce(Order) -> T,
+) -> Result<Figures, BenchError> {
+    let (broker, dir) = (stage.broker()?, stage.folder(id)?);
+    let figures = stage.apart(id, &more(Order { broker, dir: dir.clone(), who, messages }))?;
+    std::fs::remove_dir_all(dir)?;
+    Ok(figures)
+}
+
+/// Two threads, as server and agent have.
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+fn part(order: &str) -> Result<Figures, BenchError> {
+    let order: Order = serde_json::from_str(order)?;
+    runtime()?.block_on(async {
+        match order.who.engine() {
+            Some(engine) => ours(&order, engine).await,
+            None => reference(&order).await,
+        }
+    })
+}
+
+async fn ours(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
+    tidy(&order.broker, 1).await?;
+    let ground = Ground { broker: &order.broker, dir: &order.dir, engine };
+    let (server, agent) = (Arc::new(ground.server(1).await?), Arc::new(ground.agent(1).await?));
+    server.agreed().await?;
+    agent.agreed().await?;
+    stream(&server, &agent, 0, WARM_UP).await?;
+    let meter = Meter::own(Some(order.broker.pid))?;
+    stream(&server, &agent, WARM_UP, order.messages).await?;
+    let spent = meter.end()?;
+    let figures = Figures { peak_kib: Some(peak_kib(std::process::id())?), ..Figures::of(order.messages, spent) };
+    for end in [server, agent] {
+        Arc::into_inner(end).expect("nobody else uses it any more").end().await?;
+    }
+    tidy(&order.broker, 1).await?;
+    Ok(figures)
+}
+
+/// Sends that many messages from one end to the other, as many as may be on their way at a time, and returns when the receiver's
+/// application has settled the last.
+pub(super) async fn stream(from: &Arc<End>, to: &Arc<End>, first: u64, count: u64) -> Result<(), BenchError> {
+    let room = Arc::new(Semaphore::new(WINDOW));
+    let (begun, mut waiting) = mpsc::channel(WINDOW);
+    let (sender, receiver, free) = (Arc::clone(from), to.name.clone(), Arc::clone(&room));
+    let submitting = tokio::spawn(async move {
+        for number in first..first + count {
+            // The semaphore is never closed.
+            let Ok(permit) = free.acquire().await else { break };
+            permit.forget();
+            if begun.send(sender.submit(&receiver, body(number)).await?).await.is_err() {
+                break;
+            }
+        }
+        Ok::<_, BenchError>(())
+    });
+    let answered = tokio::spawn(async move {
+        while let Some(begun) = waiting.recv().await {
+            begun.done().await?;
+        }
+        Ok::<_, BenchError>(())
+    });
+    take(to, first, count, |taken| room.add_permits(taken)).await?;
+    submitting.await.expect("it does not panic")?;
+    answered.await.expect("it does not panic")?;
+    Ok(())
+}
+
+/// Takes and settles that many messages as an application, and says how many it has taken each time.
+pub(super) async fn take(to: &End, first: u64, count: u64, mut taken: impl FnMut(usize)) -> Result<(), BenchError> {
+    let mut next = first;
+    while next < first + count {
+        let work = to.work().await?;
+        for item in &work.items {
+            raw::in_order(item.message.body(), next)?;
+            next += 1;
+        }
+        to.settle(&work).await?;
+        taken(work.items.len());
+    }
+    Ok(())
+}
+
+async fn reference(order: &Order) -> Result<Figures, BenchError> {
+    let (producer, consumer) = (Client::connect(&order.broker).await?, Client::connect(&order.broker).await?);
+    producer.queue(QUEUE, order.broker.queue_type).await?;
+    producer.confirms().await?;
+    let mut deliveries = consumer.consume(QUEUE).await?;
+    let producer = Arc::new(producer);
+    let mut meter = None;
+    for count in [WARM_UP, order.messages] {
+        meter = Some(Meter::own(Some(order.broker.pid))?);
+        let sender = Arc::clone(&producer);
+        let producing = tokio::spawn(async move { raw::produce(&sender, QUEUE, count).await });
+        raw::take(&consumer, &mut deliveries, QUEUE, count).await?;
+        producing.await.expect("it does not panic")?;
+    }
+    let spent = meter.expect("there were two rounds").end()?;
+    let figures = Figures { peak_kib: Some(peak_kib(std::process::id())?), ..Figures::of(order.messages, spent) };
+    producer.delete(QUEUE).await?;
+    Ok(figures)
+}

@@ -1,0 +1,158 @@
+//! R2: one message and its durable answer at a time, against a bare request and reply over the same broker.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use journal::Engine;
+use link::session::{Outbound, Transaction};
+
+use super::ends::{End, Ground, body, message, tidy};
+use super::messages::{Order, Who, apart, runtime};
+use super::raw::{self, Client, in_order};
+use super::{BenchError, Benchmark, Bound, Case, Figures, Goal, Latency, Meter, Options, P50_US, P99_US, peak_kib};
+
+/// See the file.
+pub(super) const BENCHMARK: Benchmark = Benchmark {
+    id: "R2",
+    what: "one message at a time, from submitting it to its durable answer",
+    how: "A message of 1 KiB is submitted, the other end's application applies it and answers with 1 KiB in one transaction, and the \
+          time is taken when the submitter's application has the answer, which is on its disk then: four syncs of journals and two \
+          trips through the broker. The reference is lapin without any journal: a persistent request, a persistent reply, both \
+          confirmed, and queues of the same type.",
+    unit: "round trip",
+    cases,
+    part: Some(part),
+    picture: None,
+};
+
+/// Round trips of a run: a few seconds.
+const ROUNDS: u64 = 1_000;
+
+/// Round trips before those that are measured.
+const WARM_UP: u64 = 50;
+
+/// The queues of the reference.
+const REQUESTS: &str = "bench.raw.requests";
+const REPLIES: &str = "bench.raw.replies";
+
+fn cases(options: &Options) -> Vec<Case> {
+    let rounds = options.amount(ROUNDS);
+    let case = |(engine, goal)| Case {
+        name: Engine::to_string(&engine),
+        at: None,
+        goals: vec![Goal::ratio(P50_US, Bound::AtMost(goal)), Goal::ratio(P99_US, Bound::AtMost(goal)).shown()],
+        pairs_max: usize::MAX,
+        has_reference: true,
+        run: Box::new(move |stage, side| apart(stage, BENCHMARK.id, Who::of(side, engine), rounds)),
+    };
+    [(Engine::Segments, 1.5), (Engine::Sled, 2.0)].map(case).into()
+}
+
+fn part(order: &str) -> Result<Figures, BenchError> {
+    let order: Order = serde_json::from_str(order)?;
+    runtime()?.block_on(async {
+        match order.who.engine() {
+            Some(engine) => ours(&order, engine).await,
+            None => reference(&order).await,
+        }
+    })
+}
+
+fn figures(order: &Order, meter: Meter, times: Vec<std::time::Duration>) -> Result<Figures, BenchError> {
+    let spent = meter.end()?;
+    let peak_kib = Some(peak_kib(std::process::id())?);
+    Ok(Figures { latency: Latency::of(times), peak_kib, ..Figures::of(order.messages, spent) })
+}
+
+async fn ours(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
+    tidy(&order.broker, 1).await?;
+    let ground = Ground { broker: &order.broker, dir: &order.dir, engine };
+    let (server, agent) = (ground.server(1).await?, Arc::new(ground.agent(1).await?));
+    server.agreed().await?;
+    agent.agreed().await?;
+    let all = WARM_UP + order.messages;
+    let answering = tokio::spawn({
+        let agent = Arc::clone(&agent);
+        async move { answer(&agent, all).await }
+    });
+    let mut times = Vec::new();
+    let mut meter = Meter::own(Some(order.broker.pid))?;
+    for number in 0..all {
+        if number == WARM_UP {
+            times.clear();
+            meter = Meter::own(Some(order.broker.pid))?;
+        }
+        let began = Instant::now();
+        let begun = server.submit(&agent.name, body(number)).await?;
+        begun.done().await?;
+        let work = server.work().await?;
+        times.push(began.elapsed());
+        for item in &work.items {
+            in_order(item.message.body(), number)?;
+        }
+        server.settle(&work).await?;
+    }
+    let figures = figures(order, meter, times)?;
+    answering.await.expect("it does not panic")?;
+    server.end().await?;
+    Arc::into_inner(agent).expect("nobody else uses it any more").end().await?;
+    tidy(&order.broker, 1).await?;
+    Ok(figures)
+}
+
+/// Answers that many messages, each with its own body, as an application that had its outcome at once.
+async fn answer(agent: &End, count: u64) -> Result<(), BenchError> {
+    let mut answered = 0;
+    while answered < count {
+        let work = agent.work().await?;
+        let mut transaction = Transaction::default();
+        for item in &work.items {
+            let reply = message(&work.peer, item.message.body().to_vec());
+            transaction.apply.push(item.hold());
+            transaction.send.push(Outbound { answers: Some(item.seq), cause: Some(item.message.header.id), ..reply });
+            answered += 1;
+        }
+        agent.endpoint.transact(transaction).await?;
+    }
+    Ok(())
+}
+
+async fn reference(order: &Order) -> Result<Figures, BenchError> {
+    let (asker, answerer) = (Client::connect(&order.broker).await?, Client::connect(&order.broker).await?);
+    for queue in [REQUESTS, REPLIES] {
+        asker.queue(queue, order.broker.queue_type).await?;
+    }
+    asker.confirms().await?;
+    answerer.confirms().await?;
+    let mut replies = asker.consume(REPLIES).await?;
+    let mut requests = answerer.consume(REQUESTS).await?;
+    let all = WARM_UP + order.messages;
+    let answering = tokio::spawn(async move {
+        for _ in 0..all {
+            let request = raw::next(&mut requests, REQUESTS).await?;
+            raw::confirmed(answerer.publish(REPLIES, &request.data).await?).await?;
+            answerer.acknowledge(request.delivery_tag).await?;
+        }
+        Ok::<_, BenchError>(())
+    });
+    let mut times = Vec::new();
+    let mut meter = Meter::own(Some(order.broker.pid))?;
+    for number in 0..all {
+        if number == WARM_UP {
+            times.clear();
+            meter = Meter::own(Some(order.broker.pid))?;
+        }
+        let began = Instant::now();
+        raw::confirmed(asker.publish(REQUESTS, &body(number)).await?).await?;
+        let reply = raw::next(&mut replies, REPLIES).await?;
+        times.push(began.elapsed());
+        in_order(&reply.data, number)?;
+        asker.acknowledge(reply.delivery_tag).await?;
+    }
+    let figures = figures(order, meter, times)?;
+    answering.await.expect("it does not panic")?;
+    for queue in [REQUESTS, REPLIES] {
+        asker.delete(queue).await?;
+    }
+    Ok(figures)
+}

@@ -1,0 +1,156 @@
+//! `longshore-chaos bench`: runs benchmarks and prints what came of them. It says what it measured; whether a goal was not reached is
+//! no failure of the program.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use broker_config::QueueType;
+use chaos_tests::bench::{self, ALL, Benchmark, Options, Outcome, PAGE, Stage};
+
+use crate::Format;
+
+/// Asks for every benchmark.
+const EVERY: &str = "all";
+
+/// Where `all` writes its tables, from the top of the source.
+const DOCS: &str = "docs";
+
+/// What to measure, how often, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Benchmarks by id, as R1, or `all`; without any they are listed
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Pairs of runs of each case. Cases that take long have fewer
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pairs: u64,
+    /// The type of every queue, on both sides
+    #[arg(long, default_value_t = QueueType::Quorum, value_name = "quorum|classic")]
+    queue_type: QueueType,
+    /// How much of the usual amount to do in a run; less only shows that everything works
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    percent: u64,
+    /// Where to put journals and the broker, in a folder of their own that goes away; the disk is a part of what is measured
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// How to print the outcome; JSON has every run
+    #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+    /// As `--output json`
+    #[arg(long)]
+    json: bool,
+    /// Write the tables into `performance.md` in this folder. `all` does so in `docs` without being asked, if that is there
+    #[arg(long, value_name = "FOLDER")]
+    docs: Option<PathBuf>,
+    /// Measure although this is a debug build; the figures say nothing about Longshore, and no page is written
+    #[arg(long)]
+    debug_build: bool,
+    /// Do one side of a benchmark, as told on standard input; the program starts itself with this
+    #[arg(long, hide = true, value_name = "ID")]
+    part: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match carry_out(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("The benchmarks could not be carried out: {}", crate::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn benchmark(id: &str) -> Result<&'static Benchmark, String> {
+    let known = || ALL.iter().map(|benchmark| benchmark.id).collect::<Vec<_>>().join(", ");
+    Benchmark::of(id).ok_or_else(|| format!("there is no benchmark {id}; there are {}, and {EVERY}", known()))
+}
+
+fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(id) = &args.part {
+        return Ok(bench::serve(benchmark(id)?)?);
+    }
+    if args.ids.is_empty() {
+        for benchmark in ALL {
+            println!("{:<5}{}", benchmark.id, benchmark.what);
+        }
+        return Ok(());
+    }
+    let every = args.ids.iter().any(|id| id == EVERY);
+    let chosen: Vec<&Benchmark> =
+        if every { ALL.iter().collect() } else { args.ids.iter().map(|id| benchmark(id)).collect::<Result<_, _>>()? };
+    let debug = cfg!(debug_assertions);
+    if debug && !args.debug_build {
+        let how = "cargo run --release -p chaos-tests --bin longshore-chaos -- bench";
+        return Err(format!("this is a debug build, whose figures say nothing about Longshore; use `{how}`").into());
+    }
+    let docs = page(args, every, debug)?;
+    crate::end_in_order()?;
+    let dir = match &args.dir {
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            tempfile::tempdir_in(dir)?
+        }
+        None => tempfile::tempdir()?,
+    };
+    let options = Options {
+        pairs: usize::try_from(args.pairs)?,
+        queue_type: args.queue_type,
+        dir: dir.path().canonicalize()?,
+        program: std::env::current_exe()?,
+        percent: args.percent,
+    };
+    let outcomes = measure(&options, &chosen)?;
+    match (args.json, args.output) {
+        (false, Format::Table) => print(&outcomes, debug),
+        (true, Format::Table | Format::Json) | (false, Format::Json) => {
+            let all = serde_json::json!({ "machine": bench::machine(), "debug_build": debug, "benchmarks": outcomes });
+            println!("{all:#}");
+        }
+    }
+    if let Some(docs) = docs {
+        bench::write(&docs, &outcomes)?;
+        eprintln!("{} is written", docs.join(PAGE).display());
+    }
+    Ok(())
+}
+
+/// Where to write the page, if anywhere.
+fn page(args: &Args, every: bool, debug: bool) -> Result<Option<PathBuf>, String> {
+    let usual = Path::new(DOCS);
+    let docs = match &args.docs {
+        Some(docs) if docs.join(PAGE).is_file() => Some(docs.clone()),
+        Some(docs) => return Err(format!("there is no {}; nothing was measured", docs.join(PAGE).display())),
+        None => Some(usual.to_owned()).filter(|docs| every && docs.join(PAGE).is_file()),
+    };
+    if debug || args.percent != 100 {
+        if args.docs.is_some() {
+            return Err("a page is written from whole runs of a release build only; nothing was measured".to_owned());
+        }
+        return Ok(None);
+    }
+    Ok(docs)
+}
+
+fn measure(options: &Options, chosen: &[&Benchmark]) -> Result<Vec<Outcome>, Box<dyn std::error::Error>> {
+    let began = Instant::now();
+    let mut say = |line: &str| eprintln!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
+    let mut stage = Stage::new(options, &mut say);
+    let mut outcomes = Vec::new();
+    for benchmark in chosen {
+        outcomes.push(bench::run(benchmark, &mut stage)?);
+    }
+    Ok(outcomes)
+}
+
+fn print(outcomes: &[Outcome], debug: bool) {
+    println!("{}", bench::machine());
+    if debug {
+        println!("THIS IS A DEBUG BUILD: the figures say nothing about Longshore.");
+    }
+    for outcome in outcomes {
+        println!("\n{}", bench::text(outcome));
+    }
+    let reached = outcomes.iter().filter(|outcome| outcome.is_reached()).count();
+    println!("{reached} of {} benchmarks reached all their goals", outcomes.len());
+}
