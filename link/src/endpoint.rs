@@ -207,7 +207,7 @@ impl Rewinds {
     }
 }
 
-/// A transaction that was taken, and is not on stable storage yet.
+/// A transaction that was handed over, and is not on stable storage yet.
 #[derive(Debug)]
 #[must_use = "nobody may be told of it before it is done"]
 pub struct Begun(oneshot::Receiver<Result<(), SubmitError>>);
@@ -216,7 +216,7 @@ impl Begun {
     /// Waits for it. `Ok` means that all of it is on stable storage.
     ///
     /// # Errors
-    /// [`SubmitError::Journal`] and [`SubmitError::Stopped`]: it was taken, so it is not refused any more.
+    /// [`SubmitError`]
     ///
     /// # Cancel safety
     /// The transaction happens all the same.
@@ -254,21 +254,32 @@ impl Endpoint {
     /// # Cancel safety
     /// Dropped before it is done, the transaction may or may not happen.
     pub async fn transact(&self, transaction: Transaction) -> Result<(), SubmitError> {
-        let (done, result) = oneshot::channel();
-        self.ask(Request::Transact(transaction, Transacting { taken: None, done })).await?;
-        Begun(result).done().await
+        self.begin(transaction).await?.done().await
     }
 
-    /// Hands a transaction over, and returns when it was checked and has its place: from then on only a journal that fails can stand
-    /// in its way. Transactions are done in the order in which they were taken, so whoever has to keep an order among its own, or to
-    /// take back what it did when one is refused, waits only up to here, and many share one sync.
+    /// Hands a transaction over without waiting for it. Transactions are done in the order in which they were handed over, so whoever
+    /// has to keep an order among its own needs to hold it only up to here.
+    ///
+    /// # Errors
+    /// [`SubmitError::Stopped`]
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the transaction may or may not happen.
+    pub async fn begin(&self, transaction: Transaction) -> Result<Begun, SubmitError> {
+        let (done, result) = oneshot::channel();
+        self.ask(Request::Transact(transaction, Transacting { taken: None, done })).await?;
+        Ok(Begun(result))
+    }
+
+    /// As [`Self::begin`], and returns only when the transaction was checked and has its place: from then on nothing but a journal that
+    /// fails can stand in its way. For those who have to take something back when it is refused: they need not wait for its sync.
     ///
     /// # Errors
     /// [`SubmitError::Refused`]: nothing of it happened. [`SubmitError::Stopped`].
     ///
     /// # Cancel safety
-    /// Dropped before it is done, the transaction may or may not happen.
-    pub async fn begin(&self, transaction: Transaction) -> Result<Begun, SubmitError> {
+    /// As for [`Self::begin`].
+    pub async fn begin_checked(&self, transaction: Transaction) -> Result<Begun, SubmitError> {
         let ((taken, answer), (done, result)) = (oneshot::channel(), oneshot::channel());
         self.ask(Request::Transact(transaction, Transacting { taken: Some(taken), done })).await?;
         answer.await.map_err(|_| SubmitError::Stopped)??;

@@ -213,7 +213,7 @@ impl Core {
             if given.is_empty() && transaction.rows.is_empty() {
                 return Ok(());
             }
-            let begun = match self.endpoint().begin(transaction).await {
+            let begun = match self.endpoint().begin_checked(transaction).await {
                 Ok(begun) => begun,
                 Err(error) => {
                     let mut books = self.books();

@@ -31,7 +31,7 @@ impl Core {
         let (row, runs) = self.rows(submission)?;
         let turn = self.turn().await;
         let (transaction, given) = self.enter(row, runs);
-        let begun = match self.endpoint().begin(transaction).await {
+        let begun = match self.endpoint().begin_checked(transaction).await {
             Ok(begun) => begun,
             Err(error) => {
                 let mut books = self.books();
