@@ -5,8 +5,8 @@
 
 use thiserror::Error;
 
-/// Topic exchange from the server to agents; routing key [`down_key`].
-pub const DOWN_EXCHANGE: &str = "longshore.v1.down";
+/// Direct exchange from the server to agents; routing key [`down_key`]. (`longshore.v1.down` was a topic exchange.)
+pub const DOWN_EXCHANGE: &str = "longshore.v1.down.direct";
 /// Topic exchange from agents to the server; routing key [`up_key`].
 pub const UP_EXCHANGE: &str = "longshore.v1.up";
 /// Fanout exchange that takes what a queue gives up on.

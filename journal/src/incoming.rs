@@ -152,6 +152,9 @@ impl Incoming {
     /// The place here of a message that the journal `incarnation` numbered `seq`.
     #[must_use]
     pub fn place(&self, incarnation: Incarnation, seq: Seq) -> Place {
+        if self.parts.is_empty() && self.incarnation == incarnation {
+            return Place::Here(seq);
+        }
         let parts = self.parts();
         let part = parts.iter().rev().find(|part| part.origin.from <= seq);
         match part {

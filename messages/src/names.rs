@@ -3,8 +3,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::{AGENT_ID_CHARS_MAX, STEP_ID_CHARS_MAX};
 
@@ -49,10 +50,11 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// The name of an agent: 1 to 63 characters of `a-z 0-9 - _`, beginning with a letter or digit. It is one word of an AMQP
-/// routing key and a folder name, so nothing that either could read as syntax may be in it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct AgentId(String);
+/// routing key and a folder name, so nothing that either could read as syntax may be in it. Cheap to clone: it is in every row,
+/// message and effect.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AgentId(Arc<str>);
 
 impl AgentId {
     /// The name as text.
@@ -77,7 +79,13 @@ impl TryFrom<String> for AgentId {
         if text == "server" {
             return Err(IdError::Reserved);
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
+    }
+}
+
+impl Serialize for AgentId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -91,7 +99,7 @@ impl FromStr for AgentId {
 
 impl From<AgentId> for String {
     fn from(id: AgentId) -> Self {
-        id.0
+        id.as_str().to_owned()
     }
 }
 
@@ -102,8 +110,8 @@ impl fmt::Display for AgentId {
 }
 
 /// One end of a stream. As text: `server`, or the agent's name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub enum EndpointId {
     /// The server.
     Server,
@@ -136,6 +144,12 @@ impl TryFrom<String> for EndpointId {
 
     fn try_from(text: String) -> Result<Self, IdError> {
         if text == "server" { Ok(Self::Server) } else { AgentId::try_from(text).map(Self::Agent) }
+    }
+}
+
+impl Serialize for EndpointId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

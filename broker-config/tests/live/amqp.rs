@@ -37,6 +37,7 @@ pub(crate) async fn connect(url: &str) -> Result<(Connection, Channel), Error> {
 pub(crate) async fn declare(channel: &Channel, topology: &Topology, agents: &[&str]) -> Result<(), Error> {
     for exchange in topology.exchanges() {
         let kind = match exchange.kind {
+            ExchangeKind::Direct => LapinKind::Direct,
             ExchangeKind::Topic => LapinKind::Topic,
             ExchangeKind::Fanout => LapinKind::Fanout,
         };

@@ -137,6 +137,7 @@ async fn of_agent(channel: &Channel, topology: &Topology, agent: &AgentId) -> Re
 
 async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), Failure> {
     let kind = match exchange.kind {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
         ExchangeKind::Topic => lapin::ExchangeKind::Topic,
         ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
     };

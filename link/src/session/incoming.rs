@@ -60,7 +60,7 @@ impl Session {
         // for the old one was perhaps done by it: nothing is taken before the peer has said what it knows. Its status is in
         // the same queue, before anything that it sends over its present connection.
         // A journal that was restored takes them, too: what it may have done before shows before they are offered.
-        let agreed = |incoming: &&Incoming| incoming.own.is_some_and(|own| self.lineage(peer).contains(own));
+        let agreed = |incoming: &&Incoming| incoming.own.is_some_and(|own| self.wrote(peer, own));
         let Some(incoming) = self.incoming(peer).filter(agreed) else { return Verdict::OutsideWindow };
         let seq = match incoming.place(header.incarnation, header.seq) {
             Place::Here(seq) => seq,

@@ -17,7 +17,14 @@ use super::{Freeze, Now, Probe, Session, Turn};
 impl Session {
     /// The name under which this endpoint's journal writes the stream to a peer.
     pub(super) fn own(&self, peer: &EndpointId) -> Incarnation {
-        self.lineage(peer).current().incarnation
+        let written = self.streams(peer).and_then(|streams| streams.outgoing.lineage.as_ref());
+        written.map_or(self.identity.incarnation, |lineage| lineage.current().incarnation)
+    }
+
+    /// Whether this endpoint's journal wrote a part of that stream under that name.
+    pub(super) fn wrote(&self, peer: &EndpointId, name: Incarnation) -> bool {
+        let written = self.streams(peer).and_then(|streams| streams.outgoing.lineage.as_ref());
+        written.map_or(self.identity.incarnation == name, |lineage| lineage.contains(name))
     }
 
     pub(super) fn lineage(&self, peer: &EndpointId) -> Lineage {
