@@ -26,6 +26,7 @@ fn run_start() -> RunStart {
         }],
         timeout_ms: None,
         keep: Keep::default(),
+        earlier: None,
     }
 }
 
