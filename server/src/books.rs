@@ -109,6 +109,10 @@ impl Books {
             }
             job.counts.add(Stage::of(run.state));
             books.tally.add_run(&job.row.name, job.place(), &run);
+            let given = Stage::of(run.state) != Stage::Waiting;
+            if let Some(kin) = job.row.policy.as_ref().and_then(|policy| policy.kin(&job.row.name)).filter(|_| given) {
+                books.tally.note_last(kin, job.place(), &run.agent);
+            }
             books.messages.insert(run.message, run.id);
             books.runs.insert(run.id, run);
         });

@@ -62,6 +62,14 @@ impl Policy {
         self.target.pick == Pick::One
     }
 
+    /// Which jobs stay with one agent together with a job of that name: those of its group, or else those of its name. Nothing if it
+    /// goes to the least busy one every time.
+    #[must_use]
+    pub(crate) fn kin<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let together = self.concurrency.as_ref().map_or(name, |concurrency| &concurrency.group);
+        (self.is_for_one() && self.target.sticky).then_some(together)
+    }
+
     /// How many of so many runs may be under way at once.
     #[must_use]
     pub(crate) fn at_once(&self, runs: usize) -> usize {
