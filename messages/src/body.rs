@@ -189,7 +189,9 @@ impl Body {
                 body.check().map_err(|what| BodyError::Limit { kind, what })?;
                 match body.earlier {
                     None => Ok(Self::RunStart(body)),
-                    Some(_) => Err(BodyError::Limit { kind, what: "a run that goes on from another one is a run.retry" }),
+                    Some(_) => {
+                        Err(BodyError::Limit { kind, what: "a run that goes on from another one is a run.retry" })
+                    }
                 }
             }
             Kind::RunRetry => {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::api::{
     AgentOrder, Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, OrderError, Resolution,
-    Submission, SubmitError, Submitted,
+    Retry, RetryError, Submission, SubmitError, Submitted,
 };
 use crate::books::Books;
 use crate::dispatch::Dispatch;
@@ -189,6 +189,11 @@ impl Desk for Core {
         // A task of its own: a caller that hangs up drops this future, and must not stop what is half done.
         let taking = tokio::spawn(self.clone().take_job(submission));
         taking.await.unwrap_or(Err(SubmitError::Desk(DeskError::Stopping)))
+    }
+
+    async fn retry(&self, retry: Retry) -> Result<Submitted, RetryError> {
+        let taking = tokio::spawn(self.clone().retry_job(retry));
+        taking.await.unwrap_or(Err(RetryError::Submit(SubmitError::Desk(DeskError::Stopping))))
     }
 
     async fn cancel(&self, job: JobId, reason: String) -> Result<JobView, OrderError> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use journal::{Change, put_app};
 use link::session::{Outbound, TransactError, Transaction};
 use link::{SubmitError, outbound};
-use messages::{AgentId, Body, EndpointId, JobId, RefusalCode, RunId};
+use messages::{AgentId, Body, EndpointId, JobId, RefusalCode, RunId, RunStart};
 use uuid::Uuid;
 
 use crate::books::Books;
@@ -276,7 +276,11 @@ impl Core {
             }
         };
         let run = RunRow { state: RunState::Sent, reason: None, since: Some(Since::now()), ..run };
-        let body = Body::RunStart(plan.run_start(run.id, *job));
+        let start = plan.run_start(run.id, *job);
+        let body = match run.told_earlier() {
+            None => Body::RunStart(start),
+            Some(earlier) => Body::RunRetry(RunStart { earlier: Some(earlier), ..start }),
+        };
         let message = outbound(endpoint_of(agent), run.message, &body, None).map_err(|error| error.to_string())?;
         let agent_row = books.agent(agent).cloned().unwrap_or_default();
         let once = agent_row.facts.as_ref().is_some_and(|facts| facts.once);

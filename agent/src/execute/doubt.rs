@@ -43,7 +43,8 @@ impl Execution {
             return Doubt::Begin;
         }
         let lost = "the journal of this agent was lost or restored after the run was sent, and nothing shows whether the step ran";
-        let evidence = self.unknown_earlier(spec).map_or_else(|| lost.to_owned(), |known| format!("in an earlier run: {known}"));
+        let evidence =
+            self.unknown_earlier(spec).map_or_else(|| lost.to_owned(), |known| format!("in an earlier run: {known}"));
         let check = match &spec.effect {
             Effect::ReadOnly | Effect::Idempotent => return Doubt::Begin,
             Effect::Once => return Doubt::Undecided(evidence),

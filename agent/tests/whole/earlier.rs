@@ -36,7 +36,8 @@ async fn goes_on() {
     let agent = world.agent(How::default());
     let mut first = world.step("get", "echo x >> $PLACE/get; echo kept > file; echo id=7 > $LONGSHORE_OUTPUT");
     first.outputs = [("id".to_owned(), OutputType::Integer)].into();
-    let second = world.step("use", r#"echo x >> $PLACE/use; [ -e $PLACE/mended ]; [ "$(cat file)$OUTPUT_GET_ID" = kept7 ]"#);
+    let second =
+        world.step("use", r#"echo x >> $PLACE/use; [ -e $PLACE/mended ]; [ "$(cat file)$OUTPUT_GET_ID" = kept7 ]"#);
     let run = world.run(1, vec![first.clone(), second.clone()]);
     world.send(&Body::RunStart(run.clone())).await;
     assert_eq!(world.run_end(run.run).await, RunEnd::Failed("use".parse().unwrap()));

@@ -7,6 +7,7 @@ mod monitor;
 mod orders;
 mod outages;
 mod refusals;
+mod retry;
 mod support;
 mod walk;
 mod work;
@@ -24,6 +25,7 @@ fn main() {
         effects::TESTS,
         orders::TESTS,
         refusals::TESTS,
+        retry::TESTS,
         copies::TESTS,
         monitor::TESTS,
         work::TESTS,
