@@ -31,6 +31,7 @@ impl Core {
             let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
             return Ok(Submitted { created: false, job });
         }
+        self.admits()?;
         let older = {
             let books = self.books();
             let row = books.job(asked.job).ok_or(RetryError::NotFound)?;

@@ -28,6 +28,8 @@ pub(crate) struct AgentNow {
     pub(crate) draining: bool,
     /// Why it takes nothing now.
     pub(crate) refusing: Option<RefusalCode>,
+    /// The server's own disk is too full to give anything to anybody.
+    pub(crate) server_short: bool,
 }
 
 /// What is known of all agents at the moment.
@@ -47,6 +49,8 @@ pub(crate) struct Assignment {
 /// What keeps a run back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hold {
+    /// The server's own disk is too full.
+    Disk,
     /// Its job is being ended.
     Cancelled,
     /// Another job holds the group.
@@ -80,6 +84,7 @@ pub(crate) enum Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Disk => f.write_str("the server's disk is too full to give out more work"),
             Self::Cancelled => f.write_str("its job is being cancelled"),
             Self::Group { group, holder } => write!(f, "the group `{group}` is held by job {holder}"),
             Self::Failed => f.write_str("too many other runs of the job did not succeed"),
@@ -139,6 +144,9 @@ pub(crate) fn agent_hold(books: &Books, fleet: &Fleet, agent: &AgentId, any: boo
     let Some(now) = fleet.get(agent) else { return Some(Hold::Unknown(agent.clone())) };
     let row = books.agent(agent);
     let name = || agent.clone();
+    if now.server_short {
+        return Some(Hold::Disk);
+    }
     if now.frozen {
         return Some(Hold::Frozen(name()));
     }

@@ -38,6 +38,7 @@ impl Core {
             let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
             return Ok(Submitted { created: false, job });
         }
+        self.admits()?;
         let older = self.older_of_group(submission.plan.concurrency.as_ref())?;
         let (row, runs) = self.rows(submission)?;
         let turn = self.turn().await;
@@ -82,6 +83,11 @@ impl Core {
         self.wake();
         let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
         Ok(Submitted { created: true, job })
+    }
+
+    /// Whether new jobs are taken.
+    pub(crate) fn admits(&self) -> Result<(), SubmitError> {
+        self.short().map_or(Ok(()), |reason| Err(SubmitError::Disk { reason }))
     }
 
     /// The jobs that have to make room for this one, or the reason why it is not taken.
@@ -210,6 +216,7 @@ pub(crate) mod tests {
     use crate::job_file::JobFile;
     use crate::logs::Logs;
     use futures_util::FutureExt as _;
+    use journal::{Room, RoomLimits};
     use link::session::Config;
     use link::{Service, ServiceConfig};
     use tokio::sync::watch;
@@ -245,6 +252,8 @@ pub(crate) mod tests {
             endpoint: service.endpoint.clone(),
             books: Books::default(),
             logs: Logs::open(&dir.join("logs")).unwrap(),
+            // The machine that tests run on may have little room.
+            room: Room::new(dir.to_owned(), RoomLimits { free_bytes_min: 0, free_percent_min: 0, reserve_bytes: 0 }),
             agents: BTreeSet::from([agent]),
             broker_url: String::new(),
             epoch: 1,

@@ -162,6 +162,10 @@ impl From<SubmitError> for Refused {
                 StatusCode::TOO_MANY_REQUESTS,
                 "wait until jobs have ended, then submit again with the same id".to_owned(),
             ),
+            SubmitError::Disk { .. } => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "make room on the server's disk, then submit again with the same id; what was taken before goes on".to_owned(),
+            ),
             SubmitError::Desk(error) => return error.into(),
         };
         Self::new(status, what, "no job was made", next)

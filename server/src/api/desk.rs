@@ -256,6 +256,12 @@ pub enum SubmitError {
         /// Which limit, for people.
         reason: String,
     },
+    /// The disk is too full for new work.
+    #[error("the server takes no new jobs: {reason}")]
+    Disk {
+        /// How full it is, for people.
+        reason: String,
+    },
     /// The server cannot answer.
     #[error(transparent)]
     Desk(#[from] DeskError),

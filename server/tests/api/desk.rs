@@ -206,6 +206,7 @@ impl Desk for TestDesk {
             broker: BrokerView { connected: true, url: "amqp://127.0.0.1:5672".into(), since_ms: None, detail: None },
             jobs: JobCounts::default(),
             agents: AgentCounts::of(&Self::agents()),
+            refusing: None,
             uptime_ms: 1,
         })
     }
