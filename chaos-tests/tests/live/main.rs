@@ -5,6 +5,7 @@ mod copies;
 mod effects;
 mod monitor;
 mod orders;
+mod orders_outages;
 mod outages;
 mod refusals;
 mod retry;
@@ -24,6 +25,7 @@ fn main() {
         walk::TESTS,
         effects::TESTS,
         orders::TESTS,
+        orders_outages::TESTS,
         refusals::TESTS,
         retry::TESTS,
         copies::TESTS,
