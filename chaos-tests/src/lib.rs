@@ -2,6 +2,7 @@
 //! package, and it never links the server or the agent: it starts the binary.
 
 pub mod commits;
+pub mod cutoff;
 pub mod damage;
 pub mod demo;
 pub mod explore;

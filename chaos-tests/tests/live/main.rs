@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod copies;
+mod cutoff;
 mod effects;
 mod monitor;
 mod orders;
@@ -29,6 +30,7 @@ fn main() {
         refusals::TESTS,
         retry::TESTS,
         copies::TESTS,
+        cutoff::TESTS,
         monitor::TESTS,
         work::TESTS,
     ]

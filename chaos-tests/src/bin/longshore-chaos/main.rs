@@ -1,6 +1,7 @@
 //! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
 
 mod commits;
+mod cutoff;
 mod explore;
 mod gaps;
 mod work;
@@ -50,6 +51,9 @@ enum Command {
     Simulate(Simulate),
     /// Worker, monitor, server, broker or shim killed in each phase of a step; exit code 1 if one fares otherwise than the table says
     Work(work::Args),
+    /// An agent that cannot reach its broker for a while, and all that it reports afterwards; exit code 1 if not all of it comes, in
+    /// order and once
+    Cutoff(cutoff::Args),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
         }),
         Command::Simulate(simulate) => simulate.execute(),
         Command::Work(args) => work::run(&args),
+        Command::Cutoff(args) => cutoff::run(&args),
     }
 }
 
