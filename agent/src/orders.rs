@@ -95,7 +95,7 @@ impl Worker {
             return Err((RefusalCode::Message, "an agent takes orders only from the server".to_owned()));
         }
         match body {
-            Body::RunStart(start) => {
+            Body::RunStart(start) | Body::RunRetry(start) => {
                 self.admit(start, batch)?;
                 let mut record = RunRecord::new(start.clone(), item.seq, item.message.header.id, wall_ms());
                 record.progress.doubtful = item.doubtful;

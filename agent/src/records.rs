@@ -117,6 +117,7 @@ pub enum ResumeError {
 impl RunRecord {
     pub(crate) fn new(start: RunStart, seq: Seq, message: MessageId, taken_ms: u64) -> Self {
         let run = start.run;
+        let outputs = start.earlier.as_ref().map(|earlier| earlier.outputs.clone()).unwrap_or_default();
         let progress = Progress {
             run,
             seq,
@@ -134,7 +135,7 @@ impl RunRecord {
             cancelled: None,
             timed_out: false,
             clock: None,
-            outputs: BTreeMap::new(),
+            outputs,
             folder_bytes: 0,
         };
         Self { start, progress, orders: Orders::default() }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use journal::Engine;
+use journal::{Engine, Room, RoomLimits};
 use link::session::Config;
 use link::wire::WireEnd;
 use link::{RunError, Service, ServiceConfig, StartError};
@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::attempt::{ShimCommand, boot_id};
-use crate::disk::release_if_full;
 use crate::records::ResumeError;
 use crate::ship::Ship;
 use crate::worker::{Worker, WorkerEnd, WorkerParts, make_folder};
@@ -69,13 +68,21 @@ pub struct DiskLimits {
     pub ended_bytes_max: u64,
 }
 
+impl DiskLimits {
+    pub(crate) const fn room(&self) -> RoomLimits {
+        let Self { free_bytes_min, free_percent_min, reserve_bytes, .. } = *self;
+        RoomLimits { free_bytes_min, free_percent_min, reserve_bytes }
+    }
+}
+
 impl Default for DiskLimits {
     fn default() -> Self {
+        let RoomLimits { free_bytes_min, free_percent_min, reserve_bytes } = RoomLimits::default();
         Self {
-            free_bytes_min: 256 * MIB,
-            free_percent_min: 2,
+            free_bytes_min,
+            free_percent_min,
             quota_bytes: None,
-            reserve_bytes: 16 * MIB,
+            reserve_bytes,
             ended_runs_max: 200,
             ended_bytes_max: 4 * 1024 * MIB,
         }
@@ -122,7 +129,7 @@ pub async fn run(
     ready: impl FnOnce(),
 ) -> Result<(), AgentError> {
     let boot = boot_id().map_err(AgentError::Boot)?;
-    release_if_full(&config.dir, &config.disk);
+    Room::new(config.dir.clone(), config.disk.room()).release_if_full();
     let (stop, stopping) = watch::channel(false);
     let service = Service::start(
         ServiceConfig {

@@ -46,6 +46,8 @@ struct Inner {
     disk: Disk,
     standing: Mutex<Standing>,
     runs: Mutex<Runs>,
+    /// Says that a run is over.
+    closed: watch::Sender<()>,
     presented: Mutex<Option<Presence>>,
 }
 
@@ -92,6 +94,7 @@ impl Worker {
             disk: Disk::new(parts.dir.clone(), parts.disk),
             standing: Mutex::default(),
             runs: Mutex::default(),
+            closed: watch::Sender::new(()),
             presented: Mutex::default(),
             parts,
         }))
@@ -184,6 +187,11 @@ impl Worker {
     pub(crate) fn runs(&self) -> MutexGuard<'_, Runs> {
         // Each change of the sets is one call that does not panic halfway.
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees each run that is over.
+    pub(crate) fn closed(&self) -> watch::Receiver<()> {
+        self.0.closed.subscribe()
     }
 
     /// Takes up what an earlier process left, then takes new runs until the endpoint stops or there is nothing left to do for an
@@ -321,8 +329,9 @@ impl Worker {
     fn spawn(&self, tasks: &mut JoinSet<()>, taken: Taken) {
         let (worker, progress) = (self.clone(), &taken.record.progress);
         // Taken here, so that the row is in the order of the runs. One that waits for something else asks for a slot later.
-        let waits = progress.undecided.is_none() && progress.at.retry_in_ms.is_none();
-        let ticket = (progress.end.is_none() && waits).then(|| self.slots().ticket());
+        let waits = progress.undecided.is_some() || progress.at.retry_in_ms.is_some();
+        let waits = waits || self.is_after_open(&taken.record.start);
+        let ticket = (progress.end.is_none() && !waits).then(|| self.slots().ticket());
         tasks.spawn(async move {
             let run = taken.record.start.run;
             match worker.carry_out(taken, ticket).await {
@@ -340,6 +349,7 @@ impl Worker {
         let run = record.start.run;
         self.ship_earlier(&record);
         if record.progress.end.is_none() {
+            self.earlier_over(&record.start).await;
             record = execute(self, record, control, ticket).await?;
         }
         // A job's end never waits for its logs; the run's folder does.
@@ -351,6 +361,8 @@ impl Worker {
         let mut runs = self.runs();
         runs.open.remove(&run);
         runs.ended.insert((record.progress.seq.value(), run), record.progress.folder_bytes);
+        drop(runs);
+        self.0.closed.send_replace(());
         Ok(())
     }
 

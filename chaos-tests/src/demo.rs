@@ -124,7 +124,14 @@ struct Stage {
 pub fn run(dir: &Path, note: &mut dyn FnMut(String)) -> Result<(Report, Fleet), DemoError> {
     let agents = vec!["a1".to_owned(), "a2".to_owned()];
     let queue_type = "quorum".to_owned();
-    let options = FleetOptions { dir: dir.to_owned(), agents: agents.clone(), slots: 2, queue_type, monitor: false };
+    let options = FleetOptions {
+        dir: dir.to_owned(),
+        agents: agents.clone(),
+        slots: 2,
+        queue_type,
+        monitor: false,
+        gated: Vec::new(),
+    };
     let begin = Instant::now();
     let fleet = Fleet::start(&options, note)?;
     note(format!("broker, server and 2 agents are up after {:.1} s", begin.elapsed().as_secs_f64()));

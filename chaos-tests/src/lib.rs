@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod commits;
+pub mod cutoff;
 pub mod damage;
 pub mod demo;
 pub mod explore;

@@ -31,6 +31,7 @@ mod memory_store;
 mod nudge;
 mod opening;
 mod quarantine;
+mod room;
 mod row;
 mod seam;
 pub mod segments;
@@ -55,6 +56,7 @@ pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;
 pub use opening::{OpenError, Opening, is_running};
 pub use quarantine::{Quarantined, quarantine};
+pub use room::{Room, RoomLimits, Short};
 pub use row::{HeaderRow, Meta, Outgoing, Row, RowError, Work};
 #[doc(hidden)]
 pub use seam::{BeforeMark, MarkStep, Seams, WrapStore};

@@ -16,6 +16,8 @@ use crate::{EncodeError, MessageId};
 pub enum Kind {
     /// Server to agent: do this run.
     RunStart,
+    /// Server to agent: do this run, which goes on from an earlier one.
+    RunRetry,
     /// Server to agent: end that run.
     RunCancel,
     /// Server to agent: a person decided about a step whose outcome nobody knows.
@@ -43,6 +45,7 @@ impl From<u16> for Kind {
             2 => Self::RunCancel,
             3 => Self::RunDecide,
             4 => Self::AgentDrain,
+            5 => Self::RunRetry,
             16 => Self::StepChanged,
             17 => Self::RunFinished,
             18 => Self::RunRecalled,
@@ -60,6 +63,7 @@ impl From<Kind> for u16 {
             Kind::RunCancel => 2,
             Kind::RunDecide => 3,
             Kind::AgentDrain => 4,
+            Kind::RunRetry => 5,
             Kind::StepChanged => 16,
             Kind::RunFinished => 17,
             Kind::RunRecalled => 18,
@@ -74,6 +78,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RunStart => f.pad("run.start"),
+            Self::RunRetry => f.pad("run.retry"),
             Self::RunCancel => f.pad("run.cancel"),
             Self::RunDecide => f.pad("run.decide"),
             Self::AgentDrain => f.pad("agent.drain"),
@@ -93,6 +98,8 @@ impl fmt::Display for Kind {
 pub enum Body {
     /// See [`Kind::RunStart`].
     RunStart(RunStart),
+    /// See [`Kind::RunRetry`].
+    RunRetry(RunStart),
     /// See [`Kind::RunCancel`].
     RunCancel(RunCancel),
     /// See [`Kind::RunDecide`].
@@ -158,6 +165,7 @@ impl Body {
     pub fn encode(&self) -> Result<(Kind, Vec<u8>), EncodeError> {
         Ok(match self {
             Self::RunStart(body) => (Kind::RunStart, to_msgpack(body)?),
+            Self::RunRetry(body) => (Kind::RunRetry, to_msgpack(body)?),
             Self::RunCancel(body) => (Kind::RunCancel, to_msgpack(body)?),
             Self::RunDecide(body) => (Kind::RunDecide, to_msgpack(body)?),
             Self::AgentDrain(body) => (Kind::AgentDrain, to_msgpack(body)?),
@@ -179,7 +187,20 @@ impl Body {
             Kind::RunStart => {
                 let body: RunStart = from_msgpack(bytes).map_err(malformed)?;
                 body.check().map_err(|what| BodyError::Limit { kind, what })?;
-                Ok(Self::RunStart(body))
+                match body.earlier {
+                    None => Ok(Self::RunStart(body)),
+                    Some(_) => {
+                        Err(BodyError::Limit { kind, what: "a run that goes on from another one is a run.retry" })
+                    }
+                }
+            }
+            Kind::RunRetry => {
+                let body: RunStart = from_msgpack(bytes).map_err(malformed)?;
+                body.check().map_err(|what| BodyError::Limit { kind, what })?;
+                match body.earlier {
+                    Some(_) => Ok(Self::RunRetry(body)),
+                    None => Err(BodyError::Limit { kind, what: "it does not say what it goes on from" }),
+                }
             }
             Kind::RunCancel => from_msgpack(bytes).map_err(malformed).map(Self::RunCancel),
             Kind::RunDecide => from_msgpack(bytes).map_err(malformed).map(Self::RunDecide),

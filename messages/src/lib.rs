@@ -21,6 +21,7 @@
 
 mod body;
 mod codec;
+mod earlier;
 mod envelope;
 mod hash;
 mod ids;
@@ -35,6 +36,7 @@ mod status;
 
 pub use body::{Body, BodyError, Kind, Refusal};
 pub use codec::{DecodeError, EncodeError, PROTOCOL_VERSION, ProtocolVersion, decode, from_msgpack, to_msgpack};
+pub use earlier::Earlier;
 pub use envelope::{Envelope, Frame, Header, Message, Sealing};
 pub use hash::{ChainHash, Digest, Hasher};
 pub use ids::{Epoch, Incarnation, JobId, MessageId, Nonce, ProbeId, RunId, Seq};

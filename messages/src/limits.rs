@@ -51,6 +51,10 @@ pub const OUTPUT_NAME_CHARS_MAX: usize = 64;
 /// Bytes of the text of one output, and of all outputs of a run together: they travel in a report and in environments.
 pub const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
+/// Earlier runs that a run names which goes on from them. Only their working folders are looked for, and it is in one of the latest
+/// unless so many runs in a row were never begun.
+pub const EARLIER_RUNS_MAX: usize = 16;
+
 /// Labels of one agent.
 pub const LABELS_MAX: usize = 64;
 

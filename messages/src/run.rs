@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{OUTPUT_NAME_CHARS_MAX, OUTPUTS_MAX, RETRIES_MAX, STEPS_MAX};
-use crate::{JobId, MessageId, RunId, StepId};
+use crate::{Earlier, JobId, MessageId, RunId, StepId};
 
 /// Everything that one agent is to do for one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,10 @@ pub struct RunStart {
     /// What becomes of its working folder.
     #[serde(default, skip_serializing_if = "Keep::is_default")]
     pub keep: Keep,
+    /// What earlier runs did of it, for a run that goes on from them. It travels as [`Kind::RunRetry`](crate::Kind::RunRetry) then, so
+    /// that an agent that does not know of it refuses the run instead of doing everything again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
 }
 
 /// What becomes of the working folder of a run that ended.
@@ -63,6 +67,7 @@ impl RunStart {
         if ids.len() != self.steps.len() {
             return Err("a step id occurs only once in a run");
         }
+        self.earlier.iter().try_for_each(|earlier| earlier.check(&ids))?;
         self.steps.iter().try_for_each(StepSpec::check)
     }
 }
@@ -257,6 +262,9 @@ pub struct StepChanged {
     /// With its beginning: which of the step's limits its host cannot enforce, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// With its end: it is given up, and nobody knows whether it took effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
 }
 
 /// What an attempt used.

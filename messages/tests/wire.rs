@@ -3,9 +3,10 @@
 
 use messages::limits::{BODY_BYTES_MAX, ENVELOPE_BYTES_MAX, RANGES_MAX};
 use messages::{
-    Body, ChainHash, DecodeError, Digest, Effect, EncodeError, EndpointId, Envelope, Epoch, Frame, Header, Incarnation,
-    JobId, Keep, Kind, LogChunk, LogDatagram, LogKey, LogStream, Message, MessageId, Nonce, PROTOCOL_VERSION, Presence,
-    ProbeId, Program, Ranges, Receiving, RunId, RunStart, Sending, Seq, Status, StepSpec, decode,
+    Body, ChainHash, DecodeError, Digest, Earlier, Effect, EncodeError, EndpointId, Envelope, Epoch, Frame, Header,
+    Incarnation, JobId, Keep, Kind, LogChunk, LogDatagram, LogKey, LogStream, Message, MessageId, Nonce,
+    PROTOCOL_VERSION, Presence, ProbeId, Program, Ranges, Receiving, RunId, RunStart, Sending, Seq, Status,
+    StepChanged, StepEnd, StepEvent, StepSpec, decode,
 };
 use proptest::prelude::*;
 
@@ -26,6 +27,35 @@ fn run_start() -> RunStart {
         }],
         timeout_ms: None,
         keep: Keep::default(),
+        earlier: None,
+    }
+}
+
+fn run_retry() -> RunStart {
+    let mut run = run_start();
+    run.steps.push(StepSpec::new("switch".parse().unwrap(), Program::Shell("true".into())));
+    let fetch = || "fetch".parse().unwrap();
+    run.earlier = Some(Earlier {
+        runs: vec![RunId::from_u128(7)],
+        done: [fetch()].into(),
+        outputs: [(fetch(), [("version".to_owned(), "7".to_owned())].into())].into(),
+        unknown: [("switch".parse().unwrap(), "it was given up".to_owned())].into(),
+        folder: true,
+    });
+    run
+}
+
+fn step_changed() -> StepChanged {
+    StepChanged {
+        run: RunId::from_u128(1),
+        step: "fetch".parse().unwrap(),
+        attempt: 1,
+        event: StepEvent::Ended(StepEnd::Exited(0)),
+        at_ms: 5,
+        usage: None,
+        outputs: Default::default(),
+        note: None,
+        unknown: false,
     }
 }
 
@@ -85,13 +115,17 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn golden_bytes_do_not_change() {
     let (kind, body) = Body::RunStart(run_start()).encode().unwrap();
+    let (_, retry) = Body::RunRetry(run_retry()).encode().unwrap();
+    let (_, changed) = Body::StepChanged(step_changed()).encode().unwrap();
     let actual = format!(
-        "run.start body\n{}\nmessage\n{}\nmessage hash\n{}\nstatus\n{}\nlog\n{}\n",
+        "run.start body\n{}\nmessage\n{}\nmessage hash\n{}\nstatus\n{}\nlog\n{}\nrun.retry body\n{}\nstep.changed body\n{}\n",
         hex(&body),
         hex(message(&body, kind).frame.bytes()),
         message(&body, kind).hash,
         hex(Frame::status(&status()).unwrap().bytes()),
         hex(Frame::log(&log()).unwrap().bytes()),
+        hex(&retry),
+        hex(&changed),
     );
     assert_eq!(actual, include_str!("golden.txt"), "actual:\n{actual}");
 }
@@ -195,6 +229,30 @@ fn an_unknown_kind_is_refused_by_its_code_and_a_bad_run_by_its_limit() {
     run.steps.push(run.steps[0].clone());
     let (kind, bytes) = Body::RunStart(run).encode().unwrap();
     assert!(Body::decode(kind, &bytes).unwrap_err().to_string().contains("only once"));
+}
+
+/// Whoever does not know that a run goes on from another one must not take it for a new one.
+#[test]
+fn a_run_that_goes_on_from_another_one_is_a_kind_of_its_own() {
+    let (kind, bytes) = Body::RunRetry(run_retry()).encode().unwrap();
+    assert_eq!((u16::from(kind), Body::decode(kind, &bytes).unwrap()), (5, Body::RunRetry(run_retry())));
+    let error = Body::decode(Kind::RunStart, &bytes).unwrap_err();
+    assert!(error.to_string().contains("is a run.retry"), "{error}");
+    let (_, plain) = Body::RunStart(run_start()).encode().unwrap();
+    assert!(Body::decode(Kind::RunRetry, &plain).unwrap_err().to_string().contains("what it goes on from"));
+    let bad: [fn(&mut Earlier); 5] = [
+        |earlier| earlier.runs.clear(),
+        |earlier| earlier.runs = vec![RunId::from_u128(1); 17],
+        |earlier| drop(earlier.done.insert("none".parse().unwrap())),
+        |earlier| earlier.done.clear(),
+        |earlier| drop(earlier.outputs.values_mut().next().unwrap().insert("a-b".into(), String::new())),
+    ];
+    for (at, change) in bad.into_iter().enumerate() {
+        let mut run = run_retry();
+        change(run.earlier.as_mut().unwrap());
+        let (kind, bytes) = Body::RunRetry(run).encode().unwrap();
+        assert!(Body::decode(kind, &bytes).is_err(), "change {at} was taken");
+    }
 }
 
 proptest! {

@@ -9,10 +9,13 @@ use messages::{AgentId, DecodeError, JobId, MessageId, RunId};
 use crate::records::{AGENTS, AgentRow, JOBS, JobRow, RUNS, RunRow};
 use crate::schedule::{self, Fleet};
 use crate::tally::{Counts, Place, Stage, Tally};
-use crate::views::{JobState, JobView, RunState, RunView, StepView};
+use crate::views::{JobLink, JobState, JobView, RunState, RunView, StepView};
 
 /// Jobs that have ended and are kept. The oldest beyond that are forgotten, with their logs.
 pub(crate) const ENDED_JOBS_MAX: usize = 10_000;
+
+/// Jobs of a chain of retries that are shown with each of them.
+const CHAIN_MAX: usize = 100;
 
 /// Why the rows cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,8 @@ pub(crate) struct Books {
     messages: BTreeMap<MessageId, RunId>,
     /// Jobs by the time they were taken.
     order: BTreeSet<Place>,
+    /// Jobs that do again what another one did not, by that one.
+    retries: BTreeSet<(JobId, JobId)>,
     /// Jobs whose rows are being written. Reports about them are understood; nobody is shown them yet.
     expected: BTreeSet<JobId>,
     ended: usize,
@@ -94,6 +99,7 @@ impl Books {
             Some(job) => job.row = row,
             None => {
                 books.order.insert((row.created_ms, id));
+                books.retries.extend(row.retry.as_ref().map(|retry| (retry.job, id)));
                 books.jobs.insert(id, Job { row, runs: Vec::new(), counts: Counts::default() });
             }
         });
@@ -109,6 +115,10 @@ impl Books {
             }
             job.counts.add(Stage::of(run.state));
             books.tally.add_run(&job.row.name, job.place(), &run);
+            let given = Stage::of(run.state) != Stage::Waiting;
+            if let Some(kin) = job.row.policy.as_ref().and_then(|policy| policy.kin(&job.row.name)).filter(|_| given) {
+                books.tally.note_last(kin, job.place(), &run.agent);
+            }
             books.messages.insert(run.message, run.id);
             books.runs.insert(run.id, run);
         });
@@ -195,6 +205,9 @@ impl Books {
         let Some(job) = self.jobs.remove(&id) else { return };
         self.ended = self.ended.saturating_sub(usize::from(over));
         self.order.remove(&job.place());
+        if let Some(retry) = &job.row.retry {
+            self.retries.remove(&(retry.job, id));
+        }
         self.tally.set_unassigned(&job.row.name, job.place(), false);
         self.tally.set_timed(id, false);
         if let Some(concurrency) = job.row.policy.as_ref().and_then(|policy| policy.concurrency.as_ref()) {
@@ -294,8 +307,41 @@ impl Books {
             ended_ms: ended_ms.filter(|_| self.is_over(id)),
             waiting: waiting.map(|hold| hold.to_string()),
             cancelled: row.cancelled.clone(),
+            retry_of: row.retry.as_ref().map(|retry| retry.job),
+            chain: self.chain(id),
             runs,
         })
+    }
+
+    /// The jobs that do again what a job did not.
+    pub(crate) fn retries(&self, job: JobId) -> impl Iterator<Item = JobId> + '_ {
+        let all = (job, JobId::from_u128(0))..=(job, JobId::from_u128(u128::MAX));
+        self.retries.range(all).map(|(_, retry)| *retry).filter(|retry| !self.expected.contains(retry))
+    }
+
+    /// A job with those that it does again and those that do it again; nothing if there are none.
+    fn chain(&self, job: JobId) -> Vec<JobLink> {
+        let mut first = job;
+        for _ in 0..CHAIN_MAX {
+            let before = self.jobs.get(&first).and_then(|job| job.row.retry.as_ref()).map(|retry| retry.job);
+            match before.filter(|before| self.jobs.contains_key(before)) {
+                Some(before) => first = before,
+                None => break,
+            }
+        }
+        let (mut found, mut next) = (vec![first], 0);
+        while next < found.len() && found.len() < CHAIN_MAX {
+            found.extend(self.retries(found[next]));
+            next += 1;
+        }
+        if found.len() == 1 {
+            return Vec::new();
+        }
+        let link =
+            |id: JobId| Some(JobLink { id, state: self.state(id)?, created_ms: self.jobs.get(&id)?.row.created_ms });
+        let mut links: Vec<JobLink> = found.into_iter().take(CHAIN_MAX).filter_map(link).collect();
+        links.sort_by_key(|link| (link.created_ms, link.id));
+        links
     }
 
     /// How a job stands, in a word.
@@ -321,9 +367,10 @@ impl Books {
             usage: step.usage,
             outputs: step.outputs.clone(),
             note: step.note.clone(),
+            earlier: step.earlier,
         });
         let (steps, reason) = (steps.collect(), self.reason(run, fleet));
-        RunView { id: run.id, agent: run.agent.clone(), state, reason, steps }
+        RunView { id: run.id, agent: run.agent.clone(), state, reason, retried: run.retried, steps }
     }
 
     /// Why a run stands where it does, when its state alone does not say it.

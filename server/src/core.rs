@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use journal::Change;
+use journal::{Change, Room, Short};
 use link::session::Transaction;
 use link::{Endpoint, Stopped, wall_ms};
 use messages::{AgentId, EndpointId, JobId, LogKey};
@@ -13,12 +13,12 @@ use tokio::sync::{Notify, watch};
 
 use crate::api::{
     AgentOrder, Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, OrderError, Resolution,
-    Submission, SubmitError, Submitted,
+    Retry, RetryError, Submission, SubmitError, Submitted,
 };
 use crate::books::Books;
 use crate::dispatch::Dispatch;
 use crate::fleet;
-use crate::logs::Logs;
+use crate::logs::{About, Logs};
 use crate::records::{JobRow, RunRow};
 use crate::schedule::Fleet;
 use crate::views::{
@@ -40,6 +40,7 @@ struct Inner {
     /// Says that there may be something to give out.
     wake: Notify,
     logs: Logs,
+    room: Room,
     agents: BTreeSet<AgentId>,
     broker_url: String,
     revision: watch::Sender<u64>,
@@ -54,6 +55,8 @@ pub(crate) struct CoreParts {
     pub books: Books,
     /// Its folder of logs.
     pub logs: Logs,
+    /// The room on its disk.
+    pub room: Room,
     /// The agents that it knows.
     pub agents: BTreeSet<AgentId>,
     /// The broker's address, without user and password.
@@ -66,7 +69,7 @@ impl Core {
     /// A server over these parts.
     #[must_use]
     pub(crate) fn new(parts: CoreParts) -> Self {
-        let CoreParts { endpoint, books, logs, agents, broker_url, epoch } = parts;
+        let CoreParts { endpoint, books, logs, room, agents, broker_url, epoch } = parts;
         // Revisions of a later start are higher than all of an earlier one, which has fewer than 2^40 changes.
         let (revision, _) = watch::channel(epoch << 40);
         let submitting = tokio::sync::Mutex::new(());
@@ -74,8 +77,20 @@ impl Core {
         let started = Instant::now();
         let (dispatch, wake) = (Dispatch::default(), Notify::new());
         let turn = tokio::sync::Mutex::new(());
-        let inner =
-            Inner { endpoint, books, submitting, dispatch, turn, wake, logs, agents, broker_url, revision, started };
+        let inner = Inner {
+            endpoint,
+            books,
+            submitting,
+            dispatch,
+            turn,
+            wake,
+            logs,
+            room,
+            agents,
+            broker_url,
+            revision,
+            started,
+        };
         Self(Arc::new(inner))
     }
 
@@ -108,6 +123,27 @@ impl Core {
 
     pub(crate) fn known_agents(&self) -> &BTreeSet<AgentId> {
         &self.0.agents
+    }
+
+    /// Why the disk is too full for new work, if it is. What was taken goes on.
+    pub(crate) fn short(&self) -> Option<String> {
+        match self.0.room.short() {
+            Ok(short) => short.map(|Short { free, wanted }| {
+                format!("the server's disk has {free} bytes free, and {wanted} are to be for new work")
+            }),
+            // Work that cannot be kept must not be taken.
+            Err(error) => Some(format!("the server's disk cannot be asked for its free space: {error}")),
+        }
+    }
+
+    /// Sets space aside again, if that is not done and there is enough.
+    pub(crate) async fn set_aside(&self) {
+        let room = self.0.room.clone();
+        match tokio::task::spawn_blocking(move || room.set_aside()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "No space could be set aside for outcomes; it is tried again."),
+            Err(error) => tracing::error!(%error, "Setting space aside ended badly."),
+        }
     }
 
     /// Whoever changes rows that others change, too, has the turn until they are handed to the journal; whoever may have to take the
@@ -148,14 +184,6 @@ impl Core {
         }
     }
 
-    /// Whether a piece of a log is of a run of that agent.
-    pub(crate) fn knows_log(&self, from: &EndpointId, key: &LogKey) -> bool {
-        let books = self.books();
-        books.run(key.run).is_some_and(|run| {
-            from.agent() == Some(&run.agent) && run.steps.iter().any(|step| step.id == key.step) && key.attempt >= 1
-        })
-    }
-
     /// Which agents have received everything that was sent to them.
     async fn received(&self, agents: BTreeSet<AgentId>) -> Result<BTreeMap<AgentId, bool>, DeskError> {
         let mut received = BTreeMap::new();
@@ -180,6 +208,23 @@ impl Core {
     }
 }
 
+impl About for Core {
+    fn knows(&self, from: &EndpointId, key: &LogKey) -> bool {
+        let books = self.books();
+        books.run(key.run).is_some_and(|run| {
+            from.agent() == Some(&run.agent) && run.steps.iter().any(|step| step.id == key.step) && key.attempt >= 1
+        })
+    }
+
+    fn is_tight(&self) -> bool {
+        self.0.room.is_tight()
+    }
+
+    fn grown(&self) {
+        self.notice();
+    }
+}
+
 fn stopping(_: Stopped) -> DeskError {
     DeskError::Stopping
 }
@@ -189,6 +234,11 @@ impl Desk for Core {
         // A task of its own: a caller that hangs up drops this future, and must not stop what is half done.
         let taking = tokio::spawn(self.clone().take_job(submission));
         taking.await.unwrap_or(Err(SubmitError::Desk(DeskError::Stopping)))
+    }
+
+    async fn retry(&self, retry: Retry) -> Result<Submitted, RetryError> {
+        let taking = tokio::spawn(self.clone().retry_job(retry));
+        taking.await.unwrap_or(Err(RetryError::Submit(SubmitError::Desk(DeskError::Stopping))))
     }
 
     async fn cancel(&self, job: JobId, reason: String) -> Result<JobView, OrderError> {
@@ -277,6 +327,7 @@ impl Desk for Core {
             },
             jobs,
             agents,
+            refusing: self.short(),
             uptime_ms: u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }

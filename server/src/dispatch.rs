@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use journal::{Change, put_app};
 use link::session::{Outbound, TransactError, Transaction};
 use link::{SubmitError, outbound};
-use messages::{AgentId, Body, EndpointId, JobId, RefusalCode, RunId};
+use messages::{AgentId, Body, EndpointId, JobId, RefusalCode, RunId, RunStart};
 use uuid::Uuid;
 
 use crate::books::Books;
@@ -29,6 +29,8 @@ const PLANS_MAX: usize = 1_000;
 const TICK: Duration = Duration::from_secs(1);
 /// How often, at most, it is asked how the agents are.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often space is set aside on the disk, if it is not and there is enough.
+const SET_ASIDE_EVERY: Duration = Duration::from_secs(10);
 /// For how long nothing is given to an agent that refused for a reason that passes.
 const COOLING: Duration = Duration::from_secs(5);
 
@@ -86,6 +88,16 @@ impl Dispatch {
         }
     }
 
+    /// Notes whether the server's disk is too full to give out anything. Whether it was.
+    fn note_room(&self, short: bool) -> bool {
+        let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_short = fleet.values().any(|agent| agent.server_short);
+        if was_short != short {
+            Arc::make_mut(&mut fleet).values_mut().for_each(|agent| agent.server_short = short);
+        }
+        was_short
+    }
+
     fn set_fleet(&self, mut fleet: Fleet) {
         let mut cooling = self.cooling.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -95,7 +107,11 @@ impl Dispatch {
                 agent.refusing = agent.refusing.or(Some(*code));
             }
         }
-        *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(fleet);
+        let mut known = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.values().any(|agent| agent.server_short) {
+            fleet.values_mut().for_each(|agent| agent.server_short = true);
+        }
+        *known = Arc::new(fleet);
     }
 }
 
@@ -151,6 +167,8 @@ impl Core {
         let mut changes = self.endpoint().changes();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asides = tokio::time::interval(SET_ASIDE_EVERY);
+        asides.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut stale, mut looked) = (true, tokio::time::Instant::now());
         if self.look().await.is_err() {
             return;
@@ -166,6 +184,7 @@ impl Core {
                 },
                 () = tokio::time::sleep_until(looked + LOOK), if stale => {}
                 _ = tick.tick() => (stale, ticked) = (true, true),
+                _ = asides.tick() => self.set_aside().await,
             }
             if stale && looked.elapsed() >= LOOK {
                 if self.look().await.is_err() {
@@ -203,8 +222,22 @@ impl Core {
         Ok(())
     }
 
+    /// Holds everything back while the disk is too full.
+    fn note_room(&self) {
+        let short = self.short();
+        let was_short = self.dispatching().note_room(short.is_some());
+        match short {
+            Some(reason) if !was_short => {
+                tracing::warn!(%reason, "No new jobs are taken, and no more work is given out.")
+            }
+            None if was_short => tracing::info!("There is room on the disk: new jobs are taken again."),
+            Some(_) | None => {}
+        }
+    }
+
     /// Gives out what can be given out.
     async fn give_out(&self) -> Result<(), SubmitError> {
+        self.note_room();
         let fleet = self.dispatching().fleet();
         let mut open: BTreeSet<AgentId> = fleet.keys().cloned().collect();
         loop {
@@ -282,7 +315,11 @@ impl Core {
             }
         };
         let run = RunRow { state: RunState::Sent, reason: None, since: Some(Since::now()), ..run };
-        let body = Body::RunStart(plan.run_start(run.id, *job));
+        let start = plan.run_start(run.id, *job);
+        let body = match run.told_earlier() {
+            None => Body::RunStart(start),
+            Some(earlier) => Body::RunRetry(RunStart { earlier: Some(earlier), ..start }),
+        };
         let message = outbound(endpoint_of(agent), run.message, &body, None).map_err(|error| error.to_string())?;
         let agent_row = books.agent(agent).cloned().unwrap_or_default();
         let once = agent_row.facts.as_ref().is_some_and(|facts| facts.once);

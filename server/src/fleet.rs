@@ -64,6 +64,7 @@ pub(crate) fn agent_now(streams: &PeerView) -> AgentNow {
         slots: presence.slots,
         draining: presence.draining,
         refusing: presence.refusing,
+        server_short: false,
     }
 }
 

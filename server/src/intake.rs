@@ -148,10 +148,10 @@ fn understand(
                 Some(run) => {
                     let run = changed.entry(run.id).or_insert_with(|| run.clone());
                     match run.cancelling.clone() {
-                        Some(reason) if refusal.code.is_passing() => {
+                        Some(reason) if refusal.code.is_passing() && !run.given_up => {
                             run.end(RunState::Cancelled, Some(reason), wall_ms());
                         }
-                        None if refusal.code.is_passing() => run.put_off(&refusal.reason),
+                        Some(_) | None if refusal.code.is_passing() => run.put_off(&refusal.reason),
                         Some(_) | None => run.refused(&refusal.reason, wall_ms()),
                     }
                     Ok(())
@@ -161,9 +161,8 @@ fn understand(
             }
         }
         Body::AgentFacts(_) => Ok(()),
-        Body::RunStart(_) | Body::RunCancel(_) | Body::RunDecide(_) | Body::AgentDrain(_) => {
-            Err("agents do not give orders".to_owned())
-        }
+        Body::RunStart(_) | Body::RunRetry(_) => Err("agents do not give work".to_owned()),
+        Body::RunCancel(_) | Body::RunDecide(_) | Body::AgentDrain(_) => Err("agents do not give orders".to_owned()),
     }
 }
 
@@ -203,6 +202,7 @@ mod tests {
             steps: vec![step],
             timeout_ms: None,
             keep: Keep::default(),
+            earlier: None,
         };
         let job = JobRow::recalled(&start, 1);
         let steps = start.steps.iter().map(StepRow::new).collect();
@@ -240,6 +240,7 @@ mod tests {
             usage: None,
             outputs: BTreeMap::new(),
             note: None,
+            unknown: false,
         });
         let finished = Body::RunFinished(RunFinished { run: RunId::from_u128(2), end: RunEnd::Succeeded, at_ms: 6 });
         assert_eq!(outcome("a1", &started).unwrap().state, RunState::Running);

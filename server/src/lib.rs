@@ -13,6 +13,7 @@ mod logs;
 mod orders;
 pub mod outage;
 mod records;
+mod retry;
 mod schedule;
 mod service;
 mod submit;

@@ -177,15 +177,20 @@ fn digest(path: &Path) -> io::Result<Digest> {
     }
 }
 
-/// Puts logs together until the endpoint stops. `knows` says whether a piece is of a run of that agent; `grown` is called when
-/// there is more to read.
-pub(crate) async fn receive(
-    logs: Logs,
-    endpoint: Endpoint,
-    knows: impl Fn(&EndpointId, &LogKey) -> bool + Send + 'static,
-    grown: impl Fn() + Send + 'static,
-) {
+/// What has to be known of logs beside the files.
+pub(crate) trait About: Send + 'static {
+    /// Whether a piece is of a run of that agent.
+    fn knows(&self, from: &EndpointId, key: &LogKey) -> bool;
+    /// Whether what is left of the disk is for the journal.
+    fn is_tight(&self) -> bool;
+    /// There is more to read.
+    fn grown(&self);
+}
+
+/// Puts logs together until the endpoint stops, with whatever the core has to say about them.
+pub(crate) async fn receive(logs: Logs, endpoint: Endpoint, core: impl About) {
     let logs = Arc::new(logs);
+    let mut tight = false;
     let mut marks: BTreeSet<(EndpointId, LogKey)> = BTreeSet::new();
     let mut latest = BTreeMap::new();
     loop {
@@ -214,19 +219,27 @@ pub(crate) async fn receive(
             tracing::warn!(from = %chunk.from, run = %chunk.key.run, "A piece of a log is too large; it was dropped.");
             continue;
         }
-        if !knows(&chunk.from, &chunk.key) {
+        if !core.knows(&chunk.from, &chunk.key) {
             // The job was forgotten: nobody will ask for the log, so its agent need not keep it.
             tracing::debug!(from = %chunk.from, run = %chunk.key.run, "A piece of a log is of no run known here.");
             latest.insert(chunk.key.clone(), LogMark { key: chunk.key.clone(), have: 0, complete: true });
             marks.insert((chunk.from, chunk.key));
             continue;
         }
+        if core.is_tight() {
+            // Without a mark the agent keeps the log, and sends it when there is room.
+            if !std::mem::replace(&mut tight, true) {
+                tracing::warn!("The disk is nearly full: logs stay at their agents until there is room.");
+            }
+            continue;
+        }
+        tight = false;
         let (from, key, writer) = (chunk.from.clone(), chunk.key.clone(), Arc::clone(&logs));
         match tokio::task::spawn_blocking(move || writer.take(&chunk)).await {
             Ok(Ok(mark)) => {
                 latest.insert(key.clone(), mark);
                 marks.insert((from, key));
-                grown();
+                core.grown();
             }
             Ok(Err(error)) => {
                 // Without a mark the agent keeps the piece and sends it again later.

@@ -265,6 +265,11 @@ fn give_up(books: &mut Books, changes: &mut Changes, run: RunRow, resolution: &R
         let order = RunCancel { run: run.id, reason: reason.clone() };
         changes.tell(&run.agent, &Body::RunCancel(order)).map_err(unsendable)?;
     }
+    // What its agent does of them meanwhile, if anything, it says later.
+    for step in run.steps.iter_mut().filter(|step| matches!(step.state, StepState::Running | StepState::NeedsDecision))
+    {
+        step.unknown = true;
+    }
     run.end(state, Some(reason), wall_ms());
     run.given_up = true;
     changes.run(books, run);

@@ -28,6 +28,8 @@ pub(crate) struct AgentNow {
     pub(crate) draining: bool,
     /// Why it takes nothing now.
     pub(crate) refusing: Option<RefusalCode>,
+    /// The server's own disk is too full to give anything to anybody.
+    pub(crate) server_short: bool,
 }
 
 /// What is known of all agents at the moment.
@@ -47,6 +49,8 @@ pub(crate) struct Assignment {
 /// What keeps a run back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hold {
+    /// The server's own disk is too full.
+    Disk,
     /// Its job is being ended.
     Cancelled,
     /// Another job holds the group.
@@ -80,6 +84,7 @@ pub(crate) enum Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Disk => f.write_str("the server's disk is too full to give out more work"),
             Self::Cancelled => f.write_str("its job is being cancelled"),
             Self::Group { group, holder } => write!(f, "the group `{group}` is held by job {holder}"),
             Self::Failed => f.write_str("too many other runs of the job did not succeed"),
@@ -139,6 +144,9 @@ pub(crate) fn agent_hold(books: &Books, fleet: &Fleet, agent: &AgentId, any: boo
     let Some(now) = fleet.get(agent) else { return Some(Hold::Unknown(agent.clone())) };
     let row = books.agent(agent);
     let name = || agent.clone();
+    if now.server_short {
+        return Some(Hold::Disk);
+    }
     if now.frozen {
         return Some(Hold::Frozen(name()));
     }
@@ -242,7 +250,9 @@ fn choose(books: &Books, fleet: &Fleet, agent: &AgentId) -> Option<(JobId, Optio
         let bound = own.get(name).and_then(|runs| runs.iter().find(|((_, job), _)| free(*job)));
         let wanted = |job: JobId| {
             let policy = books.job(job).and_then(|row| row.policy.as_ref());
-            policy.is_some_and(|policy| matches(&policy.target, agent, facts)) && free(job)
+            policy.is_some_and(|policy| matches(&policy.target, agent, facts))
+                && free(job)
+                && favourite(books, fleet, job).is_none_or(|favourite| favourite == agent)
         };
         let loose = any.get(name).and_then(|places| places.iter().find(|(_, job)| wanted(*job)));
         match (bound, loose) {
@@ -254,6 +264,16 @@ fn choose(books: &Books, fleet: &Fleet, agent: &AgentId) -> Option<(JobId, Optio
         }
     }
     None
+}
+
+/// The agent that a job which is to stay with its agent goes to before all others: the one that had the last of its kind, if that can
+/// take it now.
+fn favourite<'a>(books: &'a Books, fleet: &Fleet, job: JobId) -> Option<&'a AgentId> {
+    let row = books.job(job)?;
+    let policy = row.policy.as_ref()?;
+    let last = books.tally().last(policy.kin(&row.name)?)?;
+    let facts = books.agent(last).and_then(|row| row.facts.as_ref());
+    (matches(&policy.target, last, facts) && agent_hold(books, fleet, last, true).is_none()).then_some(last)
 }
 
 /// The least busy agent that can have the run of a job for one, if no other job waits for one.
@@ -270,7 +290,12 @@ pub(crate) fn least_busy(books: &Books, fleet: &Fleet, job: JobId) -> Option<Age
         let now = fleet.get(*agent).cloned().unwrap_or_default();
         books.tally().load(agent) * 10_000 / slots(&now, books.agent(agent))
     };
-    fleet.keys().filter(|_| !others).filter(free).min_by_key(share).cloned()
+    let mut agents = fleet.keys().filter(|_| !others).filter(free);
+    match favourite(books, fleet, job) {
+        // If it has others to take first, the run waits for its turn there.
+        Some(favourite) => agents.find(|agent| *agent == favourite).cloned(),
+        None => agents.min_by_key(share).cloned(),
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! The whole server: its endpoint, its intake, its logs and its API, started and stopped together.
+//! The whole server: its endpoint, its intake, its logs and its API, started and stopped together; and started again by itself where a
+//! full disk ended its journal.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use journal::Engine;
+use journal::{Engine, OpenError, Room, RoomLimits};
 use link::session::Config;
 use link::wire::WireEnd;
 use link::{RunError, Service, ServiceConfig, StartError};
@@ -24,6 +25,8 @@ pub const ACCESS_FILE: &str = "api.json";
 
 /// How long the endpoint may take to stop after one of the parts that depend on it.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How often a disk on which the journal had no room is looked at.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// What a server needs.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub struct ServerConfig {
     pub session: Config,
     /// The engine of the journal; nothing for the one that it has, and the default for a new one.
     pub engine: Option<Engine>,
+    /// When its disk is too full for new work, and how much of it is set aside for outcomes.
+    pub room: RoomLimits,
 }
 
 /// Why a server did not start, or stopped.
@@ -76,22 +81,88 @@ pub enum ServerError {
     Run(#[from] RunError),
 }
 
-/// Runs a server until it is told to stop. `ready` is called with the API's address once it answers.
+impl ServerError {
+    /// Whether a disk without room explains it.
+    const fn may_be_for_want_of_room(&self) -> bool {
+        match self {
+            Self::Run(RunError::Journal(_) | RunError::Read(_)) => true,
+            Self::Start(StartError::Journal(OpenError::Io { .. } | OpenError::Store { .. })) => true,
+            Self::Start(_)
+            | Self::Books(_)
+            | Self::Logs { .. }
+            | Self::Bind(_)
+            | Self::Access(_)
+            | Self::Token(_)
+            | Self::Part => false,
+            Self::Run(RunError::Transport) => false,
+        }
+    }
+}
+
+/// Runs a server until it is told to stop. `ready` is called with the API's address whenever it begins to answer: a journal that a full
+/// disk ended is opened again, with the space that was set aside, or as soon as there is room.
 ///
 /// # Errors
 /// [`ServerError`]; whatever was acknowledged is in the journal.
 pub async fn run(
+    mut config: ServerConfig,
+    mut transport: impl FnMut(WireEnd, watch::Receiver<bool>) -> JoinHandle<()>,
+    mut shutdown: watch::Receiver<bool>,
+    mut ready: impl FnMut(&str),
+) -> Result<(), ServerError> {
+    let room = Room::new(config.dir.clone(), config.room);
+    let mut was_ready = false;
+    loop {
+        room.release_if_full();
+        let now = config.clone();
+        let mut note = |address: &str, url: &str| {
+            // A free port that was given to it once is its port.
+            address.clone_into(&mut config.listen);
+            was_ready = true;
+            ready(url);
+        };
+        let stop = watch::Sender::new(false);
+        let told = tokio::spawn(pass_on(shutdown.clone(), stop.clone()));
+        let ended = live(now, &room, &mut transport, &stop, &mut note).await;
+        told.abort();
+        match ended {
+            Err(error) if was_ready && error.may_be_for_want_of_room() && room.is_full() => {
+                tracing::error!(%error, "The disk is full, and the journal has ended. It is opened again as soon as there is room.");
+            }
+            ended => return ended,
+        }
+        while room.is_full() && !room.release_if_full() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_FOR_ROOM_EVERY) => {}
+                // The end of whoever could tell it to stop is a stop as well.
+                _ = async { shutdown.wait_for(|stop| *stop).await.is_err() } => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Passes the wish to stop on, the end of whoever could have it included.
+async fn pass_on(mut shutdown: watch::Receiver<bool>, stop: watch::Sender<bool>) {
+    let _gone = shutdown.wait_for(|stop| *stop).await.map(drop);
+    stop.send_replace(true);
+}
+
+/// Runs a server until it is told to stop, or something of it ends. `ready` is called with the API's address, twice: as it is
+/// listened on, and as it is asked.
+async fn live(
     config: ServerConfig,
-    transport: impl FnOnce(WireEnd, watch::Receiver<bool>) -> JoinHandle<()>,
-    shutdown: watch::Receiver<bool>,
-    ready: impl FnOnce(&str),
+    room: &Room,
+    transport: &mut impl FnMut(WireEnd, watch::Receiver<bool>) -> JoinHandle<()>,
+    stop: &watch::Sender<bool>,
+    ready: &mut impl FnMut(&str, &str),
 ) -> Result<(), ServerError> {
     // The address first: a port in use is found before anything else is touched.
     let access_path = config.dir.join(ACCESS_FILE);
     let token = token(&access_path)?;
     let listen = config.listen.clone();
     let api = Api::bind(ApiConfig { listen, token: token.clone(), allow_remote: false, hosts: Vec::new() }).await?;
-    let url = format!("http://{}", api.address());
+    let address = api.address().to_string();
+    let url = format!("http://{address}");
     let service = Service::start(
         ServiceConfig {
             dir: config.dir.clone(),
@@ -101,7 +172,7 @@ pub async fn run(
             engine: config.engine,
         },
         transport,
-        shutdown.clone(),
+        stop.subscribe(),
     )
     .await?;
     let log_dir = config.dir.join("logs");
@@ -110,28 +181,36 @@ pub async fn run(
         endpoint: service.endpoint.clone(),
         books: Books::load(&service.journal)?,
         logs: logs.clone(),
+        room: room.clone(),
         agents: config.agents,
         broker_url: config.broker_url,
         epoch: service.journal.meta().epoch.value(),
     });
-    Access { url: url.clone(), token }.write(&access_path)?;
+    let access = Access { url: url.clone(), token };
+    // What is right already is not written again: the disk may be full.
+    if Access::read(&access_path).ok().as_ref() != Some(&access) {
+        access.write(&access_path)?;
+    }
+    core.set_aside().await;
     let mut tasks = JoinSet::new();
     for _ in 0..intake::AT_A_TIME {
         tasks.spawn(intake::run(core.clone()));
     }
-    let (asked, noticed) = (core.clone(), core.clone());
-    let knows = move |from: &_, key: &_| asked.knows_log(from, key);
-    tasks.spawn(logs::receive(logs, service.endpoint.clone(), knows, move || noticed.notice()));
+    tasks.spawn(logs::receive(logs, service.endpoint.clone(), core.clone()));
     tasks.spawn(pass_on_changes(core.clone()));
     tasks.spawn(core.clone().dispatch());
-    ready(&url);
-    tasks.spawn(api.serve(core, shutdown));
+    ready(&address, &url);
+    tasks.spawn(api.serve(core, stop.subscribe()));
     let mut stopped = std::pin::pin!(service.stopped());
     let ended = tokio::select! {
         ended = &mut stopped => Ok(ended),
         // A part ends with the endpoint. One that ends before it would leave a process that only seems to work.
         _ = tasks.join_next() => tokio::time::timeout(STOP_LIMIT, &mut stopped).await,
     };
+    // They let go of the journal: whoever opens it again at once finds it free.
+    stop.send_replace(true);
+    let parts = async { while tasks.join_next().await.is_some() {} };
+    let _late = tokio::time::timeout(STOP_LIMIT, parts).await;
     tasks.shutdown().await;
     match ended {
         Ok(ended) => Ok(ended?),

@@ -10,33 +10,61 @@ use crate::api::{DeskError, Submission, SubmitError, Submitted};
 use crate::clock::Since;
 use crate::core::Core;
 use crate::dispatch::Given;
-use crate::job_file::{OnConflict, Target, Who};
+use crate::job_file::{Concurrency, OnConflict, Target, Who};
 use crate::records::{JobRow, Policy, RunRow, StepRow};
 use crate::schedule;
+
+/// A job that is to be taken.
+pub(crate) struct Entry {
+    /// The job.
+    pub(crate) row: JobRow,
+    /// Its runs that are certain from the beginning.
+    pub(crate) runs: Vec<RunRow>,
+    /// Runs of other jobs that it does again, as they are then.
+    pub(crate) retried: Vec<RunRow>,
+}
 
 impl Core {
     /// Takes a job in. Must be run to its end: what is journaled halfway would be sent, but not known here.
     pub(crate) async fn take_job(self, submission: Submission) -> Result<Submitted, SubmitError> {
         let _one_at_a_time = self.one_submission().await;
         let id = submission.id;
-        let known = self.books().job(id).map(|job| (job.definition.clone(), job.params.clone()));
-        if let Some((definition, params)) = known {
-            if definition != submission.definition || params != submission.params {
+        let known = self.books().job(id).cloned();
+        if let Some(known) = known {
+            let same = known.definition == submission.definition && known.params == submission.params;
+            if !same || known.retry.is_some() {
                 return Err(SubmitError::IdTaken { id });
             }
             let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
             return Ok(Submitted { created: false, job });
         }
-        let older = self.older_of_group(&submission)?;
+        self.admits()?;
+        let older = self.older_of_group(submission.plan.concurrency.as_ref())?;
         let (row, runs) = self.rows(submission)?;
         let turn = self.turn().await;
-        let (transaction, given) = self.enter(row, runs);
+        self.take_entry(Entry { row, runs, retried: Vec::new() }, older, turn).await
+    }
+
+    /// Takes a job in whose rows are made, and ends the older ones that have to make room for it.
+    pub(crate) async fn take_entry(
+        &self,
+        entry: Entry,
+        older: Vec<JobId>,
+        turn: tokio::sync::MutexGuard<'_, ()>,
+    ) -> Result<Submitted, SubmitError> {
+        let id = entry.row.id;
+        let before: Vec<RunRow> = {
+            let books = self.books();
+            entry.retried.iter().filter_map(|run| books.run(run.id).cloned()).collect()
+        };
+        let (transaction, given) = self.enter(entry);
         let begun = match self.endpoint().begin_checked(transaction).await {
             Ok(begun) => begun,
             Err(error) => {
                 let mut books = self.books();
                 given.into_iter().for_each(|given| given.undo(&mut books));
                 books.withdraw(id);
+                before.into_iter().for_each(|run| books.replace(run));
                 return Err(not_taken(error));
             }
         };
@@ -56,9 +84,14 @@ impl Core {
         Ok(Submitted { created: true, job })
     }
 
+    /// Whether new jobs are taken.
+    pub(crate) fn admits(&self) -> Result<(), SubmitError> {
+        self.short().map_or(Ok(()), |reason| Err(SubmitError::Disk { reason }))
+    }
+
     /// The jobs that have to make room for this one, or the reason why it is not taken.
-    fn older_of_group(&self, submission: &Submission) -> Result<Vec<JobId>, SubmitError> {
-        let Some(concurrency) = &submission.plan.concurrency else { return Ok(Vec::new()) };
+    pub(crate) fn older_of_group(&self, concurrency: Option<&Concurrency>) -> Result<Vec<JobId>, SubmitError> {
+        let Some(concurrency) = concurrency else { return Ok(Vec::new()) };
         let books = self.books();
         let older: Vec<JobId> = books.tally().members(&concurrency.group).collect();
         match (concurrency.on_conflict, older.first()) {
@@ -90,6 +123,7 @@ impl Core {
             since,
             unassigned,
             cancelled: None,
+            retry: None,
         };
         let targets = if unassigned { Vec::new() } else { targets };
         let run = |agent| RunRow::waiting(RunId::new(Uuid::now_v7()), id, agent, message_id(), steps.clone());
@@ -97,7 +131,8 @@ impl Core {
     }
 
     /// Takes the rows into the books, and gives out what can be given at once.
-    fn enter(&self, row: JobRow, runs: Vec<RunRow>) -> (Transaction, Vec<Given>) {
+    fn enter(&self, entry: Entry) -> (Transaction, Vec<Given>) {
+        let Entry { row, runs, retried } = entry;
         let (id, waiting) = (row.id, runs.iter().map(|run| run.id).collect::<Vec<_>>());
         let fleet = self.dispatching().fleet();
         let mut books = self.books();
@@ -113,6 +148,10 @@ impl Core {
         let row = books.job(id).map(|row| put_app(JobRow::key(id), row.encode()));
         transaction.rows.extend(row);
         transaction.rows.extend(books.runs_of(id).map(|run| put_app(RunRow::key(run.id), run.encode())));
+        for run in retried {
+            transaction.rows.push(put_app(RunRow::key(run.id), run.encode()));
+            books.replace(run);
+        }
         for given in &given {
             transaction.rows.extend(given.agent_row(&books));
             transaction.send.push(given.message.clone());
@@ -174,7 +213,7 @@ fn refused(error: TransactError) -> SubmitError {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
@@ -184,6 +223,7 @@ mod tests {
     use crate::job_file::JobFile;
     use crate::logs::Logs;
     use futures_util::FutureExt as _;
+    use journal::{Room, RoomLimits};
     use link::session::Config;
     use link::{Service, ServiceConfig};
     use tokio::sync::watch;
@@ -197,7 +237,7 @@ mod tests {
     }
 
     /// A server over a journal in that folder, whose broker never answers. It lives as long as what comes with it.
-    async fn server(dir: &std::path::Path) -> (Core, Service, watch::Sender<bool>) {
+    pub(crate) async fn server(dir: &std::path::Path) -> (Core, Service, watch::Sender<bool>) {
         let (stop, shutdown) = watch::channel(false);
         let agent: AgentId = "a1".parse().unwrap();
         let config = ServiceConfig {
@@ -219,6 +259,8 @@ mod tests {
             endpoint: service.endpoint.clone(),
             books: Books::default(),
             logs: Logs::open(&dir.join("logs")).unwrap(),
+            // The machine that tests run on may have little room.
+            room: Room::new(dir.to_owned(), RoomLimits { free_bytes_min: 0, free_percent_min: 0, reserve_bytes: 0 }),
             agents: BTreeSet::from([agent]),
             broker_url: String::new(),
             epoch: 1,

@@ -104,6 +104,7 @@ pub(crate) struct Tally {
     served: BTreeMap<String, u64>,
     turns: u64,
     groups: BTreeMap<String, BTreeSet<Place>>,
+    last: BTreeMap<String, (Place, AgentId)>,
     timed: BTreeSet<JobId>,
 }
 
@@ -180,6 +181,24 @@ impl Tally {
         }
     }
 
+    /// Notes who was given a job that is to stay with its agent. `kin` are the jobs that stay together.
+    pub(crate) fn note_last(&mut self, kin: &str, place: Place, agent: &AgentId) {
+        if self.last.get(kin).is_some_and(|(later, _)| *later > place) {
+            return;
+        }
+        self.last.insert(kin.to_owned(), (place, agent.clone()));
+        if self.last.len() > LAST_MAX {
+            let oldest = self.last.iter().min_by_key(|(_, (place, _))| *place).map(|(kin, _)| kin.clone());
+            oldest.and_then(|kin| self.last.remove(&kin));
+        }
+    }
+
+    /// Who was given the latest of the jobs that stay together.
+    #[must_use]
+    pub(crate) fn last(&self, kin: &str) -> Option<&AgentId> {
+        self.last.get(kin).map(|(_, agent)| agent)
+    }
+
     /// Runs that an agent has or is about to have.
     #[must_use]
     pub(crate) fn load(&self, agent: &AgentId) -> usize {
@@ -219,6 +238,8 @@ impl Tally {
 
 /// Names whose last turn is remembered. One that is forgotten comes sooner than it would.
 const SERVED_MAX: usize = 10_000;
+/// Names and groups whose last agent is remembered. The next job of one that is forgotten goes to the least busy.
+const LAST_MAX: usize = 10_000;
 
 fn take<T: Ord>(sets: &mut BTreeMap<String, BTreeSet<T>>, name: &str, entry: &T) {
     if let Some(set) = sets.get_mut(name) {

@@ -108,6 +108,9 @@ impl Execution {
     }
 
     async fn prepare(&self, spec: &StepSpec, dir: PathBuf) -> Result<(), String> {
+        if let Some(reason) = &self.homeless {
+            return Err(reason.clone());
+        }
         let (plan, account) = self.plan(spec, &dir)?;
         let work_dir = self.worker.work_dir(self.record.start.run);
         let agent_dir = self.worker.dir();

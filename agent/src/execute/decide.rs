@@ -22,7 +22,7 @@ impl Execution {
     ) -> Outcome {
         let unknown = Outcome::Undecided;
         if self.stopping() {
-            return Outcome::Ended(self.given_up(spec, evidence).await);
+            return Outcome::GivenUp(self.given_up(spec, evidence).await);
         }
         if matches!(spec.effect, Effect::Once) {
             return unknown(evidence.to_owned());

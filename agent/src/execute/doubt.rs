@@ -1,5 +1,6 @@
-//! A run that was sent before this agent's journal was lost or restored: a step may have run although nothing here says so. Its
-//! declared effect decides, unless the folder of the attempt shows what became of it.
+//! A run that was sent before this agent's journal was lost or restored, or that goes on from one of which not everything is known: a
+//! step may have run although nothing here says so. Its declared effect decides, unless the folder of the attempt shows what became
+//! of it.
 
 use messages::{Effect, StepEnd, StepSpec};
 
@@ -41,12 +42,17 @@ impl Execution {
         if self.evident(spec).await {
             return Doubt::Begin;
         }
-        let evidence = "the journal of this agent was lost or restored after the run was sent, and nothing shows whether the step ran";
+        let lost = "the journal of this agent was lost or restored after the run was sent, and nothing shows whether the step ran";
+        let evidence =
+            self.unknown_earlier(spec).map_or_else(|| lost.to_owned(), |known| format!("in an earlier run: {known}"));
         let check = match &spec.effect {
             Effect::ReadOnly | Effect::Idempotent => return Doubt::Begin,
-            Effect::Once => return Doubt::Undecided(evidence.to_owned()),
+            Effect::Once => return Doubt::Undecided(evidence),
             Effect::Guarded(check) => check,
         };
+        if let Some(reason) = &self.homeless {
+            return Doubt::Undecided(format!("{evidence}; its check has no folder to run in: {reason}"));
+        }
         if let Err(error) = make_folder(&self.worker.work_dir(self.record.start.run)) {
             return Doubt::Undecided(format!("{evidence}; its check has no folder to run in: {error}"));
         }

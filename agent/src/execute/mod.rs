@@ -11,6 +11,7 @@
 mod attend;
 mod decide;
 mod doubt;
+mod earlier;
 mod outputs;
 mod plan;
 mod report;
@@ -55,6 +56,8 @@ pub(crate) enum ExecuteError {
 /// What came of looking after an attempt.
 enum Outcome {
     Ended(StepEnd),
+    /// Its run is ended, and nobody knows whether it took effect.
+    GivenUp(StepEnd),
     /// Nobody knows whether it took effect, and its effect forbids to run it again: a person decides.
     Undecided(String),
     /// Its outcome is unknown, and its effect allows to run it again.
@@ -80,6 +83,10 @@ struct Execution {
     slot: Option<Slot>,
     /// What the attempt that ended last used.
     used: Option<Usage>,
+    /// Nobody knows whether the step that is given up took effect.
+    unknown: bool,
+    /// Why no step of it can be begun: the folder that it was to go on in is gone.
+    homeless: Option<String>,
 }
 
 /// Executes what is left of a run until it has ended. While it waits for a person or for another try it has no slot.
@@ -89,7 +96,17 @@ pub(crate) async fn execute(
     control: Control,
     ticket: Option<Ticket>,
 ) -> Result<RunRecord, ExecuteError> {
-    let mut run = Execution { worker: worker.clone(), record, control, ticket, slot: None, used: None };
+    let mut run = Execution {
+        worker: worker.clone(),
+        record,
+        control,
+        ticket,
+        slot: None,
+        used: None,
+        unknown: false,
+        homeless: None,
+    };
+    run.take_over().await;
     run.go().await?;
     Ok(run.record)
 }
@@ -119,7 +136,8 @@ impl Execution {
             if !self.take_slot().await && self.record.attempt() == 0 {
                 continue;
             }
-            if self.record.progress.doubtful && (recorded || self.record.attempt() == 0) {
+            let doubted = self.record.progress.doubtful || self.unknown_earlier(&spec).is_some();
+            if doubted && (recorded || self.record.attempt() == 0) {
                 recorded = false;
                 if self.resolve_doubt(&spec).await? {
                     continue;
@@ -134,6 +152,10 @@ impl Execution {
                     self.begin(&spec).await?;
                 }
                 Outcome::Ended(end) => self.ended(&spec, end).await?,
+                Outcome::GivenUp(end) => {
+                    self.unknown = true;
+                    self.ended(&spec, end).await?;
+                }
                 Outcome::Undecided(evidence) => self.undecided(&spec, evidence).await?,
             }
         }
@@ -142,6 +164,9 @@ impl Execution {
 
     /// Whether the step is run as the run stands now.
     fn wanted(&self, spec: &StepSpec) -> bool {
+        if self.earlier().is_some_and(|earlier| earlier.done.contains(&spec.id)) {
+            return false;
+        }
         let progress = &self.record.progress;
         let stopped = progress.cancelled.is_some() || progress.timed_out;
         if stopped && !progress.doubtful && progress.attempts.iter().all(|attempts| *attempts == 0) {

@@ -44,6 +44,7 @@ impl Execution {
         }
         let failed = !end.is_success() && end != StepEnd::Cancelled;
         let report = self.step_changed(spec, StepEvent::Ended(end), None, outputs.clone())?;
+        self.unknown = false;
         self.note_stop();
         let progress = &mut self.record.progress;
         if failed {
@@ -115,6 +116,7 @@ impl Execution {
             usage,
             outputs,
             note,
+            unknown: self.unknown,
         };
         let (id, cause) = (self.worker.message_id(), Some(self.record.progress.message));
         Ok(outbound(self.worker.server(), id, &Body::StepChanged(report), cause)?)

@@ -62,6 +62,7 @@ impl Execution {
             None => {
                 self.control.waits_no_more();
                 let end = self.given_up(&spec, &evidence).await;
+                self.unknown = true;
                 self.ended(&spec, end).await
             }
         }

@@ -5,6 +5,7 @@
 
 mod agent_life;
 mod disk;
+mod earlier;
 mod ends;
 mod orders;
 mod steps;
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let groups: [&[Test]; 5] = [&orders::TESTS, &ends::TESTS, &steps::TESTS, &agent_life::TESTS, &disk::TESTS];
+    let groups: [&[Test]; 6] =
+        [&orders::TESTS, &ends::TESTS, &steps::TESTS, &agent_life::TESTS, &disk::TESTS, &earlier::TESTS];
     let trial = |&(name, test): &Test| {
         Trial::test(name, move || {
             test();

@@ -97,6 +97,8 @@ async fn waits_for_decision() {
         matches!(&ends[..], [(_, StepEnd::Failed(reason))] if reason.contains("nobody knew its outcome")),
         "{ends:?}"
     );
+    let ended = world.event(run.run, |change| matches!(change.event, StepEvent::Ended(_))).await;
+    assert!(ended.unknown, "the server is to know that nobody knows");
     agent.stop().await;
 }
 

@@ -280,6 +280,7 @@ impl World {
             steps,
             timeout_ms: None,
             keep: Keep::OnFailure,
+            earlier: None,
         }
     }
 

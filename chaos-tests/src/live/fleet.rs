@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use link::{EndpointView, LinkState};
 use messages::EndpointId;
 
 use super::api::{Api, ApiError};
+use super::gate::Gate;
 use super::process::{Process, longshore};
 use super::wait::{TimedOut, wait_for};
 
@@ -30,6 +32,8 @@ pub struct FleetOptions {
     pub queue_type: String,
     /// Whether each agent has its monitor, which is then what is started here. Without it the agent is one process.
     pub monitor: bool,
+    /// Agents whose way to the broker can be closed.
+    pub gated: Vec<String>,
 }
 
 /// Why a fleet does not do as it should.
@@ -69,6 +73,8 @@ pub struct Fleet {
     pub server: Process,
     /// The agents, by name.
     pub agents: BTreeMap<String, Process>,
+    /// What some of them reach the broker through, by name.
+    pub gates: BTreeMap<String, Gate>,
     dir: PathBuf,
     runtime: tokio::runtime::Runtime,
 }
@@ -87,7 +93,11 @@ impl Fleet {
         let (program, home) = (longshore()?, dir.join("home"));
         let home = home.display().to_string();
         let url = node.url();
+        let gate = |name: &String| Ok((name.clone(), Gate::to(SocketAddr::from(([127, 0, 0, 1], node.port())))?));
+        let gates: BTreeMap<String, Gate> = options.gated.iter().map(gate).collect::<io::Result<_>>()?;
+        let port = |name: &str| gates.get(name).map_or_else(|| node.port(), |gate| gate.address().port());
         let process = |name: &str| {
+            let url = url.replace(&format!(":{}/", node.port()), &format!(":{}/", port(name)));
             Process::new(name, &program, &dir.join("logs").join(format!("{name}.log")))
                 .variable("LONGSHORE_BROKER_URL", &url)
                 .variable("LONGSHORE_LOG", "info,lapin=off")
@@ -116,7 +126,7 @@ impl Fleet {
         };
         let agents = options.agents.iter().map(agent).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut fleet = Self { node, server, agents, dir, runtime };
+        let mut fleet = Self { node, server, agents, gates, dir, runtime };
         fleet.server.start()?;
         for agent in fleet.agents.values_mut() {
             agent.start()?;

@@ -3,12 +3,14 @@
 
 mod api;
 mod fleet;
+mod gate;
 mod marks;
 mod process;
 mod wait;
 
 pub use api::{Api, ApiError};
 pub use fleet::{Fleet, FleetError, FleetOptions, Resent};
+pub use gate::{Gate, Shut};
 pub use marks::{Marks, Tally};
 pub use process::{Process, longshore};
 pub use wait::{TimedOut, interrupt, wait_for};

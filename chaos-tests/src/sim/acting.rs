@@ -222,10 +222,7 @@ impl World {
         let seat = self.nodes[n].seat;
         let Some(item) = self.broker.settle(seat, tag) else { return Ok(()) };
         let Some((stream, seq)) = item.copy.and_then(|copy| self.copies.get(&copy).copied()) else { return Ok(()) };
-        let from = self.nodes[stream.from].id.clone();
-        let incoming = self.incoming(seat, &from);
-        let durable =
-            incoming.is_some_and(|row| Some(seq) <= row.mark_there(row.through) || row.ranges_there().contains(seq));
+        let (from, durable) = (self.nodes[stream.from].id.clone(), self.has(stream, seq));
         let turned_away = turned_away.contains(&(from, seq));
         self.see(&Observation::Settled { stream, seq, copy: item.copy, durable, turned_away })
     }

@@ -11,9 +11,11 @@ use messages::{EndpointId, Seq};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Say {
     /// Server to agent: do this.
-    Do { job: u64, once: bool, refuse: bool },
+    Do { job: u64, once: bool, refuse: bool, steps: u8 },
     /// Agent to server: it begins.
     Began { job: u64 },
+    /// Agent to server: that step of it ended, and there are more.
+    Ended { job: u64, step: u8 },
     /// Agent to server: it is done.
     Done { job: u64 },
     /// Agent to server: nobody knows whether it was done.
@@ -25,8 +27,11 @@ pub(crate) enum Say {
 impl Say {
     pub(crate) fn encode(self, filling: usize) -> Vec<u8> {
         let (code, job, flags) = match self {
-            Self::Do { job, once, refuse } => (1, job, u8::from(once) | u8::from(refuse) << 1),
+            Self::Do { job, once, refuse, steps } => {
+                (1, job, u8::from(once) | u8::from(refuse) << 1 | steps.saturating_sub(1) << 2)
+            }
             Self::Began { job } => (2, job, 0),
+            Self::Ended { job, step } => (6, job, step),
             Self::Done { job } => (3, job, 0),
             Self::Unknown { job } => (4, job, 0),
             Self::Refused { job } => (5, job, 0),
@@ -41,11 +46,12 @@ impl Say {
         let job = u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?);
         let flags = bytes[1];
         match bytes[0] {
-            1 => Some(Self::Do { job, once: flags & 1 != 0, refuse: flags & 2 != 0 }),
+            1 => Some(Self::Do { job, once: flags & 1 != 0, refuse: flags & 2 != 0, steps: (flags >> 2) + 1 }),
             2 => Some(Self::Began { job }),
             3 => Some(Self::Done { job }),
             4 => Some(Self::Unknown { job }),
             5 => Some(Self::Refused { job }),
+            6 => Some(Self::Ended { job, step: flags }),
             _ => None,
         }
     }
@@ -83,7 +89,14 @@ pub(crate) struct Run {
     pub(crate) doubtful: bool,
     /// How often the server had found the journal to have lost something, when this was last looked at.
     pub(crate) losses: u32,
+    /// The step that is next or under way, from 0.
+    pub(crate) step: u8,
+    /// How many there are, up to [`STEPS_MAX`].
+    pub(crate) steps: u8,
 }
+
+/// Steps of a run. The row of a run holds their number in half a byte.
+pub(crate) const STEPS_MAX: u8 = 16;
 
 impl Run {
     /// Whether something is left to do.
@@ -93,6 +106,15 @@ impl Run {
             Stage::Writing | Stage::Over => false,
         }
     }
+}
+
+/// The process above a step that takes time: it outlives the agent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shim {
+    /// When the step ends.
+    pub(crate) due: u64,
+    /// It did, and the record says so.
+    pub(crate) over: bool,
 }
 
 /// A job at the server.
@@ -134,13 +156,14 @@ pub(crate) fn run_row(job: u64, run: &Run) -> Change {
         Stage::Begun | Stage::Finished | Stage::Doubtful => 2,
         Stage::Over | Stage::Unreported => 3,
     };
-    let mut content = vec![code, u8::from(run.once) | u8::from(run.doubtful) << 1];
-    content.push(match run.said {
+    let mut content = vec![code, u8::from(run.once) | u8::from(run.doubtful) << 1 | run.step << 2];
+    let said = match run.said {
         Some(JobState::Done) => 3,
         Some(JobState::Unknown) => 4,
         Some(JobState::Refused) => 5,
         Some(JobState::Sent | JobState::Began) | None => 0,
-    });
+    };
+    content.push(said | run.steps.saturating_sub(1) << 4);
     content.extend(run.losses.to_be_bytes());
     content.extend(run.seq.value().to_be_bytes());
     put_app(name(b'r', job), content)
@@ -175,7 +198,8 @@ impl Application {
                     let seq = seq.try_into().ok().map(u64::from_be_bytes).and_then(Seq::new);
                     let (once, doubtful) = (flags & 1 != 0, flags & 2 != 0);
                     let losses = u32::from_be_bytes([*a, *b, *c, *d]);
-                    let said = match said {
+                    let (step, steps) = (flags >> 2, (said >> 4) + 1);
+                    let said = match said & 0xf {
                         3 => Some(JobState::Done),
                         4 => Some(JobState::Unknown),
                         5 => Some(JobState::Refused),
@@ -187,7 +211,8 @@ impl Application {
                         2 => Stage::Begun,
                         _ => Stage::Over,
                     };
-                    read.runs.extend(seq.map(|seq| (job, Run { seq, once, stage, said, doubtful, losses })));
+                    let run = |seq| (job, Run { seq, once, stage, said, doubtful, losses, step, steps });
+                    read.runs.extend(seq.map(run));
                 }
                 (b'l', [a, b, c, d]) => read.recalled = u32::from_be_bytes([*a, *b, *c, *d]),
                 (b'j', [code, agent]) => {
@@ -205,6 +230,17 @@ impl Application {
         })?;
         read.reconsider(journal, &EndpointId::Server);
         Ok(read)
+    }
+
+    /// Finds again the steps that a shim looks after, or of which one left a record. Of a step without a shim it is known that it
+    /// never began.
+    pub(crate) fn reattach(&mut self, shims: &BTreeMap<(u64, u8), Shim>) {
+        for (job, run) in &mut self.runs {
+            if matches!(run.stage, Stage::Begun | Stage::Doubtful) {
+                let over = shims.get(&(*job, run.step)).is_some_and(|shim| shim.over);
+                run.stage = if over { Stage::Finished } else { Stage::Begun };
+            }
+        }
     }
 
     /// Compares the runs with what the journal says of the stream that they came in.
@@ -229,7 +265,7 @@ impl JobState {
     /// What a report makes of it. An end stays an end.
     pub(crate) const fn after(self, report: Say) -> Self {
         match (self, report) {
-            (Self::Sent | Self::Began, Say::Began { .. }) => Self::Began,
+            (Self::Sent | Self::Began, Say::Began { .. } | Say::Ended { .. }) => Self::Began,
             (Self::Sent | Self::Began, Say::Done { .. }) => Self::Done,
             (Self::Sent | Self::Began, Say::Unknown { .. }) => Self::Unknown,
             (Self::Sent | Self::Began, Say::Refused { .. }) => Self::Refused,
@@ -251,9 +287,10 @@ mod tests {
     #[test]
     fn what_is_said_is_read_back() {
         for say in [
-            Say::Do { job: 7, once: true, refuse: false },
-            Say::Do { job: 8, once: false, refuse: true },
+            Say::Do { job: 7, once: true, refuse: false, steps: 1 },
+            Say::Do { job: 8, once: false, refuse: true, steps: STEPS_MAX },
             Say::Began { job: 9 },
+            Say::Ended { job: 9, step: 15 },
             Say::Done { job: u64::MAX },
             Say::Unknown { job: 0 },
             Say::Refused { job: 1 },
@@ -267,12 +304,20 @@ mod tests {
     fn after_a_crash_a_begun_run_is_doubtful_unless_it_may_be_repeated() {
         let opening = Opening { endpoint: "a1".parse().unwrap(), incarnation: Incarnation::from_u128(1), now_ms: 0 };
         let (journal, mut writer, _) = Journal::in_step(Arc::new(MemoryStore::default()), &opening, None).unwrap();
-        let run = |once| Run { seq: Seq::FIRST, once, stage: Stage::Begun, said: None, doubtful: false, losses: 0 };
+        let run = |once| {
+            let (seq, stage, said) = (Seq::FIRST, Stage::Begun, None);
+            Run { seq, once, stage, said, doubtful: false, losses: 0, step: 9, steps: STEPS_MAX }
+        };
         let rows =
             vec![run_row(1, &run(true)), run_row(2, &run(false)), job_row(3, &Job { agent: 1, state: JobState::Sent })];
         assert!(writer.commit(vec![WriteAhead::new(rows, ())])[0].is_ok());
         let read = Application::read(&journal).unwrap();
         assert_eq!((read.runs[&1].stage, read.runs[&2].stage), (Stage::Doubtful, Stage::Begun));
+        assert_eq!((read.runs[&1].step, read.runs[&1].steps), (9, STEPS_MAX));
         assert_eq!(read.jobs[&3].state, JobState::Sent);
+        // Unless its shim is still there.
+        let mut read = read;
+        read.reattach(&[((1, 9), Shim { due: 5, over: false }), ((2, 9), Shim { due: 5, over: true })].into());
+        assert_eq!((read.runs[&1].stage, read.runs[&2].stage), (Stage::Begun, Stage::Finished));
     }
 }

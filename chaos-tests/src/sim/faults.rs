@@ -230,7 +230,7 @@ impl World {
         self.crash(n, "and its machine is installed anew")?;
         let seat = self.nodes[n].seat;
         self.nodes[n].machine =
-            Machine { disk: Arc::new(SimDisk::default()), mark: None, attempts: Default::default() };
+            Machine { disk: Arc::new(SimDisk::default()), mark: None, attempts: Default::default(), shims: None };
         self.nodes[n].last = None;
         self.identity_changed(seat, FaultClass::Reinstall);
         Ok(true)
@@ -250,6 +250,7 @@ impl World {
                 disk: Arc::new(SimDisk::of(node.machine.disk.copy())),
                 mark: node.machine.mark.clone(),
                 attempts: node.machine.attempts.clone(),
+                shims: node.machine.shims.clone(),
             },
             config: node.config.clone(),
             process: None,

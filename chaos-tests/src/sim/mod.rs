@@ -3,11 +3,13 @@
 //! no clock, and two runs of a seed are the same to the byte.
 //!
 //! - [`run`]: one seed. [`sweep`]: many, on all cores. [`hunt`]: planted faults, to show that the checkers bite.
+//! - [`cut_off`]: a script, with an agent that is cut off for a day.
 
 mod acting;
 mod application;
 mod broker;
 mod checkers;
+mod cutoff;
 mod disk;
 mod faults;
 mod node;
@@ -15,6 +17,7 @@ mod planted;
 mod rest;
 mod rng;
 mod scenario;
+mod starting;
 mod sweep;
 mod trace;
 mod work;
@@ -26,10 +29,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use messages::EndpointId;
 
 pub use checkers::{Promise, Violation};
+pub use cutoff::{CUT_OFF_MS, CutOff, cut_off};
 pub use planted::Planted;
 pub use scenario::{Expectation, FaultClass};
 pub use sweep::{Caught, Summary, hunt, sweep};
-use world::World;
+use world::{Step, World};
 
 /// How to run a seed.
 #[derive(Debug, Clone, Copy)]
@@ -79,29 +83,39 @@ pub struct Outcome {
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Outcome {
     let mut world = World::new(seed, options);
-    // A panic anywhere below is a finding like any other, with its seed and its timeline.
-    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let violation = match ended {
+    let violation = judged(&mut world, World::run);
+    Outcome::of(seed, world, violation)
+}
+
+/// Moves a world. A panic anywhere below is a finding like any other, with its seed and its timeline.
+fn judged(world: &mut World, how: impl FnOnce(&mut World) -> Step) -> Option<Violation> {
+    let ended = catch_unwind(AssertUnwindSafe(|| how(world)));
+    match ended {
         Ok(step) => step.err(),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().cloned();
             let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
             Some(world.violation(Promise::P6, "no-panic", words.unwrap_or_default()))
         }
-    };
-    let World { at, counts, trace, .. } = world;
-    Outcome {
-        seed,
-        violation,
-        steps: counts.steps,
-        passed_ms: at,
-        messages: counts.messages,
-        resent: counts.resent,
-        executed: counts.executed,
-        stopped: counts.stopped,
-        faults: counts.faults,
-        fingerprint: trace.fingerprint(),
-        lines: trace.into_lines(),
+    }
+}
+
+impl Outcome {
+    fn of(seed: u64, world: World, violation: Option<Violation>) -> Self {
+        let World { at, counts, trace, .. } = world;
+        Self {
+            seed,
+            violation,
+            steps: counts.steps,
+            passed_ms: at,
+            messages: counts.messages,
+            resent: counts.resent,
+            executed: counts.executed,
+            stopped: counts.stopped,
+            faults: counts.faults,
+            fingerprint: trace.fingerprint(),
+            lines: trace.into_lines(),
+        }
     }
 }
 

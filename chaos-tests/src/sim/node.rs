@@ -11,7 +11,7 @@ use journal::{
 use link::session::{Config, Effects, Identity, Load, Millis, Now, Publish, Session};
 use messages::{ChainHash, EndpointId, Incarnation, Message, Nonce, Seq};
 
-use super::application::Application;
+use super::application::{Application, Shim};
 use super::checkers::Replay;
 use super::disk::{Rows, SimDisk};
 
@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) mark: Option<HighWater>,
     /// Jobs that were begun here, as the folders of attempts say. No part of the journal.
     pub(crate) attempts: BTreeSet<u64>,
+    /// Where steps take time: what is known of them outside of the journal, by job and step.
+    pub(crate) shims: Option<BTreeMap<(u64, u8), Shim>>,
 }
 
 /// A machine with an endpoint.
@@ -110,7 +112,10 @@ impl Node {
             epoch: meta.epoch,
             nonce: Nonce::new(birth.nonce),
         };
-        let app = Application::read(&journal).expect("a journal that was just opened can be read");
+        let mut app = Application::read(&journal).expect("a journal that was just opened can be read");
+        if let Some(shims) = &self.machine.shims {
+            app.reattach(shims);
+        }
         let session = Session::recover(identity, config, state, self.peers.clone(), recent);
         let unapplied = session.peers().filter_map(|peer| Some((peer.clone(), session.unapplied(peer)?.1)));
         let durable = unapplied.collect();

@@ -139,6 +139,10 @@ pub(crate) struct Scenario {
     pub(crate) replay_every: u64,
     /// Jobs of a hundred that may not be done twice.
     pub(crate) once: u64,
+    /// Milliseconds that a step takes, at least and at most; nothing if it takes none.
+    pub(crate) step_ms: Option<(u64, u64)>,
+    /// Milliseconds until a client that was refused asks again.
+    pub(crate) ask_again_ms: u64,
 }
 
 impl Scenario {
@@ -175,6 +179,24 @@ impl Scenario {
             filling: rng.pick(&[0, 10, 2_000]),
             replay_every: rng.pick(&[1, 8, 32, 32]),
             once: rng.pick(&[20, 60, 100]),
+            step_ms: None,
+            ask_again_ms: 1_000,
+        }
+    }
+
+    /// Nothing fails by chance, and steps take minutes or hours: for a script.
+    pub(crate) fn scripted(rng: &mut Rng) -> Self {
+        let drawn = Self::draw(rng);
+        let config = Config { outbox_max: rng.pick(&[6, 20, 60]), ..drawn.config.clone() };
+        let step_ms = Some((5 * 60_000, rng.pick(&[30, 120, 360]) * 60_000));
+        Self {
+            agents: rng.pick(&[2, 3, 4]),
+            jobs: 0,
+            faults: Vec::new(),
+            config,
+            step_ms,
+            ask_again_ms: 1_800_000,
+            ..drawn
         }
     }
 

@@ -5,7 +5,7 @@ use journal::HeaderRow;
 use link::session::{Applied, Disposition, Outbound, TransactError, Transaction};
 use messages::{EndpointId, Kind, Message, MessageId, Seq};
 
-use super::application::{Job, JobState, Run, Say, Stage, job_row, recalled_row, run_row};
+use super::application::{Job, JobState, Run, Say, Shim, Stage, job_row, recalled_row, run_row};
 use super::checkers::{Observation, Promise, Stream};
 use super::node::After;
 use super::planted::Planted;
@@ -73,6 +73,7 @@ impl World {
     fn book(&mut self, transaction: &mut Transaction, agent: usize, message: &Message) {
         let Some(say) = Say::decode(message.body()) else { return };
         let (Say::Began { job }
+        | Say::Ended { job, .. }
         | Say::Done { job }
         | Say::Unknown { job }
         | Say::Refused { job }
@@ -83,6 +84,8 @@ impl World {
         if known.agent != agent {
             return;
         }
+        self.reports.push((self.at, say));
+        let Some(known) = self.process(0).app.jobs.get_mut(&job) else { return };
         known.state = known.state.after(say);
         transaction.rows.push(job_row(job, known));
     }
@@ -95,12 +98,14 @@ impl World {
         held: &mut Vec<u64>,
         (seq, message): (Seq, &Message),
     ) -> Disposition {
-        let Some(Say::Do { job, once, refuse }) = Say::decode(message.body()) else { return Disposition::Settle };
+        let Some(Say::Do { job, once, refuse, steps }) = Say::decode(message.body()) else {
+            return Disposition::Settle;
+        };
         if refuse {
             let row = HeaderRow { refused: Some("no".to_owned()), ..HeaderRow::of(message, self.wall_ms(n)) };
             transaction.send.push(self.outbound(EndpointId::Server, Say::Refused { job }, Some(seq)));
             let said = Some(JobState::Refused);
-            let run = Run { seq, once, stage: Stage::Over, said, doubtful: false, losses: 0 };
+            let run = Run { seq, once, stage: Stage::Over, said, doubtful: false, losses: 0, step: 0, steps };
             transaction.rows.push(run_row(job, &run));
             self.process(n).app.runs.insert(job, run);
             return Disposition::Refuse(Box::new(row));
@@ -111,7 +116,7 @@ impl World {
         let stream =
             self.process(n).session.state().peers.get(&EndpointId::Server).and_then(|peer| peer.incoming.as_ref());
         let (doubtful, losses) = stream.map_or((false, 0), |row| (Some(seq) <= row.doubtful, row.losses));
-        let run = Run { seq, once, stage: Stage::Writing, said: None, doubtful, losses };
+        let run = Run { seq, once, stage: Stage::Writing, said: None, doubtful, losses, step: 0, steps };
         transaction.rows.push(run_row(job, &run));
         self.process(n).app.runs.insert(job, run);
         held.push(job);
@@ -127,13 +132,21 @@ impl World {
                 Ok(())
             }
             Stage::Held => self.report(n, job, run, Say::Began { job }, Stage::Begun),
+            Stage::Begun if self.takes_time(n, job, run) => Ok(()),
             Stage::Begun => {
-                let seat = self.nodes[n].seat;
-                self.note(n, || format!("does job {job}"));
+                let (seat, Run { once, step, steps, .. }) = (self.nodes[n].seat, run);
+                self.note(n, || match steps {
+                    1 => format!("does job {job}"),
+                    _ => format!("step {} of {steps} of job {job} ends", step + 1),
+                });
                 self.nodes[n].machine.attempts.insert(job);
                 self.counts.executed += 1;
                 self.stage(n, job, Stage::Finished);
-                self.see(&Observation::Executed { seat, node: n, job, once: run.once })
+                self.see(&Observation::Executed { seat, node: n, job, once, step, steps })
+            }
+            Stage::Finished if run.step + 1 < run.steps => {
+                let (next, step) = (Run { step: run.step + 1, ..run }, run.step);
+                self.report(n, job, next, Say::Ended { job, step }, Stage::Begun)
             }
             Stage::Finished => self.report(n, job, run, Say::Done { job }, Stage::Over),
             Stage::Doubtful if self.planted == Some(Planted::OnceAgain) => {
@@ -149,6 +162,21 @@ impl World {
             }
             Stage::Writing | Stage::Over => Ok(()),
         }
+    }
+
+    /// Whether the step has still to run for a while. It begins if it has not; the record of its end outlives the agent's process.
+    fn takes_time(&mut self, n: usize, job: u64, run: Run) -> bool {
+        let Some((shortest, longest)) = self.scenario.step_ms else { return false };
+        let (at, key) = (self.at, (job, run.step));
+        let shims = self.nodes[n].machine.shims.get_or_insert_default();
+        if let Some(shim) = shims.get_mut(&key) {
+            shim.over |= shim.due <= at;
+            return !shim.over;
+        }
+        let due = at + self.rng.within(shortest, longest);
+        shims.insert(key, Shim { due, over: false });
+        self.note(n, || format!("step {} of {} of job {job} begins", run.step + 1, run.steps));
+        true
     }
 
     /// What an agent makes of the news that its journal was lost or restored: what is over is over, the rest is in doubt.
@@ -195,11 +223,12 @@ impl World {
         let said = match say {
             Say::Done { .. } => Some(JobState::Done),
             Say::Unknown { .. } => Some(JobState::Unknown),
-            Say::Do { .. } | Say::Began { .. } | Say::Refused { .. } => run.said,
+            Say::Do { .. } | Say::Began { .. } | Say::Ended { .. } | Say::Refused { .. } => run.said,
         };
+        let step = run.step;
         let rows = vec![run_row(job, &Run { stage, said, ..run })];
         if let Some(run) = self.process(n).app.runs.get_mut(&job) {
-            run.said = said;
+            (run.said, run.step) = (said, step);
         }
         self.stage(n, job, Stage::Writing);
         if self.planted == Some(Planted::OutcomeApart) && matches!(say, Say::Done { .. }) {
@@ -240,7 +269,7 @@ impl World {
             return self.accepted(job);
         }
         let to = self.nodes[0].peers[asked.agent - 1].clone();
-        let say = Say::Do { job, once: asked.once, refuse: asked.refuse };
+        let say = Say::Do { job, once: asked.once, refuse: asked.refuse, steps: asked.steps };
         let send = vec![self.outbound(to, say, None)];
         let known = Job { agent: asked.agent, state: JobState::Sent };
         let rows = vec![job_row(job, &known)];
@@ -270,7 +299,7 @@ impl World {
             Ok(write) => self.queue(n, write, after).map(|()| true),
             Err(TransactError::OutboxFull { peer, waiting }) => {
                 self.note(n, || format!("refuses work: {waiting} messages wait for {peer}"));
-                self.ask_again_at = self.at + 1_000;
+                self.ask_again_at = self.at + self.scenario.ask_again_ms;
                 Ok(false)
             }
             // A journal that was restored hears that the work is settled before its application does.

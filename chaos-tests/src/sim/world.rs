@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use journal::{Incoming, State};
-use messages::{EndpointId, Incarnation, ProbeId, Seq};
+use journal::Incoming;
+use messages::{EndpointId, ProbeId, Seq};
 
 use super::Options;
-use super::broker::{Broker, CopyId};
+use super::application::{Run, Say, Stage};
+use super::broker::{Broker, CopyId, Fate};
 use super::checkers::{Checkers, Observation, Promise, Stream, Violation};
 use super::disk::SimDisk;
-use super::node::{Birth, Machine, Node, Process};
+use super::node::{Machine, Node, Process};
 use super::planted::Planted;
 use super::rng::Rng;
 use super::scenario::{Expectation, FaultClass, Scenario};
@@ -57,6 +58,7 @@ pub(crate) struct Asked {
     pub(crate) agent: usize,
     pub(crate) once: bool,
     pub(crate) refuse: bool,
+    pub(crate) steps: u8,
     pub(crate) state: AskedState,
 }
 
@@ -78,6 +80,8 @@ pub(crate) struct Counts {
     pub(crate) steps: u64,
     pub(crate) messages: u64,
     pub(crate) resent: u64,
+    /// Messages that the broker lost before they were received.
+    pub(crate) lost: u64,
     pub(crate) executed: u64,
     pub(crate) stopped: u64,
     pub(crate) faults: BTreeMap<FaultClass, u64>,
@@ -116,6 +120,10 @@ pub(crate) struct World {
     pub(crate) changed: BTreeSet<usize>,
     /// Seats of which there is more than one machine.
     pub(crate) cloned: Vec<usize>,
+    /// Seats that cannot reach the broker.
+    pub(crate) cut: BTreeSet<usize>,
+    /// What the server was told of jobs, in the order in which it took it in.
+    pub(crate) reports: Vec<(u64, Say)>,
     /// For planted faults: the newest wall clock seen by each node, and the last probe that it sent to each peer.
     pub(crate) latest_wall: BTreeMap<usize, u64>,
     pub(crate) last_probe: BTreeMap<(usize, EndpointId), ProbeId>,
@@ -126,6 +134,11 @@ impl World {
     pub(crate) fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed, 0);
         let scenario = Scenario::draw(&mut rng);
+        Self::of(scenario, rng, options)
+    }
+
+    /// A world with that scenario.
+    pub(crate) fn of(scenario: Scenario, mut rng: Rng, options: Options) -> Self {
         let agents: Vec<EndpointId> = (1..=scenario.agents)
             .map(|n| format!("a{n}").parse().expect("a letter and a digit name an agent"))
             .collect();
@@ -136,7 +149,12 @@ impl World {
                 peers: if seat == 0 { agents.clone() } else { vec![EndpointId::Server] },
                 id,
                 seat,
-                machine: Machine { disk: Arc::new(SimDisk::default()), mark: None, attempts: Default::default() },
+                machine: Machine {
+                    disk: Arc::new(SimDisk::default()),
+                    mark: None,
+                    attempts: Default::default(),
+                    shims: scenario.step_ms.map(|_| BTreeMap::new()),
+                },
                 config: scenario.config.clone(),
                 process: None,
                 lives: 0,
@@ -147,8 +165,13 @@ impl World {
         let mut client = BTreeMap::new();
         for job in 1..=scenario.jobs {
             let agent = 1 + rng.index(scenario.agents);
-            let asked =
-                Asked { agent, once: rng.percent(scenario.once), refuse: rng.percent(8), state: AskedState::Unsent };
+            let asked = Asked {
+                agent,
+                once: rng.percent(scenario.once),
+                refuse: rng.percent(8),
+                steps: 1,
+                state: AskedState::Unsent,
+            };
             client.insert(job, asked);
         }
         let fault_rate = rng.pick(&[4, 12, 40, 90]);
@@ -172,6 +195,8 @@ impl World {
             may_stop: BTreeSet::new(),
             changed: BTreeSet::new(),
             cloned: Vec::new(),
+            cut: BTreeSet::new(),
+            reports: Vec::new(),
             latest_wall: BTreeMap::new(),
             last_probe: BTreeMap::new(),
             choices: Vec::new(),
@@ -192,6 +217,11 @@ impl World {
         }
         self.note(usize::MAX, || "the faults cease".to_owned());
         self.calm();
+        self.come_to_rest()
+    }
+
+    /// Goes on without faults until everything is at rest.
+    pub(crate) fn come_to_rest(&mut self) -> Step {
         for _ in 0..REST_STEPS_MAX {
             self.counts.steps += 1;
             if self.advance()? {
@@ -206,7 +236,7 @@ impl World {
     }
 
     /// Does one thing that could happen now. True when nothing is left to happen.
-    fn advance(&mut self) -> Result<bool, Violation> {
+    pub(crate) fn advance(&mut self) -> Result<bool, Violation> {
         self.flush_fates()?;
         let mut choices = std::mem::take(&mut self.choices);
         choices.clear();
@@ -273,7 +303,8 @@ impl World {
         add(room && process.next_timeout().is_some_and(|due| due <= self.at), Action::Timeout(n), 8);
         add(process.connection.is_some() && !alive, Action::Notice(n), 6);
         let declared = self.broker.queues[node.seat].declared || node.seat == 0;
-        add(process.connection.is_none() && self.broker.up && declared, Action::Connect(n), 6);
+        let reachable = self.broker.up && declared && !self.cut.contains(&node.seat);
+        add(process.connection.is_none() && reachable, Action::Connect(n), 6);
         let undeclared = self.broker.queues.iter().any(|queue| !queue.declared);
         add(node.seat == 0 && alive && undeclared, Action::Declare, 6);
         for (at, peer) in node.peers.iter().enumerate() {
@@ -286,6 +317,12 @@ impl World {
         if room {
             // The first few runs only, as an agent with slots would.
             let open = process.app.runs.iter().filter(|(_, run)| run.is_open()).take(4);
+            // A step that takes its time needs nothing until it ends.
+            let waits = |job: &u64, run: &Run| {
+                let shim = node.machine.shims.as_ref().and_then(|shims| shims.get(&(*job, run.step)));
+                run.stage == Stage::Begun && shim.is_some_and(|shim| !shim.over && shim.due > self.at)
+            };
+            let open = open.filter(|(job, run)| !waits(job, run));
             choices.extend(open.map(|(job, _)| (Action::Work(n, *job), 3)));
         }
     }
@@ -345,6 +382,8 @@ impl World {
     fn pass(&mut self) {
         let due = self.nodes.iter().filter_map(|node| node.process.as_ref()).filter(|process| !process.paused);
         let due = due.filter_map(Process::next_timeout).chain(self.broker.next_release());
+        let shims = self.nodes.iter().flat_map(|node| &node.machine.shims).flat_map(BTreeMap::values);
+        let due = due.chain(shims.filter(|shim| !shim.over && shim.due > self.at).map(|shim| shim.due));
         let due = due.chain(Some(self.ask_again_at).filter(|at| *at > self.at)).min();
         let next = due.unwrap_or(self.at + 1_000).max(self.at + 1);
         self.at = if self.calm {
@@ -396,9 +435,19 @@ impl World {
     /// Tells the checkers what became of copies.
     pub(crate) fn flush_fates(&mut self) -> Step {
         for (copy, fate) in std::mem::take(&mut self.broker.fates) {
+            if fate == Fate::Destroyed && self.copies.get(&copy).is_some_and(|(stream, seq)| !self.has(*stream, *seq)) {
+                self.counts.lost += 1;
+            }
             self.see(&Observation::Copy { copy, fate })?;
         }
         Ok(())
+    }
+
+    /// Whether a message is on its receiver's disk.
+    pub(crate) fn has(&self, stream: Stream, seq: Seq) -> bool {
+        let from = &self.nodes[stream.from].id;
+        let incoming = self.incoming(stream.to, from);
+        incoming.is_some_and(|row| Some(seq) <= row.mark_there(row.through) || row.ranges_there().contains(seq))
     }
 
     /// What an endpoint has on disk of the stream of another, as far as anybody could know.
@@ -406,59 +455,6 @@ impl World {
         let node = self.nodes.iter().find(|node| node.seat == seat)?;
         let state = node.process.as_ref().map(|process| process.writer.state()).or(node.last.as_ref())?;
         state.peers.get(from)?.incoming.as_ref()
-    }
-
-    /// Begins a process. `damaged` says what was done to its disk.
-    pub(crate) fn start(&mut self, n: usize, damaged: Option<&str>) -> Step {
-        let wall_ms = self.wall_ms(n);
-        let incarnation = Incarnation::from_u128(self.rng.wide());
-        let nonce = self.rng.next();
-        let nonce = if self.planted == Some(Planted::OldAnswersBelieved) { n as u64 } else { nonce };
-        let birth = Birth { incarnation, nonce, at: self.at, wall_ms };
-        let planted = self.planted;
-        let tamper = move |state: &mut State| Planted::tamper(planted, state);
-        let seat = self.nodes[n].seat;
-        if self.planted == Some(Planted::SyncForgotten) {
-            self.nodes[n].machine.disk.forget_to_sync();
-        }
-        let mut config = self.nodes[n].config.clone();
-        if self.planted == Some(Planted::WindowIgnored) {
-            config.window = 1 << 20;
-        }
-        let faulty = self.nodes[n].machine.disk.fault().is_some();
-        let begun = self.nodes[n].begin(&birth, config, &tamper);
-        if begun.is_err() && faulty {
-            self.lose_power(n);
-            self.note(n, || "cannot start: its disk takes nothing".to_owned());
-            return Ok(());
-        }
-        let (mut process, failure) = match begun {
-            Ok(process) => (Some(process), None),
-            Err(error) => (None, Some(describe(&error))),
-        };
-        self.nodes[n].lives += 1;
-        let (life, refused) = (self.nodes[n].lives, failure.clone());
-        self.note(n, || {
-            refused.map_or_else(|| format!("starts, life {life}"), |why| format!("is refused its journal: {why}"))
-        });
-        let state = process.as_ref().map(|process| process.writer.state().clone());
-        let state = state.as_ref().ok_or_else(|| failure.unwrap_or_default());
-        self.see(&Observation::Opened { seat, node: n, damaged, state })?;
-        if let Some(process) = &mut process
-            && let Some(mark) = process.writer.mark()
-            && self.rng.percent(50)
-        {
-            self.nodes[n].machine.mark = Some(mark);
-        }
-        self.nodes[n].process = process;
-        if self.nodes[n].process.is_some() {
-            if seat != 0 {
-                // An earlier process may have ended before it could.
-                self.recall(n)?;
-            }
-            self.numbered(n)?;
-        }
-        Ok(())
     }
 }
 

@@ -122,6 +122,7 @@ pub fn run(options: &Options, note: &mut dyn FnMut(String)) -> Result<Report, Wo
         slots: round::SLOTS,
         queue_type: "quorum".to_owned(),
         monitor: true,
+        gated: Vec::new(),
     };
     let mut fleet = Fleet::start(&fleet, note)?;
     let table = Table::read(fleet.dir())?;

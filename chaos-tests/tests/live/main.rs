@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod copies;
+mod cutoff;
 mod effects;
 mod monitor;
 mod orders;
+mod orders_outages;
 mod outages;
 mod refusals;
+mod retry;
 mod support;
 mod walk;
 mod work;
@@ -23,8 +26,11 @@ fn main() {
         walk::TESTS,
         effects::TESTS,
         orders::TESTS,
+        orders_outages::TESTS,
         refusals::TESTS,
+        retry::TESTS,
         copies::TESTS,
+        cutoff::TESTS,
         monitor::TESTS,
         work::TESTS,
     ]

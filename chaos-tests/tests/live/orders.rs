@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A step that writes down its own process and one that leaves its session, and waits for ever.
-fn endless(pids: &Path) -> String {
+pub(crate) fn endless(pids: &Path) -> String {
     let pids = pids.display();
     format!(
         "[[step]]\nid = \"one\"\nrun = '''\nsetsid sh -c 'echo $$ >> \"$0\"; while :; do sleep 1; done' '{pids}' &\n\
@@ -28,7 +28,7 @@ fn endless(pids: &Path) -> String {
     )
 }
 
-fn alive(pid: i32) -> bool {
+pub(crate) fn alive(pid: i32) -> bool {
     let running = Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     running && !status.lines().any(|line| line.starts_with("State:") && line.contains('Z'))
@@ -64,7 +64,7 @@ fn undecided(world: &mut World) -> Result<String, Failed> {
     Ok(job)
 }
 
-fn settled(world: &World, job: &str) -> Result<Value, Failed> {
+pub(crate) fn settled(world: &World, job: &str) -> Result<Value, Failed> {
     let api = world.fleet.api();
     let ended = |state: &String| !matches!(state.as_str(), "waiting" | "running" | "needs-decision");
     wait_for("the decision to be carried out", LIMIT, || api.job_state(job).filter(ended))?;

@@ -27,6 +27,7 @@ impl World {
             slots: 2,
             queue_type: "quorum".to_owned(),
             monitor: false,
+            gated: Vec::new(),
         };
         let fleet = Fleet::start(&options, &mut |note| eprintln!("{note}"))?;
         Ok(Self { fleet, dir })

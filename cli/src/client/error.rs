@@ -98,7 +98,8 @@ impl ClientError {
     pub(crate) const fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Refused { status, .. } => *status >= 500,
+            // A full disk is mended by a person.
+            Self::Refused { status, .. } => *status >= 500 && *status != 507,
             // The file is missing for a moment while a server is set up anew.
             Self::NoAccess { source, .. } => matches!(source, AccessError::Read { .. }),
             Self::Home(_)
@@ -161,7 +162,7 @@ impl From<ClientError> for Failure {
             ClientError::Refused { status, view } => {
                 let exit = match status {
                     401 | 403 => Exit::NotAllowed,
-                    429 => Exit::Failed,
+                    429 | 507 => Exit::Failed,
                     500.. => Exit::Unreachable,
                     _ => Exit::Usage,
                 };

@@ -123,7 +123,8 @@ fn run_lines(before: Option<&RunView>, run: &RunView) -> String {
     let mut text = String::new();
     for (at, step) in run.steps.iter().enumerate() {
         let known = before.and_then(|run| run.steps.get(at)).map(|step| step.state);
-        if known != Some(step.state) && step.state.is_settled() && step.state != StepState::NotRun {
+        let news = known != Some(step.state) && step.earlier.is_none();
+        if news && step.state.is_settled() && step.state != StepState::NotRun {
             text.push_str(&step_line(run, step));
         }
     }

@@ -10,7 +10,7 @@ use messages::JobId;
 use server::api::JobPrefix;
 use server::job_file::FILE_BYTES_MAX;
 
-use super::{job_explain, job_lint, job_logs, job_orders, job_run, job_schema, job_show};
+use super::{job_explain, job_lint, job_logs, job_orders, job_retry, job_run, job_schema, job_show};
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -27,6 +27,8 @@ pub(crate) enum JobCommand {
     Show(job_show::JobShowArgs),
     /// What the steps of a job wrote
     Logs(job_logs::JobLogsArgs),
+    /// Start again what failed, from the step that failed
+    Retry(job_retry::JobRetryArgs),
     /// End a job: what no agent has at once, the rest with all its processes as soon as its agents can be reached
     Cancel(job_orders::JobCancelArgs),
     /// Decide about a step of which nobody knows whether it took effect
@@ -46,6 +48,7 @@ pub(crate) fn run(command: &JobCommand, global: &Global, printer: &Printer) -> R
         JobCommand::List(args) => job_show::list(args, global, printer),
         JobCommand::Show(args) => job_show::show(args, global, printer),
         JobCommand::Logs(args) => job_logs::run(args, global, printer),
+        JobCommand::Retry(args) => job_retry::run(args, global, printer),
         JobCommand::Cancel(args) => job_orders::cancel(args, global, printer),
         JobCommand::Resolve(args) => job_orders::resolve(args, global, printer),
         JobCommand::Lint(args) => job_lint::run(args, printer),

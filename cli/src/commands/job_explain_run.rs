@@ -70,7 +70,9 @@ const fn of_job(state: JobState) -> &'static str {
         JobState::Waiting => "nothing of it is under way; what it waits for is said below",
         JobState::Running => "at least one run has not ended",
         JobState::Succeeded => "every run succeeded",
-        JobState::Failed => "every run ended, and at least one did not succeed",
+        JobState::Failed => {
+            "every run ended, and at least one did not succeed; `longshore job retry` goes on from the step that failed"
+        }
         JobState::Cancelled => "it was cancelled, and nothing of it runs any more",
         JobState::NeedsDecision => {
             "a step took effect or did not, nobody knows, and a person must say: `longshore job resolve`"

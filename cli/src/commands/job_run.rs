@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use messages::JobId;
+use serde::Serialize;
 use server::job_file::{JobFile, Plan, Problem};
 use server::views::{JobView, ProblemView, SubmitJob};
 
@@ -34,6 +35,19 @@ pub(crate) struct JobRunArgs {
     /// A value for a parameter; may be given more than once
     #[arg(short, long = "param", value_name = "NAME=VALUE")]
     params: Vec<Param>,
+    #[command(flatten)]
+    watch: WatchArgs,
+    /// Only show what would be done
+    #[arg(short = 'n', long, conflicts_with = "follow")]
+    dry_run: bool,
+    /// The job's id, a UUID: submitting again with the same id is the same job [default: a fresh one]
+    #[arg(long, value_name = "UUID")]
+    id: Option<JobId>,
+}
+
+/// Whether and how to watch a job that was just taken.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
     /// Watch the job until it ends: exit code 0 when it succeeds, 1 when it fails, 75 when it needs a decision
     #[arg(short, long)]
     follow: bool,
@@ -43,12 +57,6 @@ pub(crate) struct JobRunArgs {
     /// Stop watching after this time, for example 10m, with exit code 124; the job goes on
     #[arg(long, value_name = "TIME", requires = "follow", value_parser = wait)]
     timeout: Option<Duration>,
-    /// Only show what would be done
-    #[arg(short = 'n', long, conflicts_with = "follow")]
-    dry_run: bool,
-    /// The job's id, a UUID: submitting again with the same id is the same job [default: a fresh one]
-    #[arg(long, value_name = "UUID")]
-    id: Option<JobId>,
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
@@ -67,13 +75,33 @@ pub(crate) fn run(args: &JobRunArgs, global: &Global, printer: &Printer) -> Resu
     }
     let client = Client::new(global)?;
     let id = args.id.unwrap_or_else(|| JobId::new(uuid::Uuid::now_v7()));
-    let job = submit(&client, SubmitJob { id, definition, params: values })?;
-    if args.follow {
-        let options = FollowOptions { logs: !args.no_logs, timeout: args.timeout };
+    let text = definition.clone();
+    let job = post(&client, "/v1/jobs", id, &SubmitJob { id, definition, params: values }).map_err(|mut failure| {
+        if !failure.view.problems.is_empty() {
+            // A server of another version found what this one did not.
+            failure.source = Some(Box::new(("the job file".to_owned(), text)));
+        }
+        failure
+    })?;
+    let said = format!("job {} submitted: {} on {}\n", job.id, clean(&job.name), agents(&job));
+    taken(client, job, &said, &args.watch, global, printer)
+}
+
+/// Says that a job was taken, or watches it if asked to.
+pub(super) fn taken(
+    client: Client,
+    job: JobView,
+    said: &str,
+    watch: &WatchArgs,
+    global: &Global,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    if watch.follow {
+        let options = FollowOptions { logs: !watch.no_logs, timeout: watch.timeout };
         return follow::follow(client, global, job.id, options, printer);
     }
     if printer.for_people() {
-        printer.text(&format!("job {} submitted: {} on {}\n", job.id, clean(&job.name), agents(&job)))?;
+        printer.text(said)?;
         printer.note(&format!("watch it with `longshore job show {}`", short(job.id)));
     } else if printer.format() == Format::Name {
         printer.text(&format!("{}\n", job.id))?;
@@ -98,13 +126,12 @@ fn refused(args: &JobRunArgs, definition: &str, problems: Vec<Problem>) -> Failu
         .with_problems(problems, &name, definition)
 }
 
-/// Submits, and again when the answer was lost: the same id is the same job.
-fn submit(client: &Client, job: SubmitJob) -> Result<JobView, Failure> {
-    let id = job.id;
+/// Sends what makes a job, and again when the answer was lost: the same id is the same job.
+pub(super) fn post<B: Serialize>(client: &Client, path: &str, id: JobId, body: &B) -> Result<JobView, Failure> {
     let mut attempt = 1;
     let mut may_have_arrived = false;
     loop {
-        match client.post::<_, JobView>("/v1/jobs", &job) {
+        match client.post::<_, JobView>(path, body) {
             Ok((_, view)) => return Ok(view),
             Err(error) if error.is_passing() && attempt < ATTEMPTS_MAX => {
                 may_have_arrived |= !error.never_arrived();
@@ -115,10 +142,6 @@ fn submit(client: &Client, job: SubmitJob) -> Result<JobView, Failure> {
                 may_have_arrived |= !error.never_arrived();
                 let lost = may_have_arrived && matches!(error, ClientError::Unreachable { .. });
                 let mut failure = Failure::from(error);
-                if !failure.view.problems.is_empty() {
-                    // A server of another version found what this one did not.
-                    failure.source = Some(Box::new(("the job file".to_owned(), job.definition.clone())));
-                }
                 if !may_have_arrived {
                     "nobody listens there; no job was made".clone_into(&mut failure.view.state);
                 }
@@ -134,6 +157,6 @@ fn submit(client: &Client, job: SubmitJob) -> Result<JobView, Failure> {
     }
 }
 
-fn agents(job: &JobView) -> String {
+pub(super) fn agents(job: &JobView) -> String {
     job.runs.iter().map(|run| run.agent.as_str()).collect::<Vec<_>>().join(", ")
 }

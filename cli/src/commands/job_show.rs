@@ -2,7 +2,7 @@
 
 use clap::Args;
 use server::api::{JOBS_LIMIT_MAX, JobPrefix};
-use server::views::{JobState, JobView, JobsView, RunView, StepView};
+use server::views::{JobLink, JobState, JobView, JobsView, RunView, StepView};
 
 use super::job::{path, short};
 use crate::args::Global;
@@ -87,6 +87,7 @@ pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
     let waiting = job.waiting.as_ref().map(|why| format!("  waiting: {}\n", clean(why)));
     let cancelled = job.cancelled.as_ref().map(|why| format!("  cancelled: {}\n", clean(why)));
     text.extend(waiting.into_iter().chain(cancelled));
+    text.push_str(&chain(job));
     for run in &job.runs {
         text.push_str(&run_line(run));
     }
@@ -116,6 +117,19 @@ pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
     Ok(printer.one(job, &text, &table)?)
 }
 
+/// The jobs that this one does again, and those that do it again.
+fn chain(job: &JobView) -> String {
+    if job.chain.is_empty() {
+        return String::new();
+    }
+    let link = |link: &JobLink| {
+        let style = state_style(link.state.as_str());
+        let here = if link.id == job.id { " (this one)" } else { "" };
+        format!("{} {style}{}{style:#}{here}", short(link.id), link.state)
+    };
+    format!("  retries: {}\n", job.chain.iter().map(link).collect::<Vec<_>>().join(" → "))
+}
+
 /// What is to be said of a step, with what its agent could not do as it wants it.
 fn detail(step: &StepView) -> Cell {
     let said: Vec<&str> = step.detail.iter().chain(&step.note).map(String::as_str).collect();
@@ -126,7 +140,8 @@ fn run_line(run: &RunView) -> String {
     let style = state_style(run.state.as_str());
     let settled = run.steps.iter().filter(|step| step.state.is_settled()).count();
     let reason = run.reason.as_ref().map(|reason| format!(" · {}", clean(reason))).unwrap_or_default();
-    format!("  {} {style}{}{style:#} · {settled}/{} steps{reason}\n", run.agent, run.state, run.steps.len())
+    let retried = run.retried.map(|by| format!(" · started again as {}", short(by))).unwrap_or_default();
+    format!("  {} {style}{}{style:#} · {settled}/{} steps{reason}{retried}\n", run.agent, run.state, run.steps.len())
 }
 
 fn span(from_ms: Option<u64>, to_ms: Option<u64>) -> Cell {

@@ -19,6 +19,7 @@ mod job_explain_run;
 mod job_lint;
 mod job_logs;
 mod job_orders;
+mod job_retry;
 mod job_run;
 mod job_schema;
 mod job_show;

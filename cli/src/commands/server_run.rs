@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use journal::RoomLimits;
 use link::amqp::Role;
 use link::session::Config;
 use messages::AgentId;
@@ -67,12 +68,13 @@ fn serve(home: &Home, settings: ServerSettings) -> Result<Exit, Failure> {
         broker_url: settings.broker.url.to_string(),
         session: Config::default(),
         engine: settings.journal_engine.map(Into::into),
+        room: RoomLimits::default(),
     };
     let agents = config.agents.len();
     let supervisor = Arc::new(Supervisor::manager()?);
     serving::run(|shutdown| async move {
         supervisor.live();
-        let transport = |end, stop| link::amqp::start(broker, end, stop);
+        let transport = |end, stop| link::amqp::start(broker.clone(), end, stop);
         let ready = |url: &str| {
             tracing::info!(%url, agents, "The server is ready.");
             supervisor.ready();

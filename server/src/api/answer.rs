@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use messages::JobId;
 use serde::Serialize;
 
-use super::desk::{DeskError, LogReadError, LookupError, OrderError, PrefixError, SubmitError};
+use super::desk::{DeskError, LogReadError, LookupError, OrderError, PrefixError, RetryError, SubmitError};
 use crate::job_file::{self, Problem};
 use crate::views::{Answer, ErrorView, ProblemView, Schema};
 
@@ -53,6 +54,63 @@ impl Refused {
             LookupError::Desk(error) => error.into(),
         }
     }
+}
+
+impl Refused {
+    /// A job is not started again.
+    pub(super) fn retry(error: RetryError, job: JobId) -> Self {
+        let what = error.to_string();
+        let anew = "submit the job anew with `longshore job run`".to_owned();
+        let (status, next) = match error {
+            RetryError::NotFound => (StatusCode::NOT_FOUND, "`longshore job list` shows the jobs".to_owned()),
+            RetryError::IdTaken { .. } => (StatusCode::CONFLICT, "give a fresh id".to_owned()),
+            RetryError::NotOver { .. } => (
+                StatusCode::CONFLICT,
+                format!("wait for it, end it with `longshore job cancel {job}`, or name with --run where it is over"),
+            ),
+            RetryError::Undecided { agent } => (
+                StatusCode::CONFLICT,
+                format!("decide first: longshore job resolve {job} --agent {agent} --as done|retry|fail --note WHY"),
+            ),
+            RetryError::Succeeded => (StatusCode::CONFLICT, anew),
+            RetryError::Retried { by, .. } => (
+                StatusCode::CONFLICT,
+                format!("`longshore job show {by}` shows what came of it; if that failed, start that one again"),
+            ),
+            RetryError::NoRun { agents, .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, format!("it has one on: {}", list(&agents)))
+            }
+            RetryError::AgentGone { .. } => (
+                StatusCode::CONFLICT,
+                "name it in the server's configuration again, or leave it out with --run".to_owned(),
+            ),
+            RetryError::UnknownStep { steps, .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, format!("its steps are: {}", list(&steps)))
+            }
+            RetryError::Skips { step, .. } => {
+                (StatusCode::CONFLICT, format!("begin with it, or with an earlier one: --from {step}"))
+            }
+            RetryError::OnceDone { .. } => {
+                (StatusCode::CONFLICT, format!("leave --from out to begin with the step that failed, or {anew}"))
+            }
+            RetryError::NotHeardOf { agent } => (
+                StatusCode::CONFLICT,
+                format!("wait until it was heard (`longshore fleet show {agent}`); if it never comes back, {anew}"),
+            ),
+            RetryError::NoFolder { first, .. } => {
+                (StatusCode::CONFLICT, format!("begin with the first step, in a new folder: --from {first}"))
+            }
+            RetryError::TooLarge { .. } | RetryError::FileLost | RetryError::Unreadable { .. } => {
+                (StatusCode::CONFLICT, anew)
+            }
+            RetryError::Submit(error) => return error.into(),
+        };
+        Self::new(status, what, NOTHING_CHANGED, next)
+    }
+}
+
+fn list<T: ToString>(names: &[T]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl IntoResponse for Refused {
@@ -103,6 +161,10 @@ impl From<SubmitError> for Refused {
             SubmitError::Full { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "wait until jobs have ended, then submit again with the same id".to_owned(),
+            ),
+            SubmitError::Disk { .. } => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "make room on the server's disk, then submit again with the same id; what was taken before goes on".to_owned(),
             ),
             SubmitError::Desk(error) => return error.into(),
         };

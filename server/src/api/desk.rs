@@ -1,7 +1,7 @@
 //! What the API asks of the server behind it. The router checks a question's form; the desk answers it. Every method is called
 //! from many tasks at once, may be cancelled at any await, and is given up on after [`REQUEST_TIME_MAX`](super::REQUEST_TIME_MAX).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::str::FromStr;
@@ -17,6 +17,9 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// Takes a job. When this answers `Ok`, the job is on stable storage. A job with the same id, definition and parameters
     /// is the same job: it is answered as it stands now, not taken again.
     fn submit(&self, submission: Submission) -> impl Future<Output = Result<Submitted, SubmitError>> + Send;
+
+    /// Takes a job that does again what another one did not. The same retry with the same id is the same job.
+    fn retry(&self, retry: Retry) -> impl Future<Output = Result<Submitted, RetryError>> + Send;
 
     /// Ends a job. What no agent has is ended when this answers; the rest when its agents say so.
     fn cancel(&self, job: JobId, reason: String) -> impl Future<Output = Result<JobView, OrderError>> + Send;
@@ -71,6 +74,19 @@ pub struct Submission {
     pub target: Target,
     /// What is to be done; it fits one message.
     pub plan: Plan,
+}
+
+/// What is to be done again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// The id of the job that does it, chosen by the client.
+    pub id: JobId,
+    /// The job that did not succeed.
+    pub job: JobId,
+    /// The agents at which it is done again; none for all where it did not succeed.
+    pub agents: BTreeSet<AgentId>,
+    /// The step to begin with; nothing for the one that failed.
+    pub from: Option<StepId>,
 }
 
 /// What a person decided.
@@ -240,9 +256,136 @@ pub enum SubmitError {
         /// Which limit, for people.
         reason: String,
     },
+    /// The disk is too full for new work.
+    #[error("the server takes no new jobs: {reason}")]
+    Disk {
+        /// How full it is, for people.
+        reason: String,
+    },
     /// The server cannot answer.
     #[error(transparent)]
     Desk(#[from] DeskError),
+}
+
+/// Why a job is not done again. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    /// There is no such job.
+    #[error("there is no such job")]
+    NotFound,
+    /// Another job has that id.
+    #[error("another job has the id {id}")]
+    IdTaken {
+        /// The id.
+        id: JobId,
+    },
+    /// Something of it is still under way.
+    #[error("the job is not over{}", at(agent.as_ref()))]
+    NotOver {
+        /// Where; nothing if it has no agent yet.
+        agent: Option<AgentId>,
+    },
+    /// A step waits for a person.
+    #[error("the run on {agent} waits for a decision")]
+    Undecided {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Nothing of it went wrong.
+    #[error("nothing of that failed")]
+    Succeeded,
+    /// It was done again already.
+    #[error("it was started again already{}, as job {by}", at(agent.as_ref()))]
+    Retried {
+        /// Where; nothing if the job had no agent.
+        agent: Option<AgentId>,
+        /// The job that did.
+        by: JobId,
+    },
+    /// The job has no run there.
+    #[error("the job has no run on {agent}")]
+    NoRun {
+        /// The agent that was named.
+        agent: AgentId,
+        /// The agents that there are.
+        agents: Vec<AgentId>,
+    },
+    /// The server does not know the agent any more.
+    #[error("the server does not know agent {agent} any more")]
+    AgentGone {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// The job has no such step.
+    #[error("the job has no step `{step}`")]
+    UnknownStep {
+        /// The step that was named.
+        step: StepId,
+        /// The steps that there are.
+        steps: Vec<StepId>,
+    },
+    /// A step that failed would be left out.
+    #[error("step {step} failed on {agent} and would be left out")]
+    Skips {
+        /// The agent.
+        agent: AgentId,
+        /// The step.
+        step: StepId,
+    },
+    /// A step that must not run twice would be run again.
+    #[error("step {step} took effect on {agent}, and its effect is `once`: it is not run again")]
+    OnceDone {
+        /// The agent.
+        agent: AgentId,
+        /// The step.
+        step: StepId,
+    },
+    /// The run was given up without its agent, which has not said since what became of it.
+    #[error("the run on {agent} was given up, and the agent has not said since what became of it")]
+    NotHeardOf {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// What the earlier steps left is gone.
+    #[error(
+        "the working folder on {agent} was removed when the run ended, as the job file wants it (keep = \"never\")"
+    )]
+    NoFolder {
+        /// The agent.
+        agent: AgentId,
+        /// The first step, which needs none.
+        first: StepId,
+    },
+    /// It does not fit one message.
+    #[error("with what its steps handed on, the run on {agent} has {bytes} bytes, which do not fit in one message")]
+    TooLarge {
+        /// The agent.
+        agent: AgentId,
+        /// Bytes that it has.
+        bytes: usize,
+    },
+    /// The server does not have the job file.
+    #[error("the job file was lost with the server's journal: an agent told of this job")]
+    FileLost,
+    /// This version of the server cannot read its job file.
+    #[error("{reason}")]
+    Unreadable {
+        /// Why, for people.
+        reason: String,
+    },
+    /// No job is taken.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+fn at(agent: Option<&AgentId>) -> String {
+    agent.map_or_else(String::new, |agent| format!(" on {agent}"))
+}
+
+impl From<DeskError> for RetryError {
+    fn from(error: DeskError) -> Self {
+        Self::Submit(error.into())
+    }
 }
 
 /// Why an order is not carried out. Nothing was changed.

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 pub use access::{Access, AccessError, Token, TokenError};
 pub use desk::{
     AgentOrder, Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, OrderError, PrefixError,
-    Resolution, Submission, SubmitError, Submitted,
+    Resolution, Retry, RetryError, Submission, SubmitError, Submitted,
 };
 pub use listen::{Api, ApiConfig, BindError};
 
@@ -57,6 +57,7 @@ fn router<D: Desk>(shared: Shared<D>) -> Router {
         .route("/v1/status", get(handlers::status::<D>))
         .route("/v1/jobs", get(handlers::jobs::<D>).post(handlers::submit::<D>))
         .route("/v1/jobs/{id}", get(handlers::job::<D>))
+        .route("/v1/jobs/{id}/retry", post(orders::retry::<D>))
         .route("/v1/jobs/{id}/cancel", post(orders::cancel::<D>))
         .route("/v1/jobs/{id}/resolve", post(orders::resolve::<D>))
         .route("/v1/agents/{name}/orders", post(orders::order::<D>))

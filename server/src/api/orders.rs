@@ -3,15 +3,29 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use messages::limits::TEXT_BYTES_MAX;
 use serde::de::DeserializeOwned;
 
 use super::Shared;
 use super::answer::{Refused, answer};
-use super::desk::{AgentOrder, Desk, Resolution};
+use super::desk::{AgentOrder, Desk, Resolution, Retry};
 use super::handlers::{PathText, agent_name, find};
-use crate::views::{AgentOrderWord, CancelJob, OrderAgent, ResolveJob};
+use crate::views::{AgentOrderWord, CancelJob, OrderAgent, ResolveJob, RetryJob};
+
+pub(super) async fn retry<D: Desk>(
+    State(shared): State<Shared<D>>,
+    path: PathText,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    let RetryJob { id, agents, from } = read(body, "send {id} and, if need be, agents and from")?;
+    let job = find(&shared.desk, path).await?;
+    let retried = shared.desk.retry(Retry { id, job: job.id, agents, from }).await;
+    let submitted = retried.map_err(|error| Refused::retry(error, job.id))?;
+    let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, answer(submitted.job)).into_response())
+}
 
 pub(super) async fn cancel<D: Desk>(
     State(shared): State<Shared<D>>,

@@ -133,7 +133,7 @@ pub(super) const TARGET: &[Key] = &[
     key(
         "sticky",
         Shape::Boolean,
-        "true: with pick = one, it stays with the agent that it was sent to. Default: false.",
+        "true: with pick = one, it goes to the agent that had the last one of its group or name. Default: false.",
     ),
     key(
         "skip_offline",

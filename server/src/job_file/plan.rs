@@ -43,6 +43,7 @@ impl Plan {
             steps: self.steps.clone(),
             timeout_ms: self.timeout_ms,
             keep: self.keep,
+            earlier: None,
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Target {
     pub max_parallel: Option<Share>,
     /// How many runs may fail before no further one is begun; nothing means that every one is begun.
     pub max_failed: Option<u32>,
-    /// Whether a run stays with its agent once that agent was sent it, whatever the agent answers.
+    /// Whether the next job of its group, or else of its name, goes to the agent that had the last one, if that can take it.
     pub sticky: bool,
     /// Whether agents that are out of reach when the job is taken are left out of it.
     pub skip_offline: bool,

@@ -49,7 +49,7 @@ fn target(file: &JobFile, found: &mut Problems) {
         found.at(span.clone(), what, "add for example max_parallel = \"25%\"");
     }
     if target.sticky && target.pick == Pick::All {
-        let what = "`sticky` has no use with pick = \"all\": every agent has a run of its own, which never moves";
+        let what = "`sticky` has no use with pick = \"all\": every agent has a run of its own";
         found.at(span, what, "leave it out");
     }
 }

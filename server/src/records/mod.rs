@@ -3,11 +3,11 @@
 
 mod reports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use messages::{
-    AgentFacts, AgentId, Decision, DecodeError, Effect, JobId, MessageId, RunId, RunRecalled, RunStart, StepId,
-    StepSpec, Usage, from_msgpack, to_msgpack,
+    AgentFacts, AgentId, Decision, DecodeError, Earlier, Effect, JobId, MessageId, RunId, RunRecalled, RunStart,
+    StepId, StepSpec, Usage, from_msgpack, to_msgpack,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,20 @@ pub(crate) struct JobRow {
     /// Somebody wants it ended, with the reason. Nothing more of it is given out.
     #[serde(default)]
     pub cancelled: Option<String>,
+    /// It does again what another job did not.
+    #[serde(default)]
+    pub retry: Option<RetryOf>,
+}
+
+/// What a job does again, as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RetryOf {
+    /// The other job.
+    pub job: JobId,
+    /// The agents that were named; none for all where it did not succeed.
+    pub agents: BTreeSet<AgentId>,
+    /// The step that was named.
+    pub from: Option<StepId>,
 }
 
 /// How the work of a job is to be given out.
@@ -60,6 +74,14 @@ impl Policy {
     #[must_use]
     pub(crate) fn is_for_one(&self) -> bool {
         self.target.pick == Pick::One
+    }
+
+    /// Which jobs stay with one agent together with a job of that name: those of its group, or else those of its name. Nothing if it
+    /// goes to the least busy one every time.
+    #[must_use]
+    pub(crate) fn kin<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let together = self.concurrency.as_ref().map_or(name, |concurrency| &concurrency.group);
+        (self.is_for_one() && self.target.sticky).then_some(together)
     }
 
     /// How many of so many runs may be under way at once.
@@ -103,6 +125,12 @@ pub(crate) struct RunRow {
     /// What the agent said of it after that.
     #[serde(default)]
     pub late: Option<String>,
+    /// What earlier runs did of it, without what their steps handed on: that is in its steps.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
+    /// The job that does again what this run did not.
+    #[serde(default)]
+    pub retried: Option<JobId>,
 }
 
 /// What a person decided about a step of which nobody knows whether it took effect.
@@ -155,6 +183,12 @@ pub(crate) struct StepRow {
     /// What its agent could not do as the step wants it.
     #[serde(default)]
     pub note: Option<String>,
+    /// It is over, and nobody knows whether it took effect.
+    #[serde(default)]
+    pub unknown: bool,
+    /// It was done in that earlier run.
+    #[serde(default)]
+    pub earlier: Option<RunId>,
 }
 
 impl StepRow {
@@ -178,7 +212,23 @@ impl StepRow {
             usage: None,
             outputs: BTreeMap::new(),
             note: None,
+            unknown: false,
+            earlier: None,
         }
+    }
+
+    /// A step of a run that an agent told of.
+    fn recalled(spec: &StepSpec, start: &RunStart) -> Self {
+        let done = start.earlier.as_ref().filter(|earlier| earlier.done.contains(&spec.id));
+        let Some(earlier) = done else { return Self::new(spec) };
+        let outputs = earlier.outputs.get(&spec.id).cloned().unwrap_or_default();
+        Self { state: StepState::Succeeded, earlier: earlier.runs.first().copied(), outputs, ..Self::new(spec) }
+    }
+
+    /// Whether it took effect, for all that is known.
+    #[must_use]
+    pub(crate) const fn is_done(&self) -> bool {
+        matches!(self.state, StepState::Succeeded | StepState::AlreadyDone)
     }
 }
 
@@ -197,6 +247,7 @@ impl JobRow {
             since: None,
             unassigned: false,
             cancelled: None,
+            retry: None,
         }
     }
 }
@@ -219,17 +270,29 @@ impl RunRow {
             decided: None,
             given_up: false,
             late: None,
+            earlier: None,
+            retried: None,
         }
+    }
+
+    /// What earlier runs did of it, as its agent is told.
+    #[must_use]
+    pub(crate) fn told_earlier(&self) -> Option<Earlier> {
+        let earlier = self.earlier.clone()?;
+        let handed_on = |step: &&StepRow| earlier.done.contains(&step.id) && !step.outputs.is_empty();
+        let outputs = self.steps.iter().filter(handed_on).map(|step| (step.id.clone(), step.outputs.clone())).collect();
+        Some(Earlier { outputs, ..earlier })
     }
 
     /// A run that an agent still knows of, and this server's journal does not.
     #[must_use]
     pub(crate) fn recalled(agent: &AgentId, recalled: &RunRecalled, now_ms: u64) -> Self {
         let start = &recalled.start;
-        let steps = start.steps.iter().map(StepRow::new).collect();
+        let steps = start.steps.iter().map(|spec| StepRow::recalled(spec, start)).collect();
         let mut run = Self {
             state: RunState::Running,
             reason: Some("the server's journal was lost or restored; its agent told of this run".to_owned()),
+            earlier: start.earlier.as_ref().map(|earlier| Earlier { outputs: BTreeMap::new(), ..earlier.clone() }),
             ..Self::waiting(start.run, start.job, agent.clone(), recalled.message, steps)
         };
         if let Some(end) = &recalled.end {

@@ -62,15 +62,12 @@ impl RunRow {
         }
     }
 
-    /// Takes in what an agent reports of a step.
+    /// Takes in what an agent reports of a step. Of a run that was given up only the step changes.
     ///
     /// # Errors
     /// [`ReportError`]; the run is unchanged then.
     pub(crate) fn step_changed(&mut self, report: &StepChanged) -> Result<(), ReportError> {
-        if self.given_up {
-            return Ok(());
-        }
-        if self.state.is_over() {
+        if self.state.is_over() && !self.given_up {
             return Err(ReportError::Ended { run: self.id });
         }
         let unknown = || ReportError::UnknownStep { run: self.id, step: report.step.clone() };
@@ -80,9 +77,11 @@ impl RunRow {
             return Err(ReportError::Attempt { run: self.id, step: report.step.clone(), attempt: report.attempt });
         }
         step.attempt = report.attempt;
-        self.state = RunState::Running;
-        self.reason = None;
-        self.decided = None;
+        if !self.given_up {
+            self.state = RunState::Running;
+            self.reason = None;
+            self.decided = None;
+        }
         step.usage = report.usage.or(step.usage);
         if !report.outputs.is_empty() {
             step.outputs.clone_from(&report.outputs);
@@ -94,6 +93,7 @@ impl RunRow {
                 step.note = report.note.clone().map(bounded);
                 step.started_ms = Some(report.at_ms);
                 step.ended_ms = None;
+                step.unknown = false;
             }
             StepEvent::Retrying(end, _) => {
                 step.detail = meaning(end).1.map(bounded);
@@ -103,13 +103,18 @@ impl RunRow {
                 step.state = StepState::NeedsDecision;
                 step.detail = Some(bounded(evidence.clone()));
                 step.ended_ms = Some(report.at_ms);
-                let id = &step.id;
-                self.reason =
-                    Some(format!("nobody knows whether step {id} took effect; it is not run again by itself"));
-                self.state = RunState::NeedsDecision;
+                step.unknown = true;
+                if !self.given_up {
+                    let id = &step.id;
+                    self.reason =
+                        Some(format!("nobody knows whether step {id} took effect; it is not run again by itself"));
+                    self.state = RunState::NeedsDecision;
+                }
             }
             StepEvent::Ended(end) => {
                 let (state, detail) = meaning(end);
+                // Whoever gives it up does not say that it took no effect.
+                step.unknown = report.unknown || matches!(end, StepEnd::DeclaredFailed(_));
                 step.state = state;
                 step.detail = detail.map(bounded);
                 step.ended_ms = Some(report.at_ms);
@@ -142,14 +147,18 @@ impl RunRow {
 
     /// Takes in that the agent refused the run.
     pub(crate) fn refused(&mut self, reason: &str, now_ms: u64) {
-        if !self.state.is_over() {
+        if self.given_up {
+            self.late.get_or_insert_with(|| not_taken(reason));
+        } else if !self.state.is_over() {
             self.end(RunState::Refused, Some(bounded(reason.to_owned())), now_ms);
         }
     }
 
     /// Takes in that the agent refused the run for a reason that passes: it waits again.
     pub(crate) fn put_off(&mut self, reason: &str) {
-        if !self.state.is_over() {
+        if self.given_up {
+            self.late.get_or_insert_with(|| not_taken(reason));
+        } else if !self.state.is_over() {
             self.state = RunState::Waiting;
             self.reason = Some(bounded(format!("its agent did not take it: {reason}")));
             self.since = None;
@@ -165,6 +174,10 @@ impl RunRow {
             step.state = StepState::NotRun;
         }
     }
+}
+
+fn not_taken(reason: &str) -> String {
+    bounded(format!("the agent reported later that it did not take it: {reason}"))
 }
 
 /// What an agent says of a run that was given up, in words.
@@ -231,6 +244,7 @@ mod tests {
             usage: None,
             outputs: BTreeMap::new(),
             note: None,
+            unknown: false,
         }
     }
 

@@ -240,3 +240,67 @@ fn a_cancelled_job_gives_out_nothing_more() {
     world.books.put_job(row);
     assert_eq!(world.next(), None);
 }
+
+#[test]
+fn a_sticky_job_goes_to_the_agent_that_had_the_last_of_its_kind_and_to_another_when_that_one_cannot() {
+    let mut world = World::new(&[("a1", 4), ("a2", 1), ("a3", 4)]);
+    let sticky = "all = true, pick = \"one\", sticky = true";
+    let done = |world: &mut World, title: &str, target: &str, more: &str| {
+        let job = world.job(title, target, more);
+        // What a submit gives out at once goes where the dispatcher would give it.
+        let at_once = least_busy(&world.books, &world.fleet, job);
+        let given = world.all();
+        let [(found, agent)] = &given[..] else { panic!("{given:?}: {}", world.why(job)) };
+        assert_eq!((*found, at_once.as_ref().map(AgentId::as_str)), (job, Some(agent.as_str())));
+        world.set(job, agent, RunState::Succeeded);
+        agent.clone()
+    };
+    let busy = world.job("busy", "agents = [\"a1\"]", "");
+    assert_eq!(world.all().len(), 1);
+    assert_eq!(done(&mut world, "build", sticky, ""), "a2");
+    world.set(busy, "a1", RunState::Succeeded);
+    let long = world.job("long", "agents = [\"a2\"]", "");
+    assert_eq!(world.all().len(), 1);
+    assert_eq!(done(&mut world, "other", "all = true, pick = \"one\"", ""), "a1", "of another name");
+    world.set(long, "a2", RunState::Succeeded);
+    assert_eq!(done(&mut world, "build", sticky, ""), "a2", "where it was, though others come first");
+    assert_eq!(done(&mut world, "build", "all = true, pick = \"one\"", ""), "a1", "not asked for");
+    // Away: somebody else, who has it from then on.
+    world.fleet.get_mut(&name("a2")).unwrap().online = false;
+    assert_eq!(done(&mut world, "build", sticky, ""), "a1");
+    world.fleet.get_mut(&name("a2")).unwrap().online = true;
+    assert_eq!(done(&mut world, "build", sticky, ""), "a1");
+    // Full, drained, or not like that any more.
+    let held: Vec<JobId> = (0..4).map(|_| world.job("held", "agents = [\"a1\"]", "")).collect();
+    assert_eq!(world.all().len(), 4);
+    assert_eq!(done(&mut world, "build", sticky, ""), "a2");
+    held.iter().for_each(|job| world.set(*job, "a1", RunState::Succeeded));
+    world.fleet.get_mut(&name("a2")).unwrap().draining = true;
+    assert_eq!(done(&mut world, "build", sticky, ""), "a1");
+    let web = AgentFacts { pool: Some("web".to_owned()), slots: 4, ..AgentFacts::default() };
+    world.facts("a3", web);
+    assert_eq!(done(&mut world, "build", "pool = \"web\", pick = \"one\", sticky = true", ""), "a3");
+    // A group holds jobs of different names together.
+    let group = |target| (target, "concurrency = { group = \"db\" }");
+    let (target, more) = group(sticky);
+    assert_eq!(done(&mut world, "migrate", target, more), "a1");
+    assert_eq!(done(&mut world, "vacuum", "pool = \"web\", pick = \"one\", sticky = true", more), "a3");
+    assert_eq!(done(&mut world, "migrate", target, more), "a3");
+}
+
+#[test]
+fn what_a_sticky_job_stays_with_is_known_after_a_restart() {
+    let mut world = World::new(&[("a1", 1), ("a2", 1)]);
+    let sticky = "all = true, pick = \"one\", sticky = true";
+    world.fleet.get_mut(&name("a1")).unwrap().online = false;
+    let first = world.job("build", sticky, "");
+    assert_eq!(world.all(), [(first, "a2".to_owned())]);
+    world.set(first, "a2", RunState::Succeeded);
+    world.fleet.get_mut(&name("a1")).unwrap().online = true;
+    let mut books = Books::default();
+    books.put_job(world.books.job(first).unwrap().clone());
+    world.books.runs_of(first).for_each(|run| books.replace(run.clone()));
+    world.books = books;
+    let second = world.job("build", sticky, "");
+    assert_eq!(world.all(), [(second, "a2".to_owned())]);
+}

@@ -99,6 +99,9 @@ pub struct ServerView {
     pub jobs: JobCounts,
     /// Agents by state.
     pub agents: AgentCounts,
+    /// Why it takes no new jobs now. Those that it has go on.
+    #[serde(default)]
+    pub refusing: Option<String>,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
 }

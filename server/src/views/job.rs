@@ -212,8 +212,25 @@ pub struct JobView {
     /// Why it was cancelled, if it was.
     #[serde(default)]
     pub cancelled: Option<String>,
+    /// The job of which it does again what failed, if it does.
+    #[serde(default)]
+    pub retry_of: Option<JobId>,
+    /// That job and those before and after it, the first first, this one included; none if there are no others.
+    #[serde(default)]
+    pub chain: Vec<JobLink>,
     /// One run for each agent.
     pub runs: Vec<RunView>,
+}
+
+/// A job among those that do again what failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLink {
+    /// Its id.
+    pub id: JobId,
+    /// Where it stands.
+    pub state: JobState,
+    /// When the server took it.
+    pub created_ms: u64,
 }
 
 /// What one agent does for a job.
@@ -227,6 +244,9 @@ pub struct RunView {
     pub state: RunState,
     /// Why, when the state alone does not say it.
     pub reason: Option<String>,
+    /// The job that does again what this run did not.
+    #[serde(default)]
+    pub retried: Option<JobId>,
     /// Every step, in order.
     pub steps: Vec<StepView>,
 }
@@ -257,6 +277,9 @@ pub struct StepView {
     /// What its agent could not do as the step wants it: limits that its system does not enforce.
     #[serde(default)]
     pub note: Option<String>,
+    /// The earlier run that did it, if it is not run in this one.
+    #[serde(default)]
+    pub earlier: Option<RunId>,
 }
 
 /// A job in one line of a list.

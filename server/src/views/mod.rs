@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 pub use error::{ErrorView, Position, ProblemView};
 pub use fleet::{AgentCounts, AgentState, AgentView, AgentsView, BrokerView, JobCounts, ServerView};
 pub use job::{
-    JobState, JobSummary, JobView, JobsView, LogView, RunState, RunView, StepState, StepView, SubmitJob, UnknownState,
+    JobLink, JobState, JobSummary, JobView, JobsView, LogView, RunState, RunView, StepState, StepView, SubmitJob,
+    UnknownState,
 };
 pub use link::{DirectionView, LinkView, OutageView};
-pub use orders::{AgentOrderWord, CancelJob, OrderAgent, ResolveJob};
+pub use orders::{AgentOrderWord, CancelJob, OrderAgent, ResolveJob, RetryJob};
 
 /// A view that can be the whole of an answer.
 pub trait Schema {
@@ -86,12 +87,14 @@ mod tests {
             usage: None,
             outputs: [("version".to_owned(), "1".to_owned())].into(),
             note: None,
+            earlier: None,
         };
         let run = RunView {
             id: RunId::from_u128(2),
             agent: "a1".parse().unwrap(),
             state: RunState::NeedsDecision,
             reason: Some("power loss".into()),
+            retried: None,
             steps: vec![step],
         };
         let job = JobView {
@@ -102,16 +105,19 @@ mod tests {
             ended_ms: None,
             waiting: None,
             cancelled: None,
+            retry_of: None,
+            chain: Vec::new(),
             runs: vec![run],
         };
         assert_eq!(
             round(job),
             concat!(
                 r#"{"schema":"longshore.job/1","id":"00000000-0000-0000-0000-000000000001","name":"x","#,
-                r#""state":"needs-decision","created_ms":3,"ended_ms":null,"waiting":null,"cancelled":null,"runs":[{"#,
+                r#""state":"needs-decision","created_ms":3,"ended_ms":null,"waiting":null,"cancelled":null,"retry_of":null,"chain":[],"#,
+                r#""runs":[{"#,
                 r#""id":"00000000-0000-0000-0000-000000000002","agent":"a1","state":"needs-decision","#,
-                r#""reason":"power loss","steps":[{"id":"build","effect":"once","state":"needs-decision","attempt":1,"#,
-                r#""detail":null,"started_ms":5,"ended_ms":null,"usage":null,"outputs":{"version":"1"},"note":null}]}]}"#
+                r#""reason":"power loss","retried":null,"steps":[{"id":"build","effect":"once","state":"needs-decision","attempt":1,"#,
+                r#""detail":null,"started_ms":5,"ended_ms":null,"usage":null,"outputs":{"version":"1"},"note":null,"earlier":null}]}]}"#
             )
         );
     }

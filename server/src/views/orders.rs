@@ -1,7 +1,23 @@
 //! What people send to have something ended, decided or held back.
 
-use messages::{AgentId, Decision, StepId};
+use std::collections::BTreeSet;
+
+use messages::{AgentId, Decision, JobId, StepId};
 use serde::{Deserialize, Serialize};
+
+/// Start again what failed. The client chooses the id, so that sending it again after a lost answer is the same job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryJob {
+    /// A fresh UUIDv7, of the job that does it.
+    pub id: JobId,
+    /// The agents at which it is done again; none for all where it did not succeed.
+    #[serde(default)]
+    pub agents: BTreeSet<AgentId>,
+    /// The step to begin with; nothing for the one that failed.
+    #[serde(default)]
+    pub from: Option<StepId>,
+}
 
 /// End a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use messages::{AgentId, JobId, LogKey, RunId};
 use server::api::{
     AgentOrder, Desk, DeskError, JobFilter, JobPrefix, LogPiece, LogReadError, LookupError, OrderError, Resolution,
-    Submission, SubmitError, Submitted,
+    Retry, RetryError, Submission, SubmitError, Submitted,
 };
 use server::job_file::Who;
 use server::views::{
@@ -85,12 +85,14 @@ impl Desk for TestDesk {
                 usage: None,
                 outputs: BTreeMap::new(),
                 note: None,
+                earlier: None,
             });
             let run = RunView {
                 id: RunId::from_u128(submission.id.uuid().as_u128() + 1),
                 agent: "a1".parse().unwrap(),
                 state: RunState::Sent,
                 reason: None,
+                retried: None,
                 steps: steps.collect(),
             };
             let name = submission.plan.name.clone();
@@ -102,9 +104,26 @@ impl Desk for TestDesk {
                 ended_ms: None,
                 waiting: None,
                 cancelled: None,
+                retry_of: None,
+                chain: Vec::new(),
                 runs: vec![run],
             };
             books.jobs.insert(job.id, (submission.definition, job.clone()));
+            Ok(Submitted { created: true, job })
+        })
+    }
+
+    async fn retry(&self, retry: Retry) -> Result<Submitted, RetryError> {
+        self.change(|books| {
+            let (definition, old) = books.jobs.get(&retry.job).cloned().ok_or(RetryError::NotFound)?;
+            if let Some((_, job)) = books.jobs.get(&retry.id) {
+                return Ok(Submitted { created: false, job: job.clone() });
+            }
+            if let Some(step) = retry.from {
+                return Err(RetryError::OnceDone { agent: "a1".parse().unwrap(), step });
+            }
+            let job = JobView { id: retry.id, retry_of: Some(old.id), ..old };
+            books.jobs.insert(job.id, (definition, job.clone()));
             Ok(Submitted { created: true, job })
         })
     }
@@ -187,6 +206,7 @@ impl Desk for TestDesk {
             broker: BrokerView { connected: true, url: "amqp://127.0.0.1:5672".into(), since_ms: None, detail: None },
             jobs: JobCounts::default(),
             agents: AgentCounts::of(&Self::agents()),
+            refusing: None,
             uptime_ms: 1,
         })
     }

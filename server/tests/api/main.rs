@@ -283,3 +283,23 @@ async fn orders_are_read_bounded_and_answered_with_what_became_of_them() {
     assert_eq!(world.post_to("/v1/agents/a1/orders", r#"{"order":"explode"}"#).await.status, 400);
     assert_eq!(world.post_to("/v1/agents/a9/orders", r#"{"order":"pause"}"#).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_retry_is_one_job_however_often_it_is_asked_for_and_a_refusal_says_what_to_do() {
+    let world = World::new().await;
+    let job = world.submit(7, JOB).await.json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/jobs/{job}/retry");
+    let body = json!({"id": JobId::from_u128(8)}).to_string();
+    let first = world.post_to(&path, &body).await;
+    assert_eq!((first.status, &first.json()["retry_of"]), (201, &json!(job)), "{first:?}");
+    let again = world.post_to(&path, &body).await;
+    assert_eq!((again.status, again.json()), (200, first.json()));
+    let refused = world.post_to(&path, &json!({"id": JobId::from_u128(9), "from": "s"}).to_string()).await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.json()["next"].as_str().unwrap().contains("leave --from out"), "{refused:?}");
+    for wrong in ["{}", r#"{"id":"x"}"#, r#"{"id":"00000000-0000-0000-0000-000000000009","steps":[]}"#] {
+        let refused = world.post_to(&path, wrong).await;
+        assert_eq!((refused.status, &refused.json()["state"]), (400, &json!("nothing was changed")), "{refused:?}");
+    }
+    assert_eq!(world.post_to("/v1/jobs/dead/retry", &body).await.status, 404);
+}

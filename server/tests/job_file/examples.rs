@@ -32,7 +32,7 @@ effect = "idempotent"
 "#,
     r#"
 name = "migrate-billing"
-target = { pool = "db", pick = "one", sticky = true }              # never moves to another agent once started
+target = { pool = "db", pick = "one", sticky = true }              # the agent that had the last one, if it is there
 concurrency = { group = "billing-schema", on_conflict = "reject" }
 [[step]]
 id = "backup"

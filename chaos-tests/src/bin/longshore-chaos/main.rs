@@ -2,6 +2,7 @@
 
 mod bench;
 mod commits;
+mod cutoff;
 mod explore;
 mod gaps;
 mod work;
@@ -53,6 +54,9 @@ enum Command {
     Simulate(Simulate),
     /// Worker, monitor, server, broker or shim killed in each phase of a step; exit code 1 if one fares otherwise than the table says
     Work(work::Args),
+    /// An agent that cannot reach its broker for a while, and all that it reports afterwards; exit code 1 if not all of it comes, in
+    /// order and once
+    Cutoff(cutoff::Args),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +109,7 @@ fn main() -> ExitCode {
         }),
         Command::Simulate(simulate) => simulate.execute(),
         Command::Work(args) => work::run(&args),
+        Command::Cutoff(args) => cutoff::run(&args),
     }
 }
 

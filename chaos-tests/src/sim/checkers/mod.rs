@@ -117,7 +117,7 @@ pub(crate) enum Observation<'a> {
     /// The client was told that its job is taken.
     Acknowledged { job: u64 },
     /// A step was executed, in the world outside.
-    Executed { seat: usize, node: usize, job: u64, once: bool },
+    Executed { seat: usize, node: usize, job: u64, once: bool, step: u8, steps: u8 },
     /// A commit is done. The session's state is given when nothing of it is on its way.
     Committed {
         node: usize,
