@@ -9,11 +9,12 @@ use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
 use crate::engine::Engine;
+use crate::folders::sync_folder;
 use crate::high_water::{HighWater, Shortfall};
 use crate::in_step::InStep;
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::marks;
-use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
+use crate::opening::{HeldLock, OpenError, Opening, claim, replay};
 use crate::row::{Meta, Row, RowError};
 use crate::seam::{BeforeMark, Seams};
 use crate::segments::{self, SegmentStore};

@@ -5,9 +5,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::folders::sync_folder;
 use crate::high_water;
 use crate::journal::STORE_DIR;
-use crate::opening::{OpenError, claim, sync_folder};
+use crate::opening::{OpenError, claim};
 use crate::tail_mark;
 
 /// Journals that are kept aside in one folder at most. Whoever gets there has a broken disk, not a damaged journal.
