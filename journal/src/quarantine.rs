@@ -45,6 +45,8 @@ pub fn quarantine(dir: &Path) -> Result<Option<Quarantined>, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Io { path, operation, source }
     };
+    // Its own name first: a loss of power must not leave the journal in a folder that nobody finds.
+    sync_folder(dir).map_err(io(dir, "syncing it"))?;
     for name in &there {
         fs::rename(dir.join(name), kept.join(name)).map_err(io(&dir.join(name), "putting it aside"))?;
         for folder in [&kept, dir] {
