@@ -9,14 +9,15 @@ use messages::{DecodeError, EndpointId, Epoch, Message, Seq};
 
 use crate::commit::{Commit, pair};
 use crate::engine::Engine;
+use crate::folders::sync_folder;
 use crate::high_water::{HighWater, Shortfall};
 use crate::in_step::InStep;
 use crate::key::{Direction, Key, MessageTable, Table};
 use crate::marks;
-use crate::opening::{HeldLock, OpenError, Opening, claim, replay, sync_folder};
+use crate::opening::{HeldLock, OpenError, Opening, claim, replay};
 use crate::row::{Meta, Row, RowError};
 use crate::seam::{BeforeMark, Seams};
-use crate::segments::SegmentStore;
+use crate::segments::{self, SegmentStore};
 use crate::sled_store::SledStore;
 use crate::state::State;
 use crate::store::{Store, StoreError};
@@ -118,7 +119,7 @@ impl Journal {
         {
             return Err(OpenError::Engine { path: dir.to_owned(), wanted, found });
         }
-        let store = open_store(&path, found.or(wanted).unwrap_or_default())
+        let store = open_store(&path, found.or(wanted).unwrap_or_default(), seams.segments)
             .map_err(|source| OpenError::Store { path: dir.to_owned(), source })?;
         let tail = TailMark::open(dir).inspect_err(|error| {
             tracing::warn!(dir = %dir.display(), %error, "The tail mark cannot be opened; it is left as it is.");
@@ -332,10 +333,10 @@ impl Journal {
     }
 }
 
-fn open_store(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError> {
+fn open_store(path: &Path, engine: Engine, sizes: segments::Options) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match engine {
         Engine::Sled => Arc::new(SledStore::open(path)?),
-        Engine::Segments => Arc::new(SegmentStore::open(path)?),
+        Engine::Segments => Arc::new(SegmentStore::open_with(path, sizes)?),
     })
 }
 

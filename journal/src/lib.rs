@@ -19,6 +19,7 @@
 
 mod commit;
 mod engine;
+mod folders;
 mod high_water;
 mod in_step;
 mod incoming;
@@ -47,6 +48,7 @@ mod writer;
 
 pub use commit::{Commit, CommitError};
 pub use engine::{Engine, EngineNameError};
+pub use folders::make_folder;
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
 #[doc(hidden)]
 pub use in_step::InStep;

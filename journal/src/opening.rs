@@ -1,15 +1,16 @@
 //! Opening: whose the folder is, who holds it, and whether its rows add up. It never repairs: what it cannot trust it refuses,
 //! and says why.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use messages::{EndpointId, Incarnation};
 
 use crate::engine::Engine;
+use crate::folders::make_folder;
 use crate::high_water::{self, Shortfall};
 use crate::row::{Row, RowError};
 use crate::state::{IllegalChange, State};
@@ -183,14 +184,7 @@ pub(crate) fn claim(dir: &Path) -> Result<HeldLock, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Io { path, operation, source }
     };
-    let missing = dir.ancestors().take_while(|folder| !folder.exists()).count();
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(dir).map_err(io(dir, "creating it"))?;
-    // The names of folders that were just made must survive a loss of power, or what is in them does not.
-    for folder in dir.ancestors().skip(1).take(missing) {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        sync_folder(folder).map_err(io(folder, "syncing it"))?;
-    }
+    make_folder(dir).map_err(io(dir, "creating it and syncing its name"))?;
     let owner = fs::metadata(dir).map_err(io(dir, "looking at it"))?.uid();
     let user = rustix::process::geteuid().as_raw();
     if owner != user {
@@ -212,10 +206,6 @@ pub(crate) fn claim(dir: &Path) -> Result<HeldLock, OpenError> {
     lock.set_len(0).map_err(io(&path, "writing the lock file"))?;
     writeln!(lock, "{}", std::process::id()).map_err(io(&path, "writing the lock file"))?;
     Ok(HeldLock(lock))
-}
-
-pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 fn noted_pid(lock: &mut File) -> Option<u32> {

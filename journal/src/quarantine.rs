@@ -5,9 +5,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::folders::sync_folder;
 use crate::high_water;
 use crate::journal::STORE_DIR;
-use crate::opening::{OpenError, claim, sync_folder};
+use crate::opening::{OpenError, claim};
 use crate::tail_mark;
 
 /// Journals that are kept aside in one folder at most. Whoever gets there has a broken disk, not a damaged journal.
@@ -44,6 +45,8 @@ pub fn quarantine(dir: &Path) -> Result<Option<Quarantined>, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Io { path, operation, source }
     };
+    // Its own name first: a loss of power must not leave the journal in a folder that nobody finds.
+    sync_folder(dir).map_err(io(dir, "syncing it"))?;
     for name in &there {
         fs::rename(dir.join(name), kept.join(name)).map_err(io(&dir.join(name), "putting it aside"))?;
         for folder in [&kept, dir] {

@@ -1,9 +1,10 @@
-//! Where tests reach between a journal and its disk: around the store, and before each step of writing the high-water file. A
-//! running endpoint has nothing there.
+//! Where tests reach between a journal and its disk: around the store, before each step of writing the high-water file, and
+//! with other sizes. A running endpoint has nothing there.
 
 use std::io;
 use std::sync::Arc;
 
+use crate::segments;
 use crate::store::Store;
 
 /// A step of writing the high-water file, named before it is done.
@@ -33,10 +34,12 @@ pub struct Seams {
     pub store: Box<WrapStore>,
     /// Asked before each step of writing the high-water file.
     pub mark: Arc<BeforeMark>,
+    /// Sizes of the segmented log, where that is the engine: small ones let a short history go through many segments.
+    pub segments: segments::Options,
 }
 
 impl Default for Seams {
     fn default() -> Self {
-        Self { store: Box::new(|store| store), mark: Arc::new(|_| Ok(())) }
+        Self { store: Box::new(|store| store), mark: Arc::new(|_| Ok(())), segments: segments::Options::default() }
     }
 }

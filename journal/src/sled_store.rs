@@ -7,6 +7,8 @@
 //! - `flush_async` hangs with eight callers, so only the one committer calls `flush`, and its own timer is off;
 //! - what it cannot read while it opens it takes for the end of its log, and cuts off. So everything is read once before, and an
 //!   error of the disk is a refusal that destroys nothing;
+//! - it never syncs its settings either, and refuses to open for good when a loss of power leaves zeros of them or a part. They
+//!   are always the same, so what is not whole of them is removed before, and the engine writes them again; then they are synced;
 //! - a snapshot that it was writing when it died it takes for a finished one, and then refuses to open for good. The real one
 //!   and the log are still there, so what is unfinished is removed before;
 //! - when a write fails, its `flush` may miss that and wait for good; calling it once more wakes it, so somebody looks whether
@@ -65,8 +67,14 @@ pub struct SledStore {
     dir: PathBuf,
 }
 
+/// The engine's settings: segment size, compression, version.
+const SETTINGS: &str = "conf";
 /// Names of the files that the engine makes first, in this order.
-const FIRST_FILES: [&str; 2] = ["conf", "db"];
+const FIRST_FILES: [&str; 2] = [SETTINGS, "db"];
+/// What its settings' lines begin with. A checksum of [`SETTINGS_SUM_BYTES`] follows.
+const SETTINGS_LINES: [&str; 3] = ["segment_size: ", "use_compression: ", "version: "];
+/// See [`SETTINGS_LINES`].
+const SETTINGS_SUM_BYTES: usize = 4;
 
 /// Whether the folder holds, or was about to hold, a store of this engine.
 pub(crate) fn is_store(dir: &Path) -> std::io::Result<bool> {
@@ -95,6 +103,7 @@ impl SledStore {
         let nudger = Nudger::start(PAUSE, nudge).map_err(io("starting a thread"))?;
         let store = Self { db: Some(db), nudger, file, dir: dir.to_owned() };
         store.sync()?;
+        File::open(dir.join(SETTINGS)).and_then(|file| file.sync_all()).map_err(io("syncing the settings"))?;
         // The files' names must survive too.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
         Ok(store)
@@ -136,7 +145,8 @@ fn prepare(dir: &Path) -> Result<(), StoreError> {
     let io = |operation| move |source| StoreError::Io { operation, source };
     let file = match File::open(dir.join("db")) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // Nothing but settings, at most: whoever was making this store had not come further.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return drop_torn_settings(dir),
         Err(source) => return Err(StoreError::Io { operation: "opening the data file to read it", source }),
     };
     // What looks unfinished may be in the hands of a process that is just opening it.
@@ -150,8 +160,24 @@ fn prepare(dir: &Path) -> Result<(), StoreError> {
     prepared
 }
 
+/// Removes settings of which a loss of power left only a part, or zeros. Settings that are whole and wrong are the engine's to judge.
+fn drop_torn_settings(dir: &Path) -> Result<(), StoreError> {
+    let io = |operation| move |source| StoreError::Io { operation, source };
+    let path = dir.join(SETTINGS);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(StoreError::Io { operation: "reading the settings", source }),
+    };
+    let text = &bytes[..bytes.len().saturating_sub(SETTINGS_SUM_BYTES)];
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let whole = text.ends_with('\n') && SETTINGS_LINES.iter().all(|name| text.contains(name));
+    if whole { Ok(()) } else { std::fs::remove_file(path).map_err(io("removing unfinished settings")) }
+}
+
 fn prepare_locked(dir: &Path, file: &File) -> Result<(), StoreError> {
     let io = |operation| move |source| StoreError::Io { operation, source };
+    drop_torn_settings(dir)?;
     let (mut buffer, mut offset) = (vec![0; READ_BYTES], 0);
     loop {
         match file.read_at(&mut buffer, offset).map_err(io("reading the data file through"))? {

@@ -84,6 +84,7 @@ pub(super) fn seams(failing: &Arc<Failing>) -> Seams {
     Seams {
         store: Box::new(move |inner| Arc::new(FailingStore { inner, failing: for_store })),
         mark: Arc::new(move |step| for_mark.check(Call::Mark(step))),
+        ..Seams::default()
     }
 }
 

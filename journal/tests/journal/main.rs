@@ -31,6 +31,10 @@ mod history;
 mod inspect;
 mod moving;
 mod opening;
+#[path = "../power/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests that record losses of power, which use all of it")]
+mod power_loss;
+mod power_model;
 mod quarantine;
 mod reading;
 mod segments;

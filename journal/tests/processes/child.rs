@@ -27,6 +27,10 @@ pub(crate) enum Task {
     Recover { dir: PathBuf, seed: u64, steps: u64 },
     /// Runs the script, and is killed at the point of that number.
     Points { dir: PathBuf, seed: u64, last: u64 },
+    /// Lives the life of that number with a journal, while its calls are recorded.
+    Live { dir: PathBuf, seed: u64, life: u64 },
+    /// Looks at what recorded calls may have left on a disk, in as many steps as there ever were.
+    Look { dir: PathBuf, seed: u64, most: u64 },
 }
 
 /// What this process is to do, if it is a child.
@@ -38,6 +42,8 @@ pub(crate) fn task() -> Option<(Engine, Task)> {
         "open" => Task::Open { dir, seed, steps: number(STEPS)? },
         "recover" => Task::Recover { dir, seed, steps: number(STEPS)? },
         "points" => Task::Points { dir, seed, last: number(STEPS)? },
+        "live" => Task::Live { dir, seed, life: number(STEPS)? },
+        "look" => Task::Look { dir, seed, most: number(STEPS)? },
         _ => return None,
     };
     Some((std::env::var(ENGINE).ok()?.parse().ok()?, task))
@@ -49,13 +55,16 @@ pub(crate) struct Running {
     lines: Receiver<String>,
 }
 
+/// This program as a child with that task.
+pub(crate) fn command(engine: Engine, task: &str, dir: &Path, seed: u64, steps: u64) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(TASK, task).env(ENGINE, engine.to_string()).env(DIR, dir);
+    command.env(SEED, seed.to_string()).env(STEPS, steps.to_string());
+    command
+}
+
 pub(crate) fn start(engine: Engine, task: &str, dir: &Path, seed: u64, steps: u64) -> Running {
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .env(TASK, task)
-        .env(ENGINE, engine.to_string())
-        .env(DIR, dir)
-        .env(SEED, seed.to_string())
-        .env(STEPS, steps.to_string())
+    let mut process = command(engine, task, dir, seed, steps)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         // The engine's panics, which are looked for in what the child says instead.

@@ -13,6 +13,9 @@ mod images;
 mod kill;
 mod points;
 mod power;
+#[path = "../power/mod.rs"]
+mod power_loss;
+mod recorded;
 
 use std::process::ExitCode;
 
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
             child::Task::Recover { dir, seed, steps } => power::open_and_compare(engine, &dir, seed, steps),
             child::Task::Open { dir, seed, steps } => damage::open_and_compare(engine, &dir, seed, steps),
             child::Task::Points { dir, seed, last } => points::run_script(engine, &dir, seed, last),
+            child::Task::Live { dir, seed, life } => recorded::life::live(engine, &dir, seed, life),
+            child::Task::Look { dir, seed, most } => recorded::look::look_at_all(engine, &dir, seed, most),
         };
     }
     let seed = seed();
@@ -52,7 +57,16 @@ fn main() -> ExitCode {
         ("a_commit_cut_off_by_a_loss_of_power_is_there_whole_or_not_at_all", power::trials),
     ];
     let mut trials = Vec::new();
+    let untraced = power_loss::strace::missing();
+    if let Some(reason) = &untraced {
+        println!("SKIPPED: losses of power from recorded calls: {reason}");
+    }
     for engine in Engine::ALL {
+        let recorded = Trial::test("no_loss_of_power_at_any_sync_loses_what_was_acknowledged", move || {
+            recorded::trials(engine, seed);
+            Ok(())
+        });
+        trials.push(recorded.with_kind(engine.to_string()).with_ignored_flag(untraced.is_some()));
         for (name, run) in tests {
             let trial = Trial::test(name, move || {
                 run(engine, seed);

@@ -80,6 +80,7 @@ pub(crate) fn run_script(engine: Engine, dir: &Path, seed: u64, last: u64) -> Ex
                 for_mark.pass();
                 Ok(())
             }),
+            ..Seams::default()
         };
         let (journal, _) = open_through(engine, dir, seams).unwrap();
         for _ in 0..steps {
