@@ -182,7 +182,7 @@ pub(super) async fn after(order: &Order, engine: Engine, outage: Outage) -> Resu
 }
 
 /// Submits that many messages and waits until all are on disk.
-async fn submit_all(server: &End, peer: &EndpointId, first: u64, count: u64) -> Result<(), BenchError> {
+pub(super) async fn submit_all(server: &End, peer: &EndpointId, first: u64, count: u64) -> Result<(), BenchError> {
     let mut waiting: VecDeque<Begun> = VecDeque::with_capacity(UNDER_WAY);
     for number in first..first + count {
         if waiting.len() == UNDER_WAY

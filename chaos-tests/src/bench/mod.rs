@@ -5,6 +5,8 @@
 //! memory is to be told from the other's: [`Stage::apart`] starts this program again with [`Benchmark::part`].
 
 mod apart;
+mod celery;
+mod crew;
 mod ends;
 mod error;
 mod figures;
@@ -12,6 +14,7 @@ mod measure;
 mod outcome;
 mod page;
 mod picture;
+mod proc;
 mod raw;
 mod runner;
 mod stage;
@@ -40,7 +43,7 @@ macro_rules! benchmarks {
     };
 }
 
-benchmarks![messages, round_trip, drain, backlog, holes, peers];
+benchmarks![messages, round_trip, jobs, job_latency, drain, backlog, holes, idle, storm, beside, peers];
 
 /// One benchmark: what is measured, against what, and how.
 #[derive(Debug, Clone, Copy)]

@@ -92,7 +92,7 @@ async fn ours(order: &Order, engine: Engine, peers: u64) -> Result<Figures, Benc
 }
 
 /// Sends so many messages to each agent, in turn, and waits until all are settled.
-async fn round(server: &Arc<End>, agents: &[Arc<End>], first: u64, each: u64) -> Result<(), BenchError> {
+pub(super) async fn round(server: &Arc<End>, agents: &[Arc<End>], first: u64, each: u64) -> Result<(), BenchError> {
     let room = Arc::new(Semaphore::new(WINDOW));
     let (begun, mut waiting) = mpsc::channel(WINDOW);
     let names: Vec<_> = agents.iter().map(|agent| agent.name.clone()).collect();

@@ -1,0 +1,178 @@
+//! A server and an agent as the processes that ship, on the benchmarks' broker, and what a client of theirs does. Never starts a
+//! broker.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use journal::Engine;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::ends::{agent_id, tidy};
+use super::messages::runtime;
+use super::{BenchError, BrokerAt};
+use crate::live::{Api, FleetError, Process, longshore, wait_for};
+
+/// How long anything may take. Only reached when something is broken, or the machine is.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Between two looks at a job that is waited for. The API has nothing quicker: its events come ten times a second.
+const LOOK_PAUSE: Duration = Duration::from_micros(500);
+
+/// The smallest job there is.
+const JOB: &str = r#"name = "true"
+target = { agents = ["bench-1"] }
+
+[[step]]
+id = "true"
+exec = ["true"]
+effect = "idempotent"
+"#;
+
+/// What the processes are to be.
+#[derive(Debug, Clone)]
+pub(super) struct CrewOptions<'a> {
+    pub(super) broker: &'a BrokerAt,
+    /// A folder of their own.
+    pub(super) dir: &'a Path,
+    pub(super) engine: Engine,
+    /// Runs that the agent does at once.
+    pub(super) slots: u16,
+    /// Whether the agent has its monitor above it.
+    pub(super) monitor: bool,
+}
+
+/// A server, and its one agent. They are ended with this value.
+pub(super) struct Crew {
+    pub(super) server: Process,
+    pub(super) agent: Process,
+    pub(super) api: Api,
+    broker: BrokerAt,
+}
+
+/// A server for that many agents, which is not started yet, and a client of it.
+pub(super) fn server(broker: &BrokerAt, dir: &Path, engine: Engine, agents: u64) -> Result<(Process, Api), BenchError> {
+    let home = dir.display().to_string();
+    let names = (1..=agents).map(|number| agent_id(number).to_string()).collect::<Vec<_>>().join(",");
+    let process = process("server", &longshore()?, broker, dir).arguments(&[
+        "server",
+        "run",
+        "--dir",
+        &home,
+        "--listen",
+        "127.0.0.1:0",
+        "--agents",
+        &names,
+        "--queue-type",
+        broker.queue_type.as_str(),
+        "--journal-engine",
+        &engine.to_string(),
+    ]);
+    Ok((process, Api::new(&dir.join("server"))))
+}
+
+fn process(name: &str, program: &Path, broker: &BrokerAt, dir: &Path) -> Process {
+    Process::new(name, program, &dir.join(format!("{name}.log")))
+        .variable("LONGSHORE_BROKER_URL", &broker.url)
+        .variable("LONGSHORE_LOG", "warn,lapin=off")
+}
+
+impl Crew {
+    /// Starts both and waits until the server hears the agent. What earlier ones left in the queues is gone.
+    pub(super) fn start(options: &CrewOptions<'_>) -> Result<Self, BenchError> {
+        let CrewOptions { broker, dir, engine, slots, monitor } = *options;
+        runtime()?.block_on(tidy(broker, 1))?;
+        let (mut server, api) = server(broker, dir, engine, 1)?;
+        let program = own_copy(dir)?;
+        let (home, name) = (dir.display().to_string(), agent_id(1).to_string());
+        let (slots, engine) = (slots.to_string(), engine.to_string());
+        let mut arguments = vec!["agent", "run", "--dir", &home, "--name", &name, "--slots", &slots];
+        arguments.extend(["--journal-engine", &engine]);
+        if !monitor {
+            arguments.push("--no-monitor");
+        }
+        let mut agent = process("agent", &program, broker, dir).arguments(&arguments);
+        server.start()?;
+        agent.start()?;
+        let crew = Self { server, agent, api, broker: broker.clone() };
+        crew.wait("the agent to be online", || {
+            let answer = crew.api.get("/v1/agents").ok()?;
+            let state = answer.get("agents")?.get(0)?.get("state")?.as_str()?.to_owned();
+            (state == "online").then_some(())
+        })?;
+        Ok(crew)
+    }
+
+    fn wait<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> Result<T, BenchError> {
+        wait_for(what, LIMIT, look).map_err(|error| FleetError::from(error).into())
+    }
+
+    /// The processes that do the work, and this one, which asks for it.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.server.pid().into_iter().chain(self.agent.pid()).chain([std::process::id()]).collect()
+    }
+
+    /// How many jobs ended well, and how many otherwise.
+    fn ended(&self) -> Option<(u64, u64)> {
+        let answer = self.api.get("/v1/status").ok()?;
+        let jobs = answer.get("jobs")?;
+        let count = |state: &str| jobs.get(state).and_then(Value::as_u64);
+        Some((count("succeeded")?, count("failed")? + count("cancelled")? + count("needs_decision")?))
+    }
+
+    /// Submits that many jobs over so many connections, and returns when the server has the outcome of each.
+    pub(super) fn saturate(&self, jobs: u64, clients: usize) -> Result<(), BenchError> {
+        let (before, _) = self.wait("the server's API", || self.ended())?;
+        let begun = AtomicU64::new(0);
+        let submit = || {
+            while begun.fetch_add(1, Ordering::Relaxed) < jobs {
+                self.api.submit(&Uuid::now_v7().to_string(), JOB).map_err(FleetError::from)?;
+            }
+            Ok::<_, BenchError>(())
+        };
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..clients).map(|_| scope.spawn(submit)).collect();
+            clients.into_iter().try_for_each(|client| client.join().expect("it does not panic"))
+        })?;
+        let (well, badly) = self.wait("the outcome of every job", || {
+            let (well, badly) = self.ended()?;
+            (well + badly >= before + jobs).then_some((well, badly))
+        })?;
+        let what = "jobs that ended well";
+        if badly == 0 { Ok(()) } else { Err(BenchError::Wrong { what, expected: before + jobs, found: well }) }
+    }
+
+    /// Submits one job and returns when a client sees that the server has its outcome.
+    pub(super) fn one(&self) -> Result<Duration, BenchError> {
+        let began = Instant::now();
+        let id = Uuid::now_v7().to_string();
+        self.api.submit(&id, JOB).map_err(FleetError::from)?;
+        loop {
+            match self.api.job_state(&id).as_deref() {
+                Some("succeeded") => return Ok(began.elapsed()),
+                Some("failed" | "cancelled" | "needs-decision") => {
+                    return Err(BenchError::Wrong { what: "jobs that ended well", expected: 1, found: 0 });
+                }
+                Some(_) | None if began.elapsed() > LIMIT => {
+                    return Err(BenchError::TimedOut { what: "one job".to_owned(), seconds: LIMIT.as_secs() });
+                }
+                Some(_) | None => std::thread::sleep(LOOK_PAUSE),
+            }
+        }
+    }
+
+    /// Ends both, and leaves nothing in the broker.
+    pub(super) fn end(self) -> Result<(), BenchError> {
+        let Self { server, agent, broker, .. } = self;
+        drop((agent, server));
+        runtime()?.block_on(tidy(&broker, 1))
+    }
+}
+
+/// The program once more, for the agent alone: on a machine of its own it would share none of its pages with a server.
+fn own_copy(dir: &Path) -> Result<PathBuf, BenchError> {
+    let copy = dir.join("longshore");
+    std::fs::copy(longshore()?, &copy)?;
+    Ok(copy)
+}

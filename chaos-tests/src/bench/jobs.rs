@@ -1,0 +1,241 @@
+//! R3: jobs of one step `true`, as many as go, from the API of a server to the outcome in its journal, against a bare worker and
+//! against Celery.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use journal::Engine;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+use super::celery::{Celery, Kit};
+use super::crew::{Crew, CrewOptions};
+use super::messages::runtime;
+use super::raw::{Client, WINDOW, confirmed, next};
+use super::{
+    BenchError, Benchmark, Bound, BrokerAt, Case, Figures, Goal, Latency, Meter, Options, PER_SECOND, Side,
+    Stage, peak_kib,
+};
+
+/// See the file.
+pub(super) const BENCHMARK: Benchmark = Benchmark {
+    id: "R3",
+    what: "jobs of one step `true`, as many as go",
+    how: "A server and an agent with 4 slots run as processes, two clients submit jobs to the server's API, and a job counts when the \
+          server has its outcome: each is durable at both ends, and each step has a shim of its own, a folder, its output in files and \
+          a record of its end. The bare reference is lapin without any of that: persistent and confirmed requests, 4 at a time \
+          started with tokio, a persistent and confirmed result, the request acknowledged after it. The other reference is \
+          Celery 5.7.0 on the same broker, with a worker of 2 processes that runs `true` in a subprocess, publisher confirms, persistent \
+          messages, late acknowledgement, results over RPC, and the type of queue that it declares by itself.",
+    unit: "job",
+    cases,
+    part: Some(part),
+    picture: None,
+};
+
+/// Jobs of a run: a few seconds.
+const JOBS: u64 = 1_500;
+
+/// Jobs before those that are measured.
+pub(super) const WARM_UP: u64 = 50;
+
+/// Runs that the agent does at once. Four keep two cores busy; eight were no faster.
+pub(super) const SLOTS: u16 = 4;
+
+/// Programs that the bare worker runs at once.
+const AT_ONCE: u64 = 4;
+
+/// Connections of clients to the API.
+const CLIENTS: usize = 2;
+
+/// Tasks that Celery's client has under way. More did not make it faster.
+const CELERY_WINDOW: usize = 64;
+
+/// Requests that wait at each of the bare worker's consumers.
+const PREFETCH: u16 = 4;
+
+/// The queues of the bare worker.
+const REQUESTS: &str = "bench.raw.jobs";
+const RESULTS: &str = "bench.raw.outcomes";
+
+/// What a process with a bare worker is to do.
+#[derive(Debug, Serialize, Deserialize)]
+struct Bare {
+    broker: BrokerAt,
+    jobs: u64,
+    warm_up: u64,
+    at_once: u64,
+    /// Requests under way.
+    window: usize,
+}
+
+/// What is compared.
+#[derive(Debug, Clone)]
+pub(super) enum Against {
+    /// A bare worker.
+    Bare,
+    /// Celery.
+    Celery(Kit),
+}
+
+/// Cases for both engines, against that reference. Where there is no Celery the case says so and is not run.
+pub(super) fn cases_against(
+    options: &Options,
+    celery: bool,
+    goals: &[Goal],
+    pairs_max: usize,
+    run: fn(&mut Stage<'_>, Side, Engine, &Against) -> Result<Figures, BenchError>,
+) -> Vec<Case> {
+    let found = if celery { Kit::find(&options.dir.join("celery")).map(Against::Celery) } else { Ok(Against::Bare) };
+    let case = |engine: Engine| {
+        let (word, pairs_max, against) = match &found {
+            Ok(Against::Bare) => ("against a bare worker".to_owned(), pairs_max, Against::Bare),
+            Ok(against @ Against::Celery(_)) => ("against Celery".to_owned(), pairs_max, against.clone()),
+            Err(why) => (format!("against Celery: left out, {why}"), 0, Against::Bare),
+        };
+        Case {
+            name: format!("{engine}, {word}"),
+            at: None,
+            goals: goals.to_vec(),
+            pairs_max,
+            has_reference: true,
+            run: Box::new(move |stage, side| run(stage, side, engine, &against)),
+        }
+    };
+    [Engine::Segments, Engine::Sled].map(case).into()
+}
+
+fn cases(options: &Options) -> Vec<Case> {
+    let goal = |least| [Goal::ratio(PER_SECOND, Bound::AtLeast(least))];
+    let mut cases = cases_against(options, false, &goal(0.6), usize::MAX, run);
+    cases.extend(cases_against(options, true, &goal(1.7), usize::MAX, run));
+    cases
+}
+
+fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> Result<Figures, BenchError> {
+    let jobs = stage.options().amount(JOBS);
+    let broker = stage.broker()?;
+    match (side, against) {
+        (Side::Ours, Against::Bare | Against::Celery(_)) => ours(stage, &broker, engine, jobs),
+        (Side::Reference, Against::Bare) => bare(stage, jobs, AT_ONCE, WINDOW),
+        (Side::Reference, Against::Celery(kit)) => {
+            let dir = stage.folder("celery")?;
+            let mut celery = Celery::start(kit, &broker, &dir)?;
+            celery.run(WARM_UP, CELERY_WINDOW)?;
+            let meter = Meter::begin(&celery.pids()?, Some(broker.pid))?;
+            let ran = celery.run(jobs, CELERY_WINDOW)?;
+            let mut spent = meter.end()?;
+            spent.seconds = ran.seconds;
+            Ok(Figures::of(jobs, spent))
+        }
+    }
+}
+
+fn ours(stage: &mut Stage<'_>, broker: &BrokerAt, engine: Engine, jobs: u64) -> Result<Figures, BenchError> {
+    let dir = stage.folder("jobs")?;
+    let crew = Crew::start(&CrewOptions { broker, dir: &dir, engine, slots: SLOTS, monitor: false })?;
+    crew.saturate(WARM_UP, CLIENTS)?;
+    let meter = Meter::begin(&crew.pids(), Some(broker.pid))?;
+    crew.saturate(jobs, CLIENTS)?;
+    let spent = meter.end()?;
+    let peak = crew.server.pid().into_iter().chain(crew.agent.pid()).map(peak_kib).collect::<Result<Vec<_>, _>>()?;
+    crew.end()?;
+    std::fs::remove_dir_all(dir)?;
+    Ok(Figures { peak_kib: peak.into_iter().max(), ..Figures::of(jobs, spent) })
+}
+
+/// Has a bare worker do that many, in a process of its own.
+pub(super) fn bare(stage: &mut Stage<'_>, jobs: u64, at_once: u64, window: usize) -> Result<Figures, BenchError> {
+    let broker = stage.broker()?;
+    stage.apart(BENCHMARK.id, &Bare { broker, jobs, warm_up: WARM_UP, at_once, window })
+}
+
+fn part(order: &str) -> Result<Figures, BenchError> {
+    let order: Bare = serde_json::from_str(order)?;
+    runtime()?.block_on(reference(&order))
+}
+
+async fn reference(order: &Bare) -> Result<Figures, BenchError> {
+    let client = Client::connect(&order.broker).await?;
+    for queue in [REQUESTS, RESULTS] {
+        client.queue(queue, order.broker.queue_type).await?;
+    }
+    client.confirms().await?;
+    let mut workers = JoinSet::new();
+    for _ in 0..order.at_once {
+        let worker = Client::connect(&order.broker).await?;
+        workers.spawn(async move { work(&worker).await });
+    }
+    let taker = Client::connect(&order.broker).await?;
+    let mut results = taker.consume(RESULTS).await?;
+    let mut ask = Asking { client: &client, taker: &taker, results: &mut results, window: order.window };
+    ask.run(order.warm_up).await?;
+    let meter = Meter::own(Some(order.broker.pid))?;
+    let times = ask.run(order.jobs).await?;
+    let spent = meter.end()?;
+    workers.shutdown().await;
+    for queue in [REQUESTS, RESULTS] {
+        client.delete(queue).await?;
+    }
+    let peak_kib = Some(peak_kib(std::process::id())?);
+    let latency = if order.window == 1 { Latency::of(times) } else { None };
+    Ok(Figures { peak_kib, latency, ..Figures::of(order.jobs, spent) })
+}
+
+/// One consumer of requests, one program at a time.
+async fn work(worker: &Client) -> Result<(), BenchError> {
+    worker.confirms().await?;
+    worker.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    let mut requests = worker.channel.basic_consume(REQUESTS.into(), "".into(), options, FieldTable::default()).await?;
+    while let Some(request) = requests.next().await {
+        let request = request?;
+        let status = Command::new("true").status().await?;
+        let code = status.code().unwrap_or(-1).to_le_bytes();
+        confirmed(worker.publish(RESULTS, &code).await?).await?;
+        worker.channel.basic_ack(request.delivery_tag, BasicAckOptions::default()).await?;
+    }
+    Err(BenchError::Cancelled { queue: REQUESTS.to_owned() })
+}
+
+/// The client of the bare worker.
+struct Asking<'a> {
+    client: &'a Client,
+    taker: &'a Client,
+    results: &'a mut lapin::Consumer,
+    window: usize,
+}
+
+impl Asking<'_> {
+    async fn run(&mut self, jobs: u64) -> Result<Vec<Duration>, BenchError> {
+        let (mut asked, mut confirms, mut sent) = (VecDeque::new(), VecDeque::new(), 0);
+        let mut times = Vec::new();
+        while (times.len() as u64) < jobs {
+            while sent < jobs && asked.len() < self.window {
+                asked.push_back(Instant::now());
+                confirms.push_back(self.client.publish(REQUESTS, &sent.to_le_bytes()).await?);
+                sent += 1;
+            }
+            let result = next(self.results, RESULTS).await?;
+            self.taker.channel.basic_ack(result.delivery_tag, BasicAckOptions::default()).await?;
+            let (expected, found) = (0, result.data.iter().map(|byte| u64::from(*byte)).sum());
+            if found != expected {
+                return Err(BenchError::Wrong { what: "the exit code of `true`", expected, found });
+            }
+            times.extend(asked.pop_front().map(|began| began.elapsed()));
+            if confirms.len() >= self.window
+                && let Some(oldest) = confirms.pop_front()
+            {
+                confirmed(oldest).await?;
+            }
+        }
+        for confirm in confirms {
+            confirmed(confirm).await?;
+        }
+        Ok(times)
+    }
+}
