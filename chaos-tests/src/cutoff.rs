@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use messages::Seq;
 use serde_json::Value;
 
 use crate::live::{Api, ApiError, Fleet, FleetError, FleetOptions, Marks, Shut, Tally, TimedOut, longshore, wait_for};
@@ -133,56 +134,9 @@ pub fn run(dir: &Path, how_long: HowLong, how: Shut, note: &mut dyn FnMut(String
         jobs.iter().zip(&first).all(|(job, step)| stage.runs(job, step)).then_some(())
     })?;
     stage.fleet.wait_reconciled()?;
-    let before = stage.fleet.link(CUT)?.1[0].streams.outgoing.last;
-    stage.gate().shut(how);
-    let begin = Instant::now();
-    note(format!("{CUT} is cut off, with {RUNS} runs of {STEPS} steps in hand"));
-    fs::write(&stage.hold.0, "")?;
-    let other = stage.submit(OTHER, &["other".to_owned()], false)?;
-    let api = stage.fleet.api();
-    let other =
-        wait_for("the other agent's job to end", LIMIT, || api.job_state(&other).filter(|state| is_over(state)))?;
-    note(format!("{OTHER} goes on: its job {other}"));
-    // The end of each step and the beginning of the next, and the ends of the runs.
-    let reports = (RUNS * (2 * STEPS - 1) + RUNS) as u64;
-    let written = || {
-        let last = stage.fleet.link(CUT).ok()?.1.first()?.streams.outgoing.last;
-        (last.map_or(0, |last| last.value()) >= before.map_or(0, |last| last.value()) + reports).then_some(())
-    };
-    let limit = LIMIT + pause * u32::try_from(STEPS).unwrap_or(u32::MAX);
-    wait_for("its runs to end, as far as its own journal knows", limit, written)?;
-    if let HowLong::AtLeast(time) = how_long {
-        // It was asked for so long; nothing is waited for.
-        std::thread::sleep(time.saturating_sub(begin.elapsed()));
-    }
-    let outgoing = stage.fleet.link(CUT)?.1.swap_remove(0).streams.outgoing;
-    let waited = outgoing.last.map_or(0, |seq| seq.value()) - outgoing.received.map_or(0, |seq| seq.value());
-    let jobs_meanwhile = jobs.iter().filter_map(|job| api.job_state(job)).collect();
-    let steps_ended = stage.marks.made_by(CUT);
-    stage.gate().open();
-    let cut_off = begin.elapsed();
-    note(format!(
-        "back after {:.1} s: {steps_ended} steps ended meanwhile, {waited} messages wait",
-        cut_off.as_secs_f64()
-    ));
+    let so_far = stage.cut(&jobs, how_long, how, note)?;
     stage.fleet.wait_reconciled()?;
-    stage.report(
-        &jobs,
-        Report {
-            cut_off,
-            steps: RUNS * STEPS,
-            steps_ended,
-            jobs_meanwhile,
-            jobs: Vec::new(),
-            other,
-            waited,
-            resent: 0,
-            duplicates: 0,
-            in_order: false,
-            logs_whole: 0,
-            tally: Tally { lost: Vec::new(), twice: Vec::new(), unexpected: Vec::new(), once: 0 },
-        },
-    )
+    stage.report(&jobs, so_far)
 }
 
 fn names(run: usize) -> Vec<String> {
@@ -234,6 +188,74 @@ impl Stage {
         Ok(id)
     }
 
+    /// Cuts the agent off, and lets it come back.
+    fn cut(
+        &self,
+        jobs: &[String],
+        how_long: HowLong,
+        how: Shut,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Report, CutoffError> {
+        let api = self.fleet.api();
+        let before = self.written()?;
+        self.gate().shut(how);
+        let begin = Instant::now();
+        note(format!("{CUT} is cut off, with {RUNS} runs of {STEPS} steps in hand"));
+        fs::write(&self.hold.0, "")?;
+        let other = self.submit(OTHER, &["other".to_owned()], false)?;
+        let other =
+            wait_for("the other agent's job to end", LIMIT, || api.job_state(&other).filter(|state| is_over(state)))?;
+        note(format!("{OTHER} goes on: its job {other}"));
+        // The end of each step and the beginning of the next, and the ends of the runs.
+        let all = before + (RUNS * (2 * STEPS - 1) + RUNS) as u64;
+        let limit = LIMIT + self.pause * u32::try_from(STEPS).unwrap_or(u32::MAX);
+        wait_for("its runs to end, as far as its own journal knows", limit, || {
+            self.written().is_ok_and(|written| written >= all).then_some(())
+        })?;
+        if let HowLong::AtLeast(time) = how_long {
+            // It was asked for so long; nothing is waited for.
+            std::thread::sleep(time.saturating_sub(begin.elapsed()));
+        }
+        let outgoing = self.fleet.link(CUT)?.1.swap_remove(0).streams.outgoing;
+        let waited = Seq::count(outgoing.last) - Seq::count(outgoing.received);
+        let jobs_meanwhile = jobs.iter().filter_map(|job| api.job_state(job)).collect();
+        let steps_ended = self.marks.made_by(CUT);
+        self.gate().open();
+        let cut_off = begin.elapsed();
+        let seconds = cut_off.as_secs_f64();
+        note(format!("back after {seconds:.1} s: {steps_ended} steps ended meanwhile, {waited} messages wait"));
+        let (steps, tally) = (RUNS * STEPS, self.tally()?);
+        let (resent, duplicates, in_order, logs_whole) = (0, 0, false, 0);
+        let jobs = Vec::new();
+        Ok(Report {
+            cut_off,
+            steps,
+            steps_ended,
+            jobs_meanwhile,
+            jobs,
+            other,
+            waited,
+            resent,
+            duplicates,
+            in_order,
+            logs_whole,
+            tally,
+        })
+    }
+
+    /// Messages that the agent has written for the server.
+    fn written(&self) -> Result<u64, CutoffError> {
+        let (_, views) = self.fleet.link(CUT)?;
+        Ok(views.first().map_or(0, |view| Seq::count(view.streams.outgoing.last)))
+    }
+
+    fn tally(&self) -> io::Result<Tally> {
+        let names: Vec<String> = (0..RUNS).flat_map(names).collect();
+        let mut tally = self.marks.tally(&[CUT.to_owned()], &names)?;
+        tally.unexpected.retain(|mark| *mark != format!("{OTHER}.other"));
+        Ok(tally)
+    }
+
     /// Whether the server knows that the step runs.
     fn runs(&self, job: &str, step: &str) -> bool {
         let Ok(view) = self.fleet.api().get(&format!("/v1/jobs/{job}")) else { return false };
@@ -253,16 +275,13 @@ impl Stage {
         let (state, _) = self.fleet.link(CUT)?;
         let (_, views) = self.fleet.link("server")?;
         let seen = views.iter().find(|view| view.streams.peer.as_str() == CUT).map(|view| view.streams.duplicates);
-        let names: Vec<String> = (0..RUNS).flat_map(names).chain(["other".to_owned()]).collect();
-        let mut tally = self.marks.tally(&[CUT.to_owned()], &names[..RUNS * STEPS])?;
-        tally.unexpected.retain(|mark| *mark != format!("{OTHER}.other"));
         Ok(Report {
             jobs: states,
             resent: state.resent,
             duplicates: seen.unwrap_or(u64::MAX),
             in_order: self.in_order()?,
             logs_whole: logs.or_else(|_| whole())?,
-            tally,
+            tally: self.tally()?,
             ..so_far
         })
     }

@@ -173,10 +173,10 @@ fn go_on(run: &RunRow, plan: &Plan, from: Option<&StepId>) -> Result<(Vec<StepRo
             rows.push(carried(row, run.id));
             continue;
         }
-        if let Some(known) = doubt(row, spec) {
-            unknown.insert(row.id.clone(), known);
-        }
-        rows.push(StepRow::new(spec));
+        let known = doubt(row, spec);
+        // Should this run not come to it either, the next one still has to ask.
+        rows.push(StepRow { unknown: known.is_some(), detail: known.clone(), ..StepRow::new(spec) });
+        unknown.extend(known.map(|known| (row.id.clone(), known)));
     }
     let runs = std::iter::once(run.id).chain(run.earlier.iter().flat_map(|earlier| earlier.runs.iter().copied()));
     let runs = runs.take(EARLIER_RUNS_MAX).collect();
@@ -190,8 +190,9 @@ fn first_open(steps: &[(&StepRow, &StepSpec)]) -> usize {
     let wrong = |(row, _): &(&StepRow, &StepSpec)| match row.state {
         StepState::Failed | StepState::TimedOut | StepState::Cancelled | StepState::NeedsDecision => true,
         StepState::Running => true,
-        StepState::Pending | StepState::Succeeded | StepState::AlreadyDone => row.unknown,
-        StepState::Skipped | StepState::NotRun => row.unknown,
+        // It was begun, and then the run was given up.
+        StepState::Pending | StepState::NotRun => row.unknown && row.attempt > 0,
+        StepState::Succeeded | StepState::AlreadyDone | StepState::Skipped => false,
     };
     let open = |(row, spec): &(&StepRow, &StepSpec)| {
         matches!(row.state, StepState::Pending | StepState::NotRun) && spec.when != When::Failure

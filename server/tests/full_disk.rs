@@ -188,17 +188,22 @@ async fn take(endpoint: Endpoint, give: mpsc::UnboundedSender<Given>) {
     }
 }
 
-/// Asks the API, and again while nobody answers there.
-async fn ask(dir: &Path, method: &str, path: &str, body: &str) -> (u16, Value) {
-    let asked = async {
+/// Looks until there is something to return. The API of a server that may be away announces nothing.
+async fn look<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
         loop {
-            if let Some(answer) = try_ask(dir, method, path, body).await {
-                return answer;
+            if let Some(found) = look().await {
+                return found;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asked).await.expect("the API answers")
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Asks the API, and again while nobody answers there.
+async fn ask(dir: &Path, method: &str, path: &str, body: &str) -> (u16, Value) {
+    look("the API to answer", async || try_ask(dir, method, path, body).await).await
 }
 
 async fn try_ask(dir: &Path, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
@@ -234,14 +239,8 @@ async fn job(dir: &Path, id: u128) -> Value {
 
 /// Waits until a job stands so.
 async fn until(dir: &Path, id: u128, state: &str) {
-    let looked = async {
-        while job(dir, id).await["state"] != state {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    if tokio::time::timeout(PATIENCE, looked).await.is_err() {
-        panic!("job {id} does not come to be {state}: {:#}", job(dir, id).await);
-    }
+    let what = format!("job {id} to be {state}");
+    look(&what, async || (job(dir, id).await["state"] == state).then_some(())).await;
 }
 
 async fn full(engine: Engine) {

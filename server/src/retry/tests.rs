@@ -134,6 +134,31 @@ fn a_step_of_which_nobody_knows_is_left_to_a_person_or_to_its_check() {
     }
 }
 
+/// Nobody knows of a step, and the run that was to ask does not come to it: the next one asks.
+#[test]
+fn what_nobody_knows_is_not_forgotten_by_a_retry_that_was_never_begun() {
+    let guarded = "id = \"check\"\neffect = \"guarded\"\ncheck = \"true\"";
+    let plan = plan(
+        &JOB.replace("id = \"check\"\nrun = \"true\"\neffect = \"read-only\"", &format!("{guarded}\nrun = \"true\"")),
+    );
+    let mut failed = run(
+        &plan,
+        &[StepState::Succeeded, StepState::Failed, StepState::NotRun, StepState::Succeeded, StepState::NotRun],
+    );
+    failed.steps[1].unknown = true;
+    let (steps, earlier) = go_on(&failed, &plan, None).unwrap();
+    let asked = |earlier: &Option<Earlier>| {
+        earlier.iter().flat_map(|earlier| earlier.unknown.keys().cloned()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&earlier), [step("check"), step("stop")], "the guarded one succeeded, and its check is asked");
+    let mut cancelled = RunRow { id: RunId::from_u128(2), steps, earlier, ..failed.clone() };
+    cancelled.end(RunState::Cancelled, None, 1);
+    let (steps, earlier) = go_on(&cancelled, &plan, None).unwrap();
+    assert_eq!(asked(&earlier), [step("check"), step("stop")]);
+    // The first that was to be run comes first, whatever is known of those behind it.
+    assert_eq!(steps.iter().find(|row| row.state == StepState::Pending).unwrap().id, step("stop"));
+}
+
 fn report(run: RunId, id: &str, event: StepEvent) -> StepChanged {
     let (outputs, usage, note) = (BTreeMap::new(), None, None);
     StepChanged { run, step: step(id), attempt: 1, event, at_ms: 5, usage, outputs, note, unknown: false }
