@@ -1,7 +1,7 @@
 //! Why we believe it: a simulator, live faults against real RabbitMQ and real processes, watched from outside. Nothing depends on this
 //! package, and it never links the server or the agent: it starts the binary.
 
-pub mod commits;
+pub mod bench;
 pub mod damage;
 pub mod demo;
 pub mod explore;
