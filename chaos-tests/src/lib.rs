@@ -2,7 +2,6 @@
 //! package, and it never links the server or the agent: it starts the binary.
 
 pub mod bench;
-pub mod commits;
 pub mod cutoff;
 pub mod damage;
 pub mod demo;

@@ -23,15 +23,47 @@ pub enum CommitError {
 }
 
 struct Slot<T> {
-    result: Option<Result<T, CommitError>>,
+    /// What was bound to the commit, until it is handed out.
+    then: Option<T>,
+    result: Option<Result<(), CommitError>>,
     waker: Option<Waker>,
     /// A thread waits. Waking one that does not is a call to the system for nothing, for each commit of a batch.
     waiting: bool,
 }
 
+impl<T> Slot<T> {
+    fn take(&mut self) -> Option<Result<T, CommitError>> {
+        // Whoever asks again after the answer was handed out gets none.
+        Some(match self.result.take()? {
+            Ok(()) => self.then.take().ok_or(CommitError::Closed),
+            Err(error) => Err(error),
+        })
+    }
+}
+
 struct Shared<T> {
     slot: Mutex<Slot<T>>,
     arrived: Condvar,
+}
+
+/// A commit, for who does not know what is bound to it.
+trait Pending: Send + Sync {
+    fn finish(&self, result: Result<(), CommitError>);
+}
+
+impl<T: Send> Pending for Shared<T> {
+    fn finish(&self, result: Result<(), CommitError>) {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.result = Some(result);
+        let (waker, waiting) = (slot.waker.take(), slot.waiting);
+        drop(slot);
+        if waiting {
+            self.arrived.notify_all();
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 /// The pending result of a commit: a future, or [`Self::wait`] for it on a thread.
@@ -42,37 +74,27 @@ struct Shared<T> {
 pub struct Commit<T>(Arc<Shared<T>>);
 
 /// The other end, held by the writer thread. Dropped without an answer, it answers [`CommitError::Closed`].
-pub(crate) struct Answer<T>(Option<Arc<Shared<T>>>);
+pub(crate) struct Answer(Option<Arc<dyn Pending>>);
 
-pub(crate) fn pair<T>() -> (Answer<T>, Commit<T>) {
-    let shared = Arc::new(Shared {
-        slot: Mutex::new(Slot { result: None, waker: None, waiting: false }),
-        arrived: Condvar::new(),
-    });
-    (Answer(Some(Arc::clone(&shared))), Commit(shared))
+pub(crate) fn pair<T: Send + 'static>(then: T) -> (Answer, Commit<T>) {
+    let slot = Slot { then: Some(then), result: None, waker: None, waiting: false };
+    let shared = Arc::new(Shared { slot: Mutex::new(slot), arrived: Condvar::new() });
+    (Answer(Some(Arc::clone(&shared) as Arc<dyn Pending>)), Commit(shared))
 }
 
-impl<T> Answer<T> {
-    pub(crate) fn give(mut self, result: Result<T, CommitError>) {
+impl Answer {
+    pub(crate) fn give(mut self, result: Result<(), CommitError>) {
         self.put(result);
     }
 
-    fn put(&mut self, result: Result<T, CommitError>) {
-        let Some(shared) = self.0.take() else { return };
-        let mut slot = shared.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.result = Some(result);
-        let (waker, waiting) = (slot.waker.take(), slot.waiting);
-        drop(slot);
-        if waiting {
-            shared.arrived.notify_all();
-        }
-        if let Some(waker) = waker {
-            waker.wake();
+    fn put(&mut self, result: Result<(), CommitError>) {
+        if let Some(pending) = self.0.take() {
+            pending.finish(result);
         }
     }
 }
 
-impl<T> Drop for Answer<T> {
+impl Drop for Answer {
     fn drop(&mut self) {
         self.put(Err(CommitError::Closed));
     }
@@ -86,7 +108,7 @@ impl<T> Commit<T> {
     pub fn wait(self) -> Result<T, CommitError> {
         let mut slot = self.0.slot.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(result) = slot.result.take() {
+            if let Some(result) = slot.take() {
                 return result;
             }
             slot.waiting = true;
@@ -100,7 +122,7 @@ impl<T> Future for Commit<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut slot = self.0.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.result.take() {
+        match slot.take() {
             Some(result) => Poll::Ready(result),
             None => {
                 slot.waker = Some(context.waker().clone());
@@ -117,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_dropped_says_closed_to_whoever_waits() {
-        let (answer, commit) = pair::<()>();
+        let (answer, commit) = pair(());
         let waiting = std::thread::spawn(move || commit.wait());
         drop(answer);
         assert!(matches!(waiting.join().unwrap(), Err(CommitError::Closed)));
@@ -132,12 +154,12 @@ mod tests {
             }
         }
         let [first, second] = [(); 2].map(|()| Arc::new(Count(0.into())));
-        let (answer, mut commit) = pair();
+        let (answer, mut commit) = pair(7);
         for task in [&first, &second] {
             let waker = Waker::from(Arc::clone(task));
             assert!(Pin::new(&mut commit).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        answer.give(Ok(7));
+        answer.give(Ok(()));
         assert_eq!([first, second].map(|task| task.0.load(std::sync::atomic::Ordering::SeqCst)), [0, 1]);
         assert_eq!(commit.wait().unwrap(), 7);
     }

@@ -28,14 +28,13 @@ impl InStep {
         let mut commits: Vec<Commit<T>> = Vec::new();
         for write in group {
             let (changes, then) = write.into_parts();
-            let (answer, commit) = pair();
-            let done = Box::new(move |result: Result<(), _>| answer.give(result.map(|()| then)));
+            let (done, commit) = pair(then);
             waiting.push_back(Job { changes, done });
             commits.push(commit);
         }
         while let Some(first) = waiting.pop_front() {
             match &self.failed {
-                Some(error) => (first.done)(Err(error.clone())),
+                Some(error) => first.done.give(Err(error.clone())),
                 None => self.failed = self.writer.turn(first, &mut || waiting.pop_front()).err(),
             }
         }

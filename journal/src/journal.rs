@@ -127,7 +127,7 @@ impl Journal {
         // The names of the store's directory and of the mark, too, before anything is called durable.
         sync_folder(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), operation: "syncing it", source })?;
         let store = (seams.store)(store);
-        let state = replay(store.as_ref(), State::default(), dir)?;
+        let state = replay(store.as_ref(), dir)?;
         let untrusted = |source| OpenError::HighWater { path: dir.to_owned(), source };
         long_enough(marks::shortfalls(dir, &state).map_err(untrusted)?, dir)?;
         Self::start(store, state, opening, dir, Some(Held { lock, before_mark: seams.mark, tail: tail.ok() }))
@@ -139,7 +139,7 @@ impl Journal {
     /// [`OpenError`]
     pub fn over(store: Arc<dyn Store>, opening: &Opening) -> Result<(Self, State), OpenError> {
         let path = Path::new("(memory)");
-        let state = replay(store.as_ref(), State::default(), path)?;
+        let state = replay(store.as_ref(), path)?;
         Self::start(store, state, opening, path, None)
     }
 
@@ -157,8 +157,8 @@ impl Journal {
             Some(Held { lock, before_mark, tail }) => (Some(lock), before_mark, tail),
             None => (None, Seams::default().mark, None),
         };
-        let mut writer =
-            Writer { store: Arc::clone(&store), state: state.clone(), mark_dir, before_mark, tail, unmarked: 1 };
+        let mut writer = Writer::new(Arc::clone(&store), state.clone());
+        (writer.mark_dir, writer.before_mark, writer.tail) = (mark_dir, before_mark, tail);
         writer.mark_tail();
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue)).map_err(
             |source| OpenError::Io { path: dir.to_owned(), operation: "starting the writer thread", source },
@@ -179,13 +179,10 @@ impl Journal {
         mark: Option<&HighWater>,
     ) -> Result<(Self, InStep, State), OpenError> {
         let path = Path::new("(memory)");
-        let state = replay(store.as_ref(), State::default(), path)?;
+        let state = replay(store.as_ref(), path)?;
         long_enough(mark.map(|mark| mark.shortfalls(&state)).unwrap_or_default(), path)?;
         let (meta, state) = begin(store.as_ref(), state, opening, path)?;
-        let before_mark = Seams::default().mark;
-        let (writer_store, writer_state) = (Arc::clone(&store), state.clone());
-        let writer =
-            Writer { store: writer_store, state: writer_state, mark_dir: None, before_mark, tail: None, unmarked: 1 };
+        let writer = Writer::new(Arc::clone(&store), state.clone());
         let open = Open { store, meta, jobs: None, writer: None, _lock: None };
         Ok((Self(Arc::new(open)), InStep::new(writer), state))
     }
@@ -200,8 +197,7 @@ impl Journal {
     /// calls and share syncs. Blocks only while very many commits wait.
     pub fn commit<T: Send + 'static>(&self, write: WriteAhead<T>) -> Commit<T> {
         let (changes, then) = write.into_parts();
-        let (answer, commit) = pair();
-        let done = Box::new(move |result: Result<(), _>| answer.give(result.map(|()| then)));
+        let (done, commit) = pair(then);
         if let Some(jobs) = &self.0.jobs {
             // A writer that is gone drops the job, and with it the answer, which then says so.
             let _ = jobs.send(Job { changes, done });
@@ -363,8 +359,7 @@ fn begin(store: &dyn Store, mut state: State, opening: &Opening, dir: &Path) -> 
     let row = Row::Meta(meta.clone());
     let store_error = |source| OpenError::Store { path: dir.to_owned(), source };
     let mut batch = crate::store::Batch::default();
-    let (key, value) = row.encode();
-    batch.put(key, value);
+    row.put_into(&mut batch);
     state.totals.seal(store, &mut batch).map_err(store_error)?;
     store.apply(&batch).map_err(store_error)?;
     store.sync().map_err(store_error)?;

@@ -114,7 +114,7 @@ pub enum MessageTable {
 }
 
 impl MessageTable {
-    const fn table(self) -> Table {
+    pub(crate) const fn table(self) -> Table {
         match self {
             Self::SentHeader => Table::SentHeader,
             Self::SentBody => Table::SentBody,
@@ -129,18 +129,16 @@ impl Key {
     /// The key's bytes.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         match self {
-            Self::Meta => vec![Table::Meta.byte()],
-            Self::Stream(Direction::Out, peer) => peer_prefix(Table::Outgoing, peer),
-            Self::Stream(Direction::In, peer) => peer_prefix(Table::Incoming, peer),
-            Self::Message(table, peer, seq) => message_key(table.table(), peer, *seq),
-            Self::Totals => vec![Table::Totals.byte()],
-            Self::App(name) => {
-                let mut bytes = vec![Table::App.byte()];
-                bytes.extend_from_slice(name);
-                bytes
-            }
+            Self::Meta => bytes.push(Table::Meta.byte()),
+            Self::Stream(Direction::Out, peer) => write_peer(&mut bytes, Table::Outgoing, peer),
+            Self::Stream(Direction::In, peer) => write_peer(&mut bytes, Table::Incoming, peer),
+            Self::Message(table, peer, seq) => write_message(&mut bytes, table.table(), peer, *seq),
+            Self::Totals => bytes.push(Table::Totals.byte()),
+            Self::App(name) => write_app(&mut bytes, name),
         }
+        bytes
     }
 
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
@@ -167,17 +165,21 @@ impl Key {
     }
 }
 
-/// What all rows of a table about one peer begin with.
-pub(crate) fn peer_prefix(table: Table, peer: &EndpointId) -> Vec<u8> {
-    let mut bytes = vec![table.byte()];
+/// Appends what all rows of a table about one peer begin with.
+pub(crate) fn write_peer(bytes: &mut Vec<u8>, table: Table, peer: &EndpointId) {
+    bytes.push(table.byte());
     bytes.extend_from_slice(peer.as_str().as_bytes());
     bytes.push(0);
-    bytes
 }
 
-/// The key of a message's row.
-pub(crate) fn message_key(table: Table, peer: &EndpointId, seq: Seq) -> Vec<u8> {
-    let mut bytes = peer_prefix(table, peer);
+/// Appends the key of a message's row.
+pub(crate) fn write_message(bytes: &mut Vec<u8>, table: Table, peer: &EndpointId, seq: Seq) {
+    write_peer(bytes, table, peer);
     bytes.extend_from_slice(&seq.value().to_be_bytes());
-    bytes
+}
+
+/// Appends the key of a row of the application.
+pub(crate) fn write_app(bytes: &mut Vec<u8>, name: &[u8]) {
+    bytes.push(Table::App.byte());
+    bytes.extend_from_slice(name);
 }

@@ -9,12 +9,13 @@
 
 use messages::{
     ChainHash, DecodeError, EndpointId, Epoch, Header, Incarnation, Lineage, Message, Ranges, Seq, from_msgpack,
-    to_msgpack,
+    write_msgpack,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Batch;
 use crate::incoming::Incoming;
-use crate::key::{Direction, Key, MessageTable};
+use crate::key::{Direction, Key, MessageTable, Table, write_app, write_message, write_peer};
 use crate::totals::Totals;
 
 /// The first byte of a row's value.
@@ -209,31 +210,87 @@ impl Row {
     /// The row's key and value, as stored.
     #[must_use]
     pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
-        const PLAIN: &str = "plain structs of numbers, bytes and text always encode";
-        let key = self.key().bytes();
-        let value = match self {
-            Self::Meta(row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
-            Self::Outgoing(_, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
-            Self::Incoming(_, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
-            Self::Header(_, _, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
-            Self::Work(_, _, row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
-            Self::Totals(row) => seal(&key, &to_msgpack(row).expect(PLAIN)),
-            Self::Body(_, _, _, bytes) | Self::App(_, bytes) => seal(&key, bytes),
-        };
+        let mut key = Vec::new();
+        let (value_at, ..) = self.write(&mut key);
+        let value = key.split_off(value_at);
         (key, value)
     }
 
-    /// Reads a row that means something to the fold; of a body or a row of the application, which does not, it only checks that
-    /// it is whole, without a copy.
+    /// Adds the row to a batch. Returns its bytes.
+    pub(crate) fn put_into(&self, batch: &mut Batch) -> usize {
+        batch.put_written(|bytes| self.write(bytes))
+    }
+
+    /// Appends key and value. Returns where the value begins, and the checksums of both.
+    fn write(&self, bytes: &mut Vec<u8>) -> (usize, u32, u32) {
+        let key_at = bytes.len();
+        self.write_key(bytes);
+        let value_at = bytes.len();
+        let key_sum = crc32c::crc32c(&bytes[key_at..]);
+        bytes.extend_from_slice(&[FORMAT, 0, 0, 0, 0]);
+        self.write_content(bytes);
+        let content_at = value_at + ENVELOPE_BYTES;
+        let checksum = crc32c::crc32c_append(key_sum, &bytes[content_at..]);
+        bytes[value_at + 1..content_at].copy_from_slice(&checksum.to_le_bytes());
+        (value_at, key_sum, crc32c::crc32c(&bytes[value_at..]))
+    }
+
+    fn write_key(&self, bytes: &mut Vec<u8>) {
+        let table = |direction: &Direction, out, inbox| match direction {
+            Direction::Out => out,
+            Direction::In => inbox,
+        };
+        match self {
+            Self::Meta(_) => bytes.push(Table::Meta.byte()),
+            Self::Outgoing(peer, _) => write_peer(bytes, Table::Outgoing, peer),
+            Self::Incoming(peer, _) => write_peer(bytes, Table::Incoming, peer),
+            Self::Header(direction, peer, seq, _) => {
+                write_message(bytes, table(direction, Table::SentHeader, Table::InboxHeader), peer, *seq);
+            }
+            Self::Body(direction, peer, seq, _) => {
+                write_message(bytes, table(direction, Table::SentBody, Table::InboxBody), peer, *seq);
+            }
+            Self::Work(peer, seq, _) => write_message(bytes, Table::Work, peer, *seq),
+            Self::Totals(_) => bytes.push(Table::Totals.byte()),
+            Self::App(name, _) => write_app(bytes, name),
+        }
+    }
+
+    fn write_content(&self, bytes: &mut Vec<u8>) {
+        const PLAIN: &str = "plain structs of numbers, bytes and text always encode";
+        match self {
+            Self::Meta(row) => write_msgpack(bytes, row).expect(PLAIN),
+            Self::Outgoing(_, row) => write_msgpack(bytes, row).expect(PLAIN),
+            Self::Incoming(_, row) => write_msgpack(bytes, row).expect(PLAIN),
+            Self::Header(_, _, _, row) => write_msgpack(bytes, row).expect(PLAIN),
+            Self::Work(_, _, row) => write_msgpack(bytes, row).expect(PLAIN),
+            Self::Totals(row) => write_msgpack(bytes, row).expect(PLAIN),
+            Self::Body(_, _, _, content) | Self::App(_, content) => bytes.extend_from_slice(content),
+        }
+    }
+
+    /// Reads a row that means something to the fold; of any other, which is bodies, rows of the application, headers of messages sent
+    /// and those that `is_beyond` does not say are beyond the mark of their stream, it only checks that it is whole, without a
+    /// copy.
     ///
     /// # Errors
     /// As for [`Self::decode`].
-    pub(crate) fn decode_meaning(key_bytes: &[u8], value: &[u8]) -> Result<Option<Self>, RowError> {
-        match Key::read(key_bytes) {
-            Some(key @ (Key::Message(MessageTable::SentBody | MessageTable::InboxBody, ..) | Key::App(_))) => {
-                open_row(&key, key_bytes, value).map(|_| None)
-            }
-            Some(_) | None => Self::decode(key_bytes, value).map(Some),
+    pub(crate) fn decode_meaning(
+        key_bytes: &[u8],
+        value: &[u8],
+        is_beyond: &dyn Fn(&EndpointId, Seq) -> bool,
+    ) -> Result<Option<Self>, RowError> {
+        let key = Key::read(key_bytes).ok_or_else(|| RowError::Key { key: key_bytes.to_vec() })?;
+        let means_nothing = match &key {
+            Key::Message(MessageTable::SentHeader | MessageTable::SentBody | MessageTable::InboxBody, ..) => true,
+            Key::Message(MessageTable::InboxHeader, peer, seq) => !is_beyond(peer, *seq),
+            Key::App(_) => true,
+            Key::Message(MessageTable::Work, ..) | Key::Meta | Key::Stream(..) | Key::Totals => false,
+        };
+        if means_nothing {
+            open_row(&key, key_bytes, value).map(|_| None)
+        } else {
+            Self::decode(key_bytes, value).map(Some)
         }
     }
 
@@ -271,14 +328,6 @@ impl Row {
 
 fn checksum(key: &[u8], content: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), content)
-}
-
-fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(ENVELOPE_BYTES + content.len());
-    value.push(FORMAT);
-    value.extend_from_slice(&checksum(key, content).to_le_bytes());
-    value.extend_from_slice(content);
-    value
 }
 
 /// A row's content, if it is what was written.

@@ -2,43 +2,12 @@
 //! What rows mean, checksums and marks are not an engine's business: they are above this line, so that safety does not
 //! rest on any engine.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+
+pub use crate::batch::Batch;
 
 /// Bytes. The longest key that an engine must take: a table byte, an application prefix and a name or two.
 pub const KEY_BYTES_MAX: usize = 512;
-
-/// Puts and deletes that become visible together or not at all. A later change of a key replaces an earlier one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Batch(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
-
-impl Batch {
-    /// Sets the value of a key.
-    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.0.insert(key, Some(value));
-    }
-
-    /// Removes a key; removing one that is not there is nothing.
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.0.insert(key, None);
-    }
-
-    /// Adds changes, in their order; no value means delete.
-    pub(crate) fn take_in(&mut self, changes: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
-        self.0.extend(changes);
-    }
-
-    /// Whether nothing is to be changed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The changes, by key; no value means delete.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.0.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
-    }
-}
 
 /// Why an engine could not do its work. Each of them is fatal for the store: it takes no more commits, and a new opening
 /// must verify what is there.
@@ -116,5 +85,28 @@ pub trait Store: Send + Sync + 'static {
             ControlFlow::Break(())
         })?;
         Ok(found)
+    }
+
+    /// Gives space back while nothing is written, a part of it with each call. Whether there was something to do, and so may be more.
+    /// Called by who writes, between batches.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for [`Self::apply`].
+    fn rest(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// CRC32C of the value of one key. Engines that know it without reading the value say so here.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn checksum(&self, key: &[u8]) -> Result<Option<u32>, StoreError> {
+        Ok(self.value(key)?.map(|value| crc32c::crc32c(&value)))
+    }
+
+    /// Visits every key, in order, with the CRC32C of its value, without reading values: for an engine that read every byte when it
+    /// was opened and noted them. Whether it did; one that did not visits nothing.
+    fn checksums(&self, _visit: &mut dyn FnMut(&[u8], u32)) -> bool {
+        false
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Key;
+use crate::key::Table;
 use crate::row::Row;
 use crate::store::{Batch, Store, StoreError};
 
@@ -18,23 +18,19 @@ pub struct Totals {
     pub sum: u64,
 }
 
-/// A row's part of the sum. It guards against accidents, as checksums do, not against forgery.
-fn part(key: &[u8], value: &[u8]) -> u64 {
-    u64::from(crc32c::crc32c(key)) << 32 | u64::from(crc32c::crc32c(value))
+/// A row's part of the sum, of the checksums of its key and its value. It guards against accidents, as checksums do, not against
+/// forgery.
+fn part(key_sum: u32, sum: u32) -> u64 {
+    u64::from(key_sum) << 32 | u64::from(sum)
 }
 
 impl Totals {
     /// Counts a row in, unless it is the one of the totals themselves.
-    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
-        if key != Key::Totals.bytes() {
+    pub(crate) fn add(&mut self, key: &[u8], sum: u32) {
+        if key != [Table::Totals.byte()] {
             self.rows = self.rows.wrapping_add(1);
-            self.sum = self.sum.wrapping_add(part(key, value));
+            self.sum = self.sum.wrapping_add(part(crc32c::crc32c(key), sum));
         }
-    }
-
-    fn remove(&mut self, key: &[u8], value: &[u8]) {
-        self.rows = self.rows.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(part(key, value));
     }
 
     /// Whether both speak of the same rows.
@@ -45,19 +41,20 @@ impl Totals {
     /// Brings the totals to where the store will be after that batch, and puts them into it.
     ///
     /// # Errors
-    /// [`StoreError`] when the rows that the batch replaces cannot be read.
+    /// [`StoreError`] when the store cannot say which rows the batch replaces.
     pub(crate) fn seal(&mut self, store: &dyn Store, batch: &mut Batch) -> Result<(), StoreError> {
-        for (key, value) in batch.iter() {
-            if let Some(old) = store.value(key)? {
-                self.remove(key, &old);
+        for change in batch.changes() {
+            if let Some(old) = store.checksum(change.key)? {
+                self.rows = self.rows.wrapping_sub(1);
+                self.sum = self.sum.wrapping_sub(part(change.key_sum, old));
             }
-            if let Some(value) = value {
-                self.add(key, value);
+            if let Some((_, sum)) = change.value {
+                self.rows = self.rows.wrapping_add(1);
+                self.sum = self.sum.wrapping_add(part(change.key_sum, sum));
             }
         }
         self.batches += 1;
-        let (key, value) = Row::Totals(*self).encode();
-        batch.put(key, value);
+        Row::Totals(*self).put_into(batch);
         Ok(())
     }
 }

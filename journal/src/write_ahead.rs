@@ -2,7 +2,7 @@
 
 use messages::{EndpointId, Seq};
 
-use crate::key::{Direction, Key, MessageTable};
+use crate::key::{Direction, MessageTable, write_app, write_message};
 use crate::row::Row;
 
 /// One change of the journal.
@@ -23,15 +23,23 @@ pub enum Change {
 }
 
 impl Change {
-    /// The keys that the change removes.
-    pub(crate) fn removed(&self) -> Vec<Key> {
-        let range = |table: MessageTable, peer: &EndpointId, from: Seq, to: Seq| {
-            (from.value()..=to.value()).filter_map(Seq::new).map(|seq| Key::Message(table, peer.clone(), seq)).collect()
+    /// Calls `remove` with each key that the change removes.
+    pub(crate) fn each_removed(&self, remove: &mut dyn FnMut(&[u8])) {
+        let mut key = Vec::new();
+        let mut range = |table: MessageTable, peer: &EndpointId, from: Seq, to: Seq| {
+            for seq in (from.value()..=to.value()).filter_map(Seq::new) {
+                key.clear();
+                write_message(&mut key, table.table(), peer, seq);
+                remove(&key);
+            }
         };
         match self {
-            Self::Put(_) => Vec::new(),
-            Self::DeleteApp(name) => vec![Key::App(name.clone())],
-            Self::DeleteWork(peer, seq) => vec![Key::Message(MessageTable::Work, peer.clone(), *seq)],
+            Self::Put(_) => {}
+            Self::DeleteApp(name) => {
+                write_app(&mut key, name);
+                remove(&key);
+            }
+            Self::DeleteWork(peer, seq) => range(MessageTable::Work, peer, *seq, *seq),
             Self::DropBodies(Direction::Out, peer, from, to) => range(MessageTable::SentBody, peer, *from, *to),
             Self::DropBodies(Direction::In, peer, from, to) => range(MessageTable::InboxBody, peer, *from, *to),
             Self::DropHeaders(Direction::Out, peer, from, to) => range(MessageTable::SentHeader, peer, *from, *to),

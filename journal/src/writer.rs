@@ -1,16 +1,20 @@
 //! The writer thread: the one place where the journal is written. Commits that arrive while one sync runs are written
 //! together and share the next. Effects are handed out in the order of the commits, each after the sync that covers it.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::commit::CommitError;
+use messages::EndpointId;
+
+use crate::commit::{Answer, CommitError};
 use crate::high_water::HighWater;
-use crate::row::Row;
-use crate::seam::BeforeMark;
+use crate::incoming::Incoming;
+use crate::row::{Outgoing, Row};
+use crate::seam::{BeforeMark, Seams};
 use crate::state::State;
 use crate::store::{Batch, Store, StoreError};
 use crate::tail_mark::TailMark;
@@ -29,10 +33,13 @@ const MARK_EVERY_SYNCS: u64 = 128;
 /// How long after the last commit the high-water file is brought up to date.
 const MARK_WHEN_IDLE: Duration = Duration::from_secs(1);
 
+/// How long the writer waits for a commit between two parts of what a store does while it rests. One part takes some milliseconds.
+const REST_PAUSE: Duration = Duration::from_millis(50);
+
 /// A commit on its way to the writer.
 pub(crate) struct Job {
     pub(crate) changes: Vec<Change>,
-    pub(crate) done: Box<dyn FnOnce(Result<(), CommitError>) + Send>,
+    pub(crate) done: Answer,
 }
 
 pub(crate) struct Writer {
@@ -46,25 +53,74 @@ pub(crate) struct Writer {
     pub(crate) tail: Option<TailMark>,
     /// Syncs since the mark was written.
     pub(crate) unmarked: u64,
+    gathered: Gathered,
+}
+
+/// What the next batch holds so far.
+#[derive(Default)]
+struct Gathered {
+    batch: Batch,
+    /// The rows of streams, which nearly every commit of a batch writes over: only the last one of each is encoded.
+    outgoing: BTreeMap<EndpointId, Outgoing>,
+    incoming: BTreeMap<EndpointId, Incoming>,
+}
+
+impl Gathered {
+    /// Takes in a change that the fold has taken. Returns its bytes.
+    fn take(&mut self, change: Change) -> usize {
+        match change {
+            Change::Put(Row::Outgoing(peer, row)) => drop(self.outgoing.insert(peer, row)),
+            Change::Put(Row::Incoming(peer, row)) => drop(self.incoming.insert(peer, row)),
+            Change::Put(
+                row @ (Row::Meta(_) | Row::Header(..) | Row::Body(..) | Row::Work(..) | Row::Totals(_) | Row::App(..)),
+            ) => return row.put_into(&mut self.batch),
+            Change::DeleteApp(_) | Change::DeleteWork(..) | Change::DropBodies(..) | Change::DropHeaders(..) => {
+                change.each_removed(&mut |key| self.batch.delete_key(key));
+            }
+        }
+        0
+    }
+
+    /// The batch, complete but for the totals.
+    fn batch(&mut self) -> &mut Batch {
+        for (peer, row) in std::mem::take(&mut self.outgoing) {
+            Row::Outgoing(peer, row).put_into(&mut self.batch);
+        }
+        for (peer, row) in std::mem::take(&mut self.incoming) {
+            Row::Incoming(peer, row).put_into(&mut self.batch);
+        }
+        &mut self.batch
+    }
 }
 
 impl Writer {
+    /// A writer that marks nothing outside the store.
+    pub(crate) fn new(store: Arc<dyn Store>, state: State) -> Self {
+        let before_mark = Seams::default().mark;
+        Self { store, state, mark_dir: None, before_mark, tail: None, unmarked: 1, gathered: Gathered::default() }
+    }
+
     /// Works until every sender is gone, then brings the mark up to date.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
-        let mut failed: Option<CommitError> = None;
+        let (mut failed, mut resting): (Option<CommitError>, _) = (None, false);
         loop {
-            let first = match jobs.recv_timeout(MARK_WHEN_IDLE) {
+            let first = match jobs.recv_timeout(if resting { REST_PAUSE } else { MARK_WHEN_IDLE }) {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
                     if failed.is_none() {
                         self.mark();
+                        (resting, failed) = match self.rest() {
+                            Ok(resting) => (resting, None),
+                            Err(error) => (false, Some(CommitError::Store(Arc::new(error)))),
+                        };
                     }
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            resting = false;
             if let Some(error) = &failed {
-                (first.done)(Err(error.clone()));
+                first.done.give(Err(error.clone()));
                 continue;
             }
             failed = self.turn(first, &mut || jobs.try_recv().ok()).err();
@@ -79,13 +135,12 @@ impl Writer {
 
     /// Writes the first job and whatever else waits, syncs once, and answers all of them.
     pub(crate) fn turn(&mut self, first: Job, more: &mut dyn FnMut() -> Option<Job>) -> Result<(), CommitError> {
-        let mut batch = Batch::default();
         let mut bytes = 0;
         let mut waiting = Vec::new();
         let mut next = Some(first);
         let mut illegal = None;
         while let Some(job) = next.take() {
-            match self.collect(&job.changes, &mut batch) {
+            match self.collect(job.changes) {
                 Ok(added) => {
                     bytes += added;
                     waiting.push(job.done);
@@ -99,61 +154,54 @@ impl Writer {
                 next = more();
             }
         }
-        let written = self.write(batch).map_err(|error| CommitError::Store(Arc::new(error)));
+        let written = self.write().map_err(|error| CommitError::Store(Arc::new(error)));
         for done in waiting {
-            done(written.clone());
+            done.give(written.clone());
         }
         match (written, illegal) {
             (Err(error), refused) => {
                 if let Some((done, _)) = refused {
-                    done(Err(error.clone()));
+                    done.give(Err(error.clone()));
                 }
                 Err(error)
             }
             (Ok(()), Some((done, error))) => {
-                done(Err(error.clone()));
+                done.give(Err(error.clone()));
                 Err(error)
             }
             (Ok(()), None) => Ok(()),
         }
     }
 
-    /// Adds one job's changes to the batch, checking them against the fold. Returns their bytes.
-    fn collect(&mut self, changes: &[Change], batch: &mut Batch) -> Result<usize, CommitError> {
-        // Staged apart, so that a job that turns out to be illegal halfway leaves nothing in the batch. The fold has then taken
-        // half of it, but an illegal job closes the journal for good.
-        let mut staged = Vec::with_capacity(changes.len());
-        let mut bytes = 0;
-        for change in changes {
+    /// Adds one job's changes to the batch, once the fold has taken all of them: a job that turns out to be illegal halfway leaves
+    /// nothing in the batch. The fold has then taken half of it, but an illegal job closes the journal for good. Returns their bytes.
+    fn collect(&mut self, changes: Vec<Change>) -> Result<usize, CommitError> {
+        for change in &changes {
             self.state.apply(change).map_err(CommitError::Illegal)?;
-            if let Change::Put(row) = change {
-                let (key, value) = Row::encode(row);
-                bytes += key.len() + value.len();
-                staged.push((key, Some(value)));
-            }
-            for key in change.removed() {
-                staged.push((key.bytes(), None));
-            }
         }
-        batch.take_in(staged);
-        Ok(bytes)
+        Ok(changes.into_iter().map(|change| self.gathered.take(change)).sum())
     }
 
-    fn write(&mut self, mut batch: Batch) -> Result<(), StoreError> {
+    fn write(&mut self) -> Result<(), StoreError> {
+        let batch = self.gathered.batch();
         if batch.is_empty() {
             return Ok(());
         }
         self.unmarked += 1;
-        // A panic here would take the thread down and have every commit answered with "nothing was written".
-        let written = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.state.totals.seal(self.store.as_ref(), &mut batch)?;
-            self.store.apply(&batch)?;
+        let written = guarded(|| {
+            self.state.totals.seal(self.store.as_ref(), batch)?;
+            self.store.apply(batch)?;
             self.store.sync()
-        }));
-        let gave_up = "the engine panicked".to_owned();
-        written.unwrap_or(Err(StoreError::Damaged { operation: "writing", detail: gave_up }))?;
+        });
+        batch.clear();
+        written?;
         self.mark_tail();
         Ok(())
+    }
+
+    /// Lets the store give space back. A failure ends it as one of a commit does.
+    fn rest(&mut self) -> Result<bool, StoreError> {
+        guarded(|| self.store.rest())
     }
 
     /// Notes how many batches are on stable storage. Only after a sync.
@@ -179,4 +227,10 @@ impl Writer {
             }
         }
     }
+}
+
+/// Calls the engine. A panic here would take the thread down and have every commit answered with "nothing was written".
+fn guarded<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let gave_up = || StoreError::Damaged { operation: "writing", detail: "the engine panicked".to_owned() };
+    std::panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(gave_up()))
 }

@@ -109,6 +109,14 @@ pub fn to_msgpack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, rmp_serde
     rmp_serde::to_vec_named(value)
 }
 
+/// As [`to_msgpack`], behind what is in the buffer already.
+///
+/// # Errors
+/// As for [`to_msgpack`]; the buffer may then hold a part of the value.
+pub fn write_msgpack<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) -> Result<(), rmp_serde::encode::Error> {
+    rmp_serde::encode::write_named(bytes, value)
+}
+
 /// Reads one MessagePack value that must fill the bytes, nested at most [`DEPTH_MAX`] levels.
 ///
 /// # Errors

@@ -35,7 +35,9 @@ mod run;
 mod status;
 
 pub use body::{Body, BodyError, Kind, Refusal};
-pub use codec::{DecodeError, EncodeError, PROTOCOL_VERSION, ProtocolVersion, decode, from_msgpack, to_msgpack};
+pub use codec::{
+    DecodeError, EncodeError, PROTOCOL_VERSION, ProtocolVersion, decode, from_msgpack, to_msgpack, write_msgpack,
+};
 pub use earlier::Earlier;
 pub use envelope::{Envelope, Frame, Header, Message, Sealing};
 pub use hash::{ChainHash, Digest, Hasher};

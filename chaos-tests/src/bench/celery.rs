@@ -107,7 +107,10 @@ impl Celery {
         worker.start()?;
         let mut command = Command::new(&kit.script);
         command.arg("drive").arg(&kit.environment).arg(&broker.url);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::options().create(true).append(true).open(&log)?);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::options().create(true).append(true).open(&log)?);
         let mut driver = command.spawn()?;
         let (orders, answers) = (driver.stdin.take(), driver.stdout.take());
         let none = || io::Error::other("a process was started without the pipe that was asked for");

@@ -7,10 +7,14 @@
 mod apart;
 mod celery;
 mod crew;
+pub mod disk;
 mod ends;
 mod error;
 mod figures;
+pub mod fill;
+pub mod journal_commits;
 mod measure;
+pub mod open;
 mod outcome;
 mod page;
 mod picture;
@@ -20,6 +24,7 @@ mod runner;
 mod stage;
 mod table;
 mod tap;
+pub mod usage;
 
 use std::fmt;
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -16,6 +17,8 @@ const EXTENSION: &str = ".seg";
 const DIGITS: usize = 12;
 /// The file that is locked by the process that has the store open. That it is there says which engine the store belongs to.
 pub(super) const LOCK_FILE: &str = "segments.lock";
+/// Bytes that are read of a segment at once: few enough to stay in a processor's cache until they are summed and taken in.
+const AHEAD_BYTES: usize = 256 * 1024;
 /// Bytes that looking for a frame behind damage reads at once.
 const SEARCH_BYTES: usize = 64 * 1024;
 /// How often a folder is listed again because compaction removed a segment meanwhile.
@@ -97,12 +100,62 @@ pub(crate) fn is_store(dir: &Path) -> std::io::Result<bool> {
 /// What stands at a place of a segment.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// A whole frame; its payload is in the buffer.
+    /// A whole frame; [`Buffer::payload`] is its payload.
     Frame(FrameHeader),
     /// Nothing: the segment ends here, or holds only zeros from here on.
     End,
     /// Bytes that are no whole frame, and in what way.
     Bad(&'static str),
+}
+
+/// What was read of a segment last, and a little more: frames are read one after the other, and most are small.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    segment: u32,
+    start: u64,
+    /// Only so many bytes are filled.
+    filled: usize,
+    bytes: Vec<u8>,
+    payload: Range<usize>,
+}
+
+impl Buffer {
+    /// The payload of the frame that was found last.
+    pub(super) fn payload(&self) -> &[u8] {
+        self.bytes.get(self.payload.clone()).unwrap_or_default()
+    }
+
+    fn keep_payload(&mut self, offset: u64, length: usize) {
+        let at = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        self.payload = at..at + length;
+    }
+
+    fn forget(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Those bytes of the segment, which has them. Bytes that are there already are not read again.
+    fn view(&mut self, source: &Source<'_>, offset: u64, length: usize) -> Result<&[u8], StoreError> {
+        let at = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        let at = at.filter(|at| self.segment == source.number && *at <= self.filled);
+        if let Some(at) = at.filter(|at| self.filled - at >= length) {
+            return Ok(&self.bytes[at..at + length]);
+        }
+        let held = at.map_or(0, |at| {
+            self.bytes.copy_within(at..self.filled, 0);
+            self.filled - at
+        });
+        let left = usize::try_from(source.length - offset).unwrap_or(usize::MAX);
+        let wanted = length.max(AHEAD_BYTES).min(left);
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 0);
+        }
+        // Nothing is held if the read fails.
+        (self.segment, self.start, self.filled) = (source.number, offset, 0);
+        source.read(&mut self.bytes[held..wanted], offset + held as u64)?;
+        self.filled = wanted;
+        Ok(&self.bytes[..length])
+    }
 }
 
 /// A segment to read, of a length that does not change while it is read.
@@ -166,12 +219,30 @@ impl Source<'_> {
         }
     }
 
-    /// Reads and checks the frame at `offset`. Memory is taken for its payload only after its header was found whole and the
-    /// file found long enough.
-    pub(super) fn frame(&self, offset: u64, payload: &mut Vec<u8>) -> Result<Found, StoreError> {
-        payload.clear();
+    /// Reads and checks the frame at `offset`. Its payload is then in the buffer. Memory is taken for it only after its header was
+    /// found whole and the file found long enough.
+    ///
+    /// What was read ahead may be older than the file, which another process may be writing. So only a whole frame is believed of it;
+    /// anything else is read once more.
+    pub(super) fn frame(&self, offset: u64, buffer: &mut Buffer) -> Result<Found, StoreError> {
+        match self.frame_in(offset, buffer)? {
+            found @ Found::Frame(_) => Ok(found),
+            Found::End | Found::Bad(_) => {
+                buffer.forget();
+                self.frame_in(offset, buffer)
+            }
+        }
+    }
+
+    fn frame_in(&self, offset: u64, buffer: &mut Buffer) -> Result<Found, StoreError> {
+        buffer.payload = 0..0;
         let left = self.length.saturating_sub(offset);
-        let header = if left < FRAME_HEADER { None } else { self.frame_header(offset)? };
+        let header = if left < FRAME_HEADER {
+            None
+        } else {
+            let bytes = buffer.view(self, offset, FRAME_HEADER as usize)?;
+            bytes.try_into().ok().and_then(|bytes| FrameHeader::decode(bytes, self.number, offset))
+        };
         let Some(header) = header else {
             return Ok(match (self.is_zero_from(offset)?, left < FRAME_HEADER) {
                 (true, _) => Found::End,
@@ -182,11 +253,11 @@ impl Source<'_> {
         if left < header.frame_bytes() {
             return Ok(Found::Bad("the frame is cut off"));
         }
-        payload.resize(header.payload as usize, 0);
-        self.read(payload, offset + FRAME_HEADER)?;
+        let payload = buffer.view(self, offset + FRAME_HEADER, header.payload as usize)?;
         if crc32c::crc32c(payload) != header.payload_crc {
             return Ok(Found::Bad("the frame does not match its checksum"));
         }
+        buffer.keep_payload(offset + FRAME_HEADER, header.payload as usize);
         Ok(Found::Frame(header))
     }
 

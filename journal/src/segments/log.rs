@@ -44,12 +44,6 @@ pub(super) fn empty_frame() -> Vec<u8> {
     vec![0; FRAME_HEADER as usize]
 }
 
-/// Makes an empty frame of one that was written.
-pub(super) fn begin_frame(frame: &mut Vec<u8>) {
-    frame.clear();
-    frame.resize(FRAME_HEADER as usize, 0);
-}
-
 fn create(dir: &Path, number: u32) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);

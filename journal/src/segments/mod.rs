@@ -31,15 +31,18 @@
 //!
 //! **Limits.** A segment has 16 MiB and one batch more, a batch 256 MiB, a key [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX) bytes.
 //! At most 1 MiB of zeros lies ahead of the end while the store is open.
-//! Memory is the index (`index.rs`: 60 to 75 bytes a key), and one frame while opening and compacting. A scan that a writer may
-//! disturb notes 36 bytes a key first; what reads everything while it opens does not. Every segment's file stays open: 64
-//! descriptors for each GiB.
+//! Memory is the index (`places.rs`: 14 bytes for each row of a message that is kept, 75 to 85 for others), and one frame while
+//! opening and compacting. A scan that a writer may disturb holds on to the part of the index that it reads. Every segment's file
+//! stays open: 64 descriptors for each GiB.
 
+mod block;
 mod compact;
+mod fetch;
 mod files;
 mod format;
 mod index;
 mod log;
+mod places;
 mod reader;
 mod recover;
 
@@ -52,10 +55,11 @@ pub(crate) use files::is_store;
 pub use reader::SegmentReader;
 
 use self::compact::Compaction;
+use self::fetch::read_value;
 use self::files::{LOCK_FILE, io, list, segment_name};
 use self::format::{FRAME_HEADER, Records, push_record};
-use self::index::{Index, Segment, read_value};
-use self::log::{Log, begin_frame, remove, reopen};
+use self::index::{Index, Segment};
+use self::log::{Log, remove, reopen};
 use self::recover::recover;
 use crate::opening::HeldLock;
 use crate::store::{Batch, Store, StoreError, Visit};
@@ -141,12 +145,42 @@ impl Options {
     }
 }
 
+/// Where frames are put together.
+#[derive(Debug, Default)]
+struct Frame {
+    bytes: Vec<u8>,
+    /// The checksum of each record's value; anything for a delete.
+    sums: Vec<u32>,
+}
+
+impl Frame {
+    /// Makes it empty, but for the room for its header.
+    fn begin(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES {
+            *self = Self::default();
+        }
+        self.bytes.clear();
+        self.bytes.resize(FRAME_HEADER as usize, 0);
+        self.sums.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sums.is_empty()
+    }
+
+    fn push(&mut self, key: &[u8], value: Option<(&[u8], u32)>) -> Result<(), StoreError> {
+        let too_long = || io("writing")(std::io::Error::other("a key or a value is longer than may be"));
+        push_record(&mut self.bytes, key, value.map(|(value, _)| value)).ok_or_else(too_long)?;
+        self.sums.push(value.map_or(0, |(_, sum)| sum));
+        Ok(())
+    }
+}
+
 /// What only the writer touches.
 struct Writing {
     log: Log,
     compaction: Compaction,
-    /// Where frames are put together.
-    frame: Vec<u8>,
+    frame: Frame,
     /// A write or a sync failed: nothing is tried any more.
     failed: bool,
 }
@@ -199,7 +233,7 @@ impl SegmentStore {
         };
         index.segments.entry(log.active).or_insert_with(|| segment(&log)).file = Arc::clone(&log.file);
         log.mark();
-        let writing = Writing { log, compaction: Compaction::default(), frame: Vec::new(), failed: false };
+        let writing = Writing { log, compaction: Compaction::default(), frame: Frame::default(), failed: false };
         Ok(Self { index: RwLock::new(index), writing: Mutex::new(writing), _lock: lock })
     }
 
@@ -229,21 +263,17 @@ impl SegmentStore {
 
     fn append(&self, writing: &mut Writing, batch: &Batch) -> Result<(), StoreError> {
         let Writing { log, compaction, frame, .. } = writing;
-        if frame.capacity() > KEPT_BYTES {
-            *frame = Vec::new();
-        }
-        begin_frame(frame);
+        frame.begin();
         {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            for (key, value) in batch.iter() {
+            for change in batch.changes() {
                 // A key that is not there needs no delete: whatever older segments hold of it has one already.
-                if value.is_some() || index.contains(key) {
-                    let too_long = || io("writing")(std::io::Error::other("a key or a value is longer than may be"));
-                    push_record(frame, key, value).ok_or_else(too_long)?;
+                if change.value.is_some() || index.place(change.key).is_some() {
+                    frame.push(change.key, change.value)?;
                 }
             }
         }
-        if frame.len() as u64 == FRAME_HEADER {
+        if frame.is_empty() {
             return Ok(());
         }
         let written = write_frame(&self.index, log, frame)?;
@@ -331,18 +361,20 @@ fn rotate(index: &RwLock<Index>, log: &mut Log) -> Result<(), StoreError> {
 }
 
 /// Writes a frame of records and takes them into the index. Returns its bytes.
-fn write_frame(index: &RwLock<Index>, log: &mut Log, frame: &mut [u8]) -> Result<u64, StoreError> {
-    if log.is_full(frame.len()) {
+fn write_frame(index: &RwLock<Index>, log: &mut Log, frame: &mut Frame) -> Result<u64, StoreError> {
+    let Frame { bytes, sums } = frame;
+    if log.is_full(bytes.len()) {
         rotate(index, log)?;
     }
-    let start = log.append(frame)? + FRAME_HEADER;
+    let start = log.append(bytes)? + FRAME_HEADER;
     let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
     index.segments.entry(log.active).or_insert_with(|| segment(log)).bytes = log.end;
-    for record in Records::new(&frame[FRAME_HEADER as usize..]).map_while(Result::ok) {
-        let taken = index.take(log.active, start + record.at as u64, &record);
+    let records = Records::new(&bytes[FRAME_HEADER as usize..]).map_while(Result::ok);
+    for (record, sum) in records.zip(sums.iter()) {
+        let taken = index.take(log.active, start + record.at as u64, &record, *sum);
         taken.ok_or_else(|| io("writing")(std::io::Error::other("the segment is larger than 4 GiB")))?;
     }
-    Ok(frame.len() as u64)
+    Ok(bytes.len() as u64)
 }
 
 impl Store for SegmentStore {
@@ -371,5 +403,24 @@ impl Store for SegmentStore {
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.index.read().unwrap_or_else(PoisonError::into_inner).find(key);
         found.map(|(place, file)| read_value(&file, key, place)).transpose()
+    }
+
+    fn rest(&self) -> Result<bool, StoreError> {
+        self.write(|writing| {
+            let worked = writing.compaction.rest(&self.index, &mut writing.log)?;
+            if worked {
+                self.flush(writing)?;
+            }
+            Ok(worked)
+        })
+    }
+
+    fn checksum(&self, key: &[u8]) -> Result<Option<u32>, StoreError> {
+        Ok(self.index.read().unwrap_or_else(PoisonError::into_inner).place(key).map(|place| place.sum))
+    }
+
+    fn checksums(&self, visit: &mut dyn FnMut(&[u8], u32)) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).checksums(visit);
+        true
     }
 }

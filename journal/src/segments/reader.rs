@@ -5,8 +5,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::fetch::read_value;
 use super::files::{list, segment_name};
-use super::index::{Index, read_value};
+use super::index::Index;
 use super::recover::recover;
 use crate::store::{Batch, Store, StoreError, Visit};
 
@@ -70,5 +71,9 @@ impl Store for SegmentReader {
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.0.find(key).map(|(place, file)| read_value(&Arc::clone(&file), key, place)).transpose()
+    }
+
+    fn checksum(&self, key: &[u8]) -> Result<Option<u32>, StoreError> {
+        Ok(self.0.place(key).map(|place| place.sum))
     }
 }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::files::{Found, Listing, Source, damaged, io, segment_name};
+use super::files::{Buffer, Found, Listing, Source, damaged, io, segment_name};
 use super::format::{FRAME_HEADER, FrameHeader, Kind, Records, SEGMENT_HEADER};
 use super::index::{Index, Segment};
 use crate::store::StoreError;
@@ -46,8 +46,8 @@ pub(super) fn recover(dir: &Path, listing: &Listing) -> Result<Option<Recovered>
     let Some(header) = source.header()? else {
         return Err(source.damaged(0, "the segment's header is missing though the one before is sealed"));
     };
-    let mut payload = Vec::new();
-    let tail = read_active(&source, header.floor, &mut payload, &mut |_, _, _| Ok(()))?;
+    let mut buffer = Buffer::default();
+    let tail = read_active(&source, header.floor, &mut buffer, &mut |_, _, _| Ok(()))?;
     let mut index = Index::default();
     // All of them before any is read: a reader keeps what a writer removes meanwhile.
     for number in tail.floor..active {
@@ -56,13 +56,13 @@ pub(super) fn recover(dir: &Path, listing: &Listing) -> Result<Option<Recovered>
         index.segments.insert(number, Segment { file: Arc::new(file), bytes, live: 0 });
     }
     for number in tail.floor..active {
-        read_sealed(number, &mut index, &mut payload)?;
+        read_sealed(number, &mut index, &mut buffer)?;
     }
     let reading = file.try_clone().map_err(io("opening a segment"))?;
     index.segments.insert(active, Segment { file: Arc::new(reading), bytes: tail.end, live: 0 });
     // Again, now that everything before it is known, and not beyond what was found good: a writer may be at work.
     let source = Source { length: tail.end, ..source };
-    let again = read_active(&source, header.floor, &mut payload, &mut |at, header, payload| {
+    let again = read_active(&source, header.floor, &mut buffer, &mut |at, header, payload| {
         take(&mut index, &source, at, header, payload)
     })?;
     if again.end != tail.end {
@@ -108,18 +108,13 @@ struct Tail {
 type Take<'a> = dyn FnMut(u64, &FrameHeader, &[u8]) -> Result<(), StoreError> + 'a;
 
 /// Reads the frames of the segment that has no seal, up to where a crash may have cut a write off.
-fn read_active(
-    source: &Source<'_>,
-    floor: u32,
-    payload: &mut Vec<u8>,
-    take: &mut Take<'_>,
-) -> Result<Tail, StoreError> {
+fn read_active(source: &Source<'_>, floor: u32, buffer: &mut Buffer, take: &mut Take<'_>) -> Result<Tail, StoreError> {
     let mut tail = Tail { end: SEGMENT_HEADER, floor, torn: None };
     let mut offset = tail.end;
     loop {
-        match source.frame(offset, payload)? {
+        match source.frame(offset, buffer)? {
             Found::Frame(header) => {
-                take(offset, &header, payload)?;
+                take(offset, &header, buffer.payload())?;
                 offset += header.frame_bytes();
                 tail.floor = tail.floor.max(header.floor);
                 match header.kind {
@@ -140,15 +135,15 @@ fn read_active(
 }
 
 /// Reads a segment that was synced and sealed before the next one was used: nothing in it may be wrong.
-fn read_sealed(number: u32, index: &mut Index, payload: &mut Vec<u8>) -> Result<(), StoreError> {
+fn read_sealed(number: u32, index: &mut Index, buffer: &mut Buffer) -> Result<(), StoreError> {
     let Some(Segment { file, bytes: length, .. }) = index.segments.get(&number).cloned() else { return Ok(()) };
     let source = Source { number, file: &file, length };
     if source.header()?.is_none() {
         return Err(source.damaged(0, "the segment's header is missing"));
     }
     let mut offset = SEGMENT_HEADER;
-    while let ControlFlow::Continue((header, next)) = sealed_frame(&source, offset, payload)? {
-        take(index, &source, offset, &header, payload)?;
+    while let ControlFlow::Continue((header, next)) = sealed_frame(&source, offset, buffer)? {
+        take(index, &source, offset, &header, buffer.payload())?;
         offset = next;
     }
     Ok(())
@@ -158,9 +153,9 @@ fn read_sealed(number: u32, index: &mut Index, payload: &mut Vec<u8>) -> Result<
 pub(super) fn sealed_frame(
     source: &Source<'_>,
     offset: u64,
-    payload: &mut Vec<u8>,
+    buffer: &mut Buffer,
 ) -> Result<ControlFlow<(), (FrameHeader, u64)>, StoreError> {
-    match source.frame(offset, payload)? {
+    match source.frame(offset, buffer)? {
         Found::Frame(header) if header.kind == Kind::Seal => {
             let end = offset + FRAME_HEADER;
             if end == source.length {
@@ -190,7 +185,10 @@ pub(super) fn take(
     for record in Records::new(payload) {
         let record = record.map_err(|at| source.damaged(start + at as u64, "a record in a whole frame is cut off"))?;
         let place = start + record.at as u64;
-        index.take(source.number, place, &record).ok_or_else(|| source.damaged(place, "a record lies beyond 4 GiB"))?;
+        let sum = record.value.map_or(0, crc32c::crc32c);
+        index
+            .take(source.number, place, &record, sum)
+            .ok_or_else(|| source.damaged(place, "a record lies beyond 4 GiB"))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chaos_tests::commits::{COMMIT_BYTES, Rate, Subject, measure};
+use chaos_tests::bench::journal_commits::{COMMIT_BYTES, Rate, Subject, measure};
 
 fn tasks(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -57,7 +57,10 @@ fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     println!("synced commits of {COMMIT_BYTES} bytes a second, median of {rounds} turns of {} ms each", args.turn);
-    println!("{:<22}{:>7}{:>12}{:>8}{:>18}", "WHO", "TASKS", "COMMITS/S", "RATIO", "LEAST TO MOST");
+    println!(
+        "{:<22}{:>7}{:>12}{:>8}{:>18}{:>12}{:>14}",
+        "WHO", "TASKS", "COMMITS/S", "RATIO", "LEAST TO MOST", "CPU µs EACH", "WRITTEN/BYTE"
+    );
     for tasks in &args.tasks {
         Subject::ALL.into_iter().for_each(|subject| print(&rates, subject, *tasks));
     }
@@ -65,15 +68,18 @@ fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn print(rates: &[Rate], subject: Subject, tasks: usize) {
-    let of = |subject| {
+    let of = |subject, figure: fn(&Rate) -> f64| {
         let its = rates.iter().filter(move |rate| rate.tasks == tasks && rate.subject == subject);
-        its.map(|rate| rate.per_second).collect::<Vec<_>>()
+        its.map(figure).collect::<Vec<_>>()
     };
-    let own = of(subject);
-    let ratios: Vec<f64> = own.iter().zip(of(Subject::ALL[0])).map(|(own, bare)| own / bare).collect();
+    let rate = |rate: &Rate| rate.per_second;
+    let own = of(subject, rate);
+    let ratios: Vec<f64> = own.iter().zip(of(Subject::ALL[0], rate)).map(|(own, bare)| own / bare).collect();
     let (per_second, [least, ratio, most]) = (spread(own)[1], spread(ratios));
     let between = format!("{least:.2} to {most:.2}");
-    println!("{:<22}{tasks:>7}{per_second:>12.0}{ratio:>8.2}{between:>18}", subject.name());
+    let cpu = spread(of(subject, |rate| rate.cpu_per_commit().as_secs_f64() * 1e6))[1];
+    let written = spread(of(subject, |rate| rate.written as f64 / (rate.commits as f64 * COMMIT_BYTES as f64)))[1];
+    println!("{:<22}{tasks:>7}{per_second:>12.0}{ratio:>8.2}{between:>18}{cpu:>12.2}{written:>14.2}", subject.name());
 }
 
 /// The least, the median and the most.

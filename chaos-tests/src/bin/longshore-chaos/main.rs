@@ -5,6 +5,7 @@ mod commits;
 mod cutoff;
 mod explore;
 mod gaps;
+mod opening;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,10 @@ enum Command {
     Commits(commits::Args),
     /// Longshore and a real reference by turns: ratios with their spread, CPU time for each message, and whether the goals are reached
     Bench(bench::Args),
+    /// Opening a very long journal of a killed process, beside the recovery of a bare log of the same bytes
+    Opening(opening::OpeningArgs),
+    /// What a journal takes on disk after very many messages were settled and dropped
+    Space(opening::SpaceArgs),
     /// Real journals, each broken in one way; exit code 1 on a panic, a silent loss or wrong data
     Damage(DamageArgs),
     /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
@@ -103,6 +108,8 @@ fn main() -> ExitCode {
         Command::Gaps(args) => gaps::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Commits(args) => commits::run(&args),
+        Command::Opening(args) => opening::opening(&args),
+        Command::Space(args) => opening::space(&args),
         Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
             eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
             ExitCode::FAILURE

@@ -86,6 +86,55 @@ fn deleting_everything_at_once_gives_the_space_back_with_the_batches_that_follow
 }
 
 #[test]
+fn a_store_that_rests_takes_half_as_much_again_as_what_is_alive_and_a_little() {
+    for kept in [0, 3, 150] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), &options()).unwrap();
+        let key = |number: u64| [&b"\x01web-01\0"[..], &number.to_be_bytes()].concat();
+        for number in 0..600 {
+            commit(&store, &put(&key(number), &number.to_be_bytes().repeat(30)));
+            if number >= kept {
+                let mut batch = Batch::default();
+                batch.delete(key(number - kept));
+                commit(&store, &batch);
+            }
+        }
+        let before = rows(&store);
+        assert_eq!(before.len() as u64, kept);
+        while store.rest().unwrap() {}
+        assert!(rows(&store) == before, "{kept} kept");
+        // What is dead: half of what is alive, or so much that it is not worth a segment; and the zeros ahead.
+        let (disk, live) = (disk(&store, dir.path()), live(&store));
+        let bound = live + (live / 2).max(SEGMENT / 16) + options().ahead_bytes + 200;
+        assert!(disk <= bound, "{kept} kept: {disk} bytes on disk, {live} alive, {bound} allowed");
+        assert!(!store.rest().unwrap(), "it rests");
+        drop(store);
+        assert!(rows(&open(dir.path(), &options()).unwrap()) == before, "{kept} kept");
+    }
+}
+
+#[test]
+fn a_segment_in_which_nothing_is_alive_goes_without_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &options()).unwrap();
+    let write = |keys: std::ops::Range<u8>, fill| keys.for_each(|key| commit(&store, &put(&[1, key], &[fill; 500])));
+    write(0..14, 1);
+    write(20..40, 1);
+    // Nothing of the first segment is alive any more, and there is no need to compact yet.
+    write(0..15, 2);
+    let path = segment(dir.path(), 1);
+    assert!(path.exists());
+    // Whoever read it would find it damaged.
+    std::fs::write(&path, b"nothing").unwrap();
+    (20..40).for_each(|key| {
+        let mut batch = Batch::default();
+        batch.delete(vec![1, key]);
+        commit(&store, &batch);
+    });
+    assert!(!path.exists() && rows(&store).len() == 15);
+}
+
+#[test]
 fn what_was_deleted_stays_deleted_while_old_segments_go_and_the_store_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();
     let (mut model, mut random) = (Model::new(), Random(9));

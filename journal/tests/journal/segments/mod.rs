@@ -5,6 +5,7 @@ mod crashes;
 mod damage;
 mod damage_anywhere;
 mod full_disk;
+mod opening;
 mod readers;
 mod room;
 

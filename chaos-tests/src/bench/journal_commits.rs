@@ -1,10 +1,15 @@
 //! What a synced commit costs in each engine, beside a bare log of the same bytes: measured by turns, in one process, so that
 //! whatever else the machine does falls on all of them. It compares; it judges no figure and breaks nothing.
+//!
+//! **The reference** is the bare log over a file that grows: one thread, as a journal has; a queue of the same length in front of it;
+//! everything that waits is written with one call, CRC32C before each record, and synced with one `fdatasync`; buffers are used again,
+//! nothing is allocated for a commit but its body and its answer. It keeps no index, no totals and no mark. The other one
+//! writes over zeros that were there before the clock ran, which no log has that goes on.
 
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -14,6 +19,8 @@ use futures_util::future::join_all;
 use journal::{Engine, Journal, Opening, WriteAhead, put_app};
 use messages::{EndpointId, Incarnation};
 use tokio::sync::oneshot;
+
+use super::usage;
 
 /// Bytes of a commit.
 pub const COMMIT_BYTES: usize = 1_024;
@@ -77,6 +84,63 @@ pub struct Rate {
     pub tasks: usize,
     /// Commits a second.
     pub per_second: f64,
+    /// Commits in all.
+    pub commits: u64,
+    /// How long it was.
+    pub time: Duration,
+    /// Time on the processors of the whole process meanwhile: those who commit and the log.
+    pub cpu: Duration,
+    /// Bytes handed to the disk meanwhile.
+    pub written: u64,
+}
+
+impl Rate {
+    /// Time on the processors for one commit.
+    #[must_use]
+    pub fn cpu_per_commit(&self) -> Duration {
+        self.cpu.div_f64(self.commits.max(1) as f64)
+    }
+}
+
+/// What a pair is measured with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where to put log and journal, in folders that are made and removed; the disk is what is measured.
+    pub dir: PathBuf,
+    /// The journal's engine.
+    pub engine: Engine,
+    /// Tasks that commit, each one after the other.
+    pub tasks: usize,
+    /// How long each has its turn.
+    pub turn: Duration,
+}
+
+/// One turn of each, right after the other.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Pair {
+    /// The journal.
+    pub ours: Rate,
+    /// The bare log that grows.
+    pub reference: Rate,
+}
+
+/// Lets a new journal and a new bare log take commits, one after the other.
+///
+/// # Errors
+/// [`CommitsError`]
+pub fn pair(setup: &Setup) -> Result<Pair, CommitsError> {
+    let dir = tempfile::tempdir_in(&setup.dir)?;
+    let subject = match setup.engine {
+        Engine::Segments => Subject::Segments,
+        Engine::Sled => Subject::Sled,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let turn = |subject: Subject| {
+        let log = Log::open(&dir.path().join(subject.name()), subject)?;
+        runtime.block_on(rate(&log, subject, setup.tasks, setup.turn))
+    };
+    let reference = turn(Subject::Bare)?;
+    Ok(Pair { ours: turn(subject)?, reference })
 }
 
 /// Lets every subject take commits by turns, for that long each, that many rounds for each number of tasks.
@@ -96,15 +160,15 @@ pub fn measure(
         for _ in 0..rounds {
             for (subject, log) in Subject::ALL.into_iter().zip(&logs) {
                 let log = log.as_ref().map_err(|error| std::io::Error::other(error.to_string()))?;
-                let per_second = runtime.block_on(rate(log, tasks, each))?;
-                say(Rate { subject, tasks, per_second });
+                say(runtime.block_on(rate(log, subject, tasks, each))?);
             }
         }
     }
     Ok(())
 }
 
-async fn rate(log: &Log, tasks: usize, each: Duration) -> Result<f64, CommitsError> {
+async fn rate(log: &Log, subject: Subject, tasks: usize, each: Duration) -> Result<Rate, CommitsError> {
+    let (cpu, written) = (usage::cpu()?, usage::written_bytes()?);
     let began = Instant::now();
     let done = join_all((0..tasks).map(|_| async move {
         let mut commits = 0_u64;
@@ -115,7 +179,9 @@ async fn rate(log: &Log, tasks: usize, each: Duration) -> Result<f64, CommitsErr
         Ok::<_, CommitsError>(commits)
     }));
     let commits = done.await.into_iter().sum::<Result<u64, _>>()?;
-    Ok(commits as f64 / began.elapsed().as_secs_f64())
+    let time = began.elapsed();
+    let (cpu, written) = (usage::cpu()?.saturating_sub(cpu), usage::written_bytes()? - written);
+    Ok(Rate { subject, tasks, per_second: commits as f64 / time.as_secs_f64(), commits, time, cpu, written })
 }
 
 /// What takes commits, the number of the next, and what is in each of them.
@@ -207,10 +273,9 @@ impl Drop for BareLog {
 
 fn work(file: &File, zeros: u64, queue: &mpsc::Receiver<Job>) {
     let mut at = 0;
-    let mut bytes = Vec::new();
+    let (mut bytes, mut waiting) = (Vec::new(), Vec::new());
     while let Ok(first) = queue.recv() {
         bytes.clear();
-        let mut waiting = Vec::new();
         for job in std::iter::once(first).chain(queue.try_iter()) {
             let number = job.number.to_be_bytes();
             let crc = crc32c::crc32c_append(crc32c::crc32c(&number), &job.body);
@@ -225,7 +290,7 @@ fn work(file: &File, zeros: u64, queue: &mpsc::Receiver<Job>) {
         }
         let written = file.write_all_at(&bytes, at).and_then(|()| file.sync_data());
         at += bytes.len() as u64;
-        for done in waiting {
+        for done in waiting.drain(..) {
             let answer = match &written {
                 Ok(()) => Ok(()),
                 Err(error) => Err(error.kind().into()),
