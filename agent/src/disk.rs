@@ -138,6 +138,7 @@ mod tests {
         free_percent_min: 0,
         quota_bytes: None,
         reserve_bytes: 3_000_000,
+        output_bytes_max: 1,
         ended_runs_max: 1,
         ended_bytes_max: 1,
     };

@@ -33,7 +33,7 @@ pub use layout::Damage;
 use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
 use records::STARTED_BYTES_MAX;
 pub use records::{
-    AttemptEnd, EXIT_BYTES_MAX, Exit, OUTPUT_BYTES_MAX, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd,
+    AttemptEnd, EXIT_BYTES_MAX, Exit, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd,
 };
 pub use state::{AttemptState, BootMatch, Interruption, Survivors};
 use state::{Lock, Observation};

@@ -10,10 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::BootId;
 
-/// Bytes kept of each output stream unless the plan says otherwise. Enough for any log a person reads; a step in a loop
-/// fills it in seconds, and must not fill the disk.
-pub const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
 /// Bytes of a plan at most. A run has 256 KiB at most, and the environment that the agent adds is a few KiB.
 pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
 

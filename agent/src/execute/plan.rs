@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use messages::StepSpec;
+use messages::limits::LOG_BYTES_DEFAULT;
 
 use super::{CLEANUP_TIMEOUT, Execution};
 use crate::attempt::layout::OUTPUT;
-use crate::attempt::{AttemptKey, OUTPUT_BYTES_MAX, Plan, environment};
+use crate::attempt::{AttemptKey, Plan, environment};
 use crate::host::Account;
 
 impl Execution {
@@ -29,7 +30,11 @@ impl Execution {
             env,
             dir: folder(&self.worker.work_dir(self.record.start.run), spec),
             timeout_ms: spec.timeout_ms.or(unattended),
-            output_bytes_max: spec.limits.output_bytes.unwrap_or(OUTPUT_BYTES_MAX),
+            output_bytes_max: spec
+                .limits
+                .output_bytes
+                .unwrap_or(LOG_BYTES_DEFAULT)
+                .min(self.worker.limits().output_bytes_max),
             run_as: account.as_ref().map(Account::run_as),
             memory_bytes_max: spec.limits.memory_bytes,
         };
