@@ -3,6 +3,7 @@
 
 mod copies;
 mod effects;
+mod loud;
 mod monitor;
 mod orders;
 mod outages;
@@ -26,6 +27,7 @@ fn main() {
         refusals::TESTS,
         copies::TESTS,
         monitor::TESTS,
+        loud::TESTS,
         work::TESTS,
     ]
     .concat();

@@ -3,6 +3,7 @@
 mod commits;
 mod explore;
 mod gaps;
+mod logs;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ enum Command {
     Damage(DamageArgs),
     /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
     Simulate(Simulate),
+    /// Steps that write very much at the same time; exit code 1 unless every log is whole at both ends
+    Logs(logs::Args),
     /// Worker, monitor, server, broker or shim killed in each phase of a step; exit code 1 if one fares otherwise than the table says
     Work(work::Args),
 }
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Command::Simulate(simulate) => simulate.execute(),
+        Command::Logs(args) => logs::run(&args),
         Command::Work(args) => work::run(&args),
     }
 }

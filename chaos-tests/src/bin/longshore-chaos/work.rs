@@ -62,7 +62,7 @@ fn carry_out(args: &Args) -> Result<Report, Box<dyn std::error::Error>> {
     Ok(report)
 }
 
-fn empty(dir: &Path) -> std::io::Result<&Path> {
+pub(crate) fn empty(dir: &Path) -> std::io::Result<&Path> {
     std::fs::create_dir_all(dir)?;
     if std::fs::read_dir(dir)?.next().is_some() {
         return Err(std::io::Error::other(format!("{} is not empty; give another with --dir", dir.display())));
