@@ -38,6 +38,7 @@ fn plan(dir: &Path, words: &[&str]) -> Plan {
         output_bytes_max: LOG_BYTES_DEFAULT,
         run_as: None,
         memory_bytes_max: None,
+        group: None,
     }
 }
 

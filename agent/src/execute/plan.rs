@@ -25,6 +25,8 @@ impl Execution {
             }
         }
         let unattended = self.cleaning_up().then_some(u64::try_from(CLEANUP_TIMEOUT.as_millis()).unwrap_or(u64::MAX));
+        let name = format!("{}-{}-{}", self.record.start.run, spec.id, self.record.attempt());
+        let (group, memory_bytes_max) = self.worker.host().limits(&name, &spec.limits);
         let plan = Plan {
             program: spec.program.clone(),
             env,
@@ -36,7 +38,8 @@ impl Execution {
                 .unwrap_or(LOG_BYTES_DEFAULT)
                 .min(self.worker.limits().output_bytes_max),
             run_as: account.as_ref().map(Account::run_as),
-            memory_bytes_max: spec.limits.memory_bytes,
+            memory_bytes_max,
+            group,
         };
         Ok((plan, account))
     }
@@ -56,7 +59,7 @@ impl Execution {
 
     /// Which of the step's limits this host cannot enforce, or only in part, in words for its author.
     pub(super) fn unenforced(&self, spec: &StepSpec) -> Option<String> {
-        self.worker.host().unenforced(&spec.limits)
+        self.worker.host().unenforced(&spec.limits, self.worker.limits().output_bytes_max)
     }
 }
 

@@ -55,6 +55,7 @@ impl Place {
             output_bytes_max: LOG_BYTES_DEFAULT,
             run_as: None,
             memory_bytes_max: None,
+            group: None,
         }
     }
 
