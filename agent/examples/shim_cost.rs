@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use agent::attempt::{Attempt, AttemptState, OUTPUT_BYTES_MAX, Plan, ShimCommand, boot_id};
+use agent::attempt::{Attempt, AttemptState, Plan, ShimCommand, boot_id};
 use messages::Program;
+use messages::limits::LOG_BYTES_DEFAULT;
 
 /// Steps one after the other.
 const STARTS: usize = 200;
@@ -34,9 +35,10 @@ fn plan(dir: &Path, words: &[&str]) -> Plan {
         env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
         dir: dir.to_owned(),
         timeout_ms: None,
-        output_bytes_max: OUTPUT_BYTES_MAX,
+        output_bytes_max: LOG_BYTES_DEFAULT,
         run_as: None,
         memory_bytes_max: None,
+        group: None,
     }
 }
 

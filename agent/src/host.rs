@@ -8,8 +8,9 @@ use std::path::Path;
 
 use messages::{Limits, is_label};
 
-use crate::attempt::RunAs;
 use crate::attempt::layout::OUTPUT;
+use crate::attempt::{GroupPlan, RunAs};
+use crate::groups::Groups;
 
 /// Where the system's users are listed.
 const PASSWD: &str = "/etc/passwd";
@@ -19,10 +20,11 @@ const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 const PASS_THROUGH: u32 = 0o711;
 
 /// What the host allows, found out when the agent starts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Host {
     /// Whether the agent may become another user.
     root: bool,
+    groups: Groups,
 }
 
 /// A user of the system.
@@ -36,14 +38,41 @@ pub(crate) struct Account {
 
 impl Host {
     pub(crate) fn new() -> Self {
-        Self { root: rustix::process::geteuid().is_root() }
+        let groups = Groups::find();
+        match (groups.lacking(), groups.lacking_memory().or(groups.lacking_cpu())) {
+            (Some(reason), _) => {
+                tracing::info!(%reason, "Steps have no control groups; they are kept track of by their sessions and descent.");
+            }
+            (None, Some(reason)) => {
+                tracing::info!(%reason, "Steps have control groups, in which not everything can be limited.");
+            }
+            (None, None) => {
+                tracing::info!("Steps have control groups, in which memory and processor time can be limited.")
+            }
+        }
+        Self { root: rustix::process::geteuid().is_root(), groups }
+    }
+
+    pub(crate) const fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The group for an attempt with that name, and the limit of memory that is left to each of its processes by itself.
+    pub(crate) fn limits(&self, name: &str, limits: &Limits) -> (Option<GroupPlan>, Option<u64>) {
+        let group = self.groups.place(name).map(|place| GroupPlan {
+            place,
+            memory_bytes: limits.memory_bytes.filter(|_| self.groups.lacking_memory().is_none()),
+            cpu_percent: limits.cpu_percent.filter(|_| self.groups.lacking_cpu().is_none()),
+        });
+        let whole = group.as_ref().is_some_and(|group| group.memory_bytes.is_some());
+        (group, limits.memory_bytes.filter(|_| !whole))
     }
 
     /// The user of that name, if a step may run as such.
     ///
     /// # Errors
     /// Why it cannot, in words for the step's author.
-    pub(crate) fn account(self, name: &str) -> Result<Account, String> {
+    pub(crate) fn account(&self, name: &str) -> Result<Account, String> {
         if !self.root {
             return Err(format!("it is to run as user `{name}`, and only an agent that runs as root can do that"));
         }
@@ -51,13 +80,16 @@ impl Host {
         find(&text, name).ok_or_else(|| format!("it is to run as user `{name}`, and {PASSWD} has no such user"))
     }
 
-    /// Which limits are not enforced here, or only in part.
-    pub(crate) fn unenforced(self, limits: &Limits) -> Option<String> {
-        let memory = limits.memory_bytes.is_some().then_some(
-            "the memory limit holds for the address space of each process by itself, not for all of the step's together",
-        );
-        let cpu = limits.cpu_percent.is_some().then_some("the CPU limit is not enforced");
-        let parts: Vec<&str> = memory.into_iter().chain(cpu).collect();
+    /// Which limits are not enforced here, or only in part, and why. `output_bytes_max` is what is kept of any output.
+    pub(crate) fn unenforced(&self, limits: &Limits, output_bytes_max: u64) -> Option<String> {
+        let memory = limits.memory_bytes.and_then(|_| self.groups.lacking_memory()).map(|reason| {
+            format!("the memory limit holds for the address space of each process by itself, not for all of the step's together ({reason})")
+        });
+        let cpu = limits.cpu_percent.and_then(|_| self.groups.lacking_cpu());
+        let cpu = cpu.map(|reason| format!("the CPU limit is not enforced ({reason})"));
+        let output = limits.output_bytes.filter(|bytes| *bytes > output_bytes_max);
+        let output = output.map(|_| format!("of each output {output_bytes_max} bytes are kept at most"));
+        let parts: Vec<String> = memory.into_iter().chain(cpu).chain(output).collect();
         (!parts.is_empty()).then(|| format!("limits not enforced here: {}", parts.join("; ")))
     }
 }
@@ -125,17 +157,20 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_not_root_says_that_it_cannot_run_as_another_user() {
-        assert!(Host { root: false }.account("web").unwrap_err().contains("only an agent that runs as root"));
-        assert!(Host { root: true }.account("no such user").unwrap_err().contains("no such user"));
+        let host = |root| Host { root, groups: Groups::none("no groups") };
+        assert!(host(false).account("web").unwrap_err().contains("only an agent that runs as root"));
+        assert!(host(true).account("no such user").unwrap_err().contains("no such user"));
     }
 
     #[test]
     fn a_limit_that_is_not_enforced_is_said() {
-        let host = Host { root: false };
-        assert_eq!(host.unenforced(&Limits::default()), None);
-        assert_eq!(host.unenforced(&Limits { output_bytes: Some(1), ..Limits::default() }), None);
-        let limits = Limits { memory_bytes: Some(1), cpu_percent: Some(50), output_bytes: None };
-        let said = host.unenforced(&limits).unwrap();
-        assert!(said.contains("memory") && said.contains("CPU"), "{said}");
+        let host = Host { root: false, groups: Groups::none("nothing is mounted") };
+        assert_eq!(host.unenforced(&Limits::default(), 10), None);
+        assert_eq!(host.unenforced(&Limits { output_bytes: Some(10), ..Limits::default() }, 10), None);
+        let limits = Limits { memory_bytes: Some(1), cpu_percent: Some(50), output_bytes: Some(11) };
+        let said = host.unenforced(&limits, 10).unwrap();
+        assert!(said.contains("memory") && said.contains("CPU") && said.contains("10 bytes are kept"), "{said}");
+        assert_eq!(said.matches("nothing is mounted").count(), 2);
+        assert_eq!(host.limits("one", &limits), (None, Some(1)));
     }
 }

@@ -7,6 +7,7 @@ mod disk;
 mod execute;
 mod facts;
 mod folders;
+pub mod groups;
 mod host;
 pub mod monitor;
 mod orders;

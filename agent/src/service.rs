@@ -10,6 +10,7 @@ use journal::{Engine, Room, RoomLimits};
 use link::session::Config;
 use link::wire::WireEnd;
 use link::{RunError, Service, ServiceConfig, StartError};
+use messages::limits::LOG_BYTES_MAX;
 use messages::{AgentId, EndpointId};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -62,6 +63,8 @@ pub struct DiskLimits {
     pub quota_bytes: Option<u64>,
     /// Bytes that are set aside for the outcomes of work that was taken; 0 for none.
     pub reserve_bytes: u64,
+    /// Bytes kept of one output of a step, whatever its author asks for.
+    pub output_bytes_max: u64,
     /// Runs that have ended and are kept with their folders.
     pub ended_runs_max: usize,
     /// Bytes that the folders of such runs may have together.
@@ -83,6 +86,7 @@ impl Default for DiskLimits {
             free_percent_min,
             quota_bytes: None,
             reserve_bytes,
+            output_bytes_max: LOG_BYTES_MAX,
             ended_runs_max: 200,
             ended_bytes_max: 4 * 1024 * MIB,
         }

@@ -1,18 +1,21 @@
 //! Shipping logs to the server: pieces of the attempts' output files, outside the journaled stream. The server says how much
 //! it has; whatever it says is where this goes on. Nothing here is durable: the files are, and the server's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use link::Endpoint;
 use messages::{
     AgentId, Digest, EndpointId, Hasher, LogChunk, LogDatagram, LogEnd, LogKey, LogMark, LogStream, RunId, StepId,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::attempt::{Attempt, AttemptState, BootId, Exit, StreamEnd};
 
@@ -20,6 +23,13 @@ use crate::attempt::{Attempt, AttemptState, BootId, Exit, StreamEnd};
 const PIECE_BYTES: usize = 48 * 1024;
 /// Bytes under way that the server has not said it has, for one log.
 const WINDOW_BYTES: u64 = 8 * PIECE_BYTES as u64;
+/// The same for all logs of this agent together: what it spends on them in memory, and what of them may wait at the broker,
+/// however many steps write at once. A fast network is filled by it all the same.
+const WINDOW_BYTES_ALL: u64 = 4 * 1024 * 1024;
+/// Bytes of stack for the thread that reads pieces. They are on the heap.
+const STACK_BYTES: usize = 256 * 1024;
+/// Words of the server that are taken in before pieces are sent again.
+const MARKS_AT_ONCE: usize = 64;
 /// How often growing files are looked at. A reader sees output at most about that much later.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long to wait for word from the server before sending again what it may not have.
@@ -47,10 +57,28 @@ impl Ending {
 /// Ships logs. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Ship {
-    logs: Arc<Mutex<BTreeMap<LogKey, Log>>>,
+    logs: Arc<Mutex<Logs>>,
     wake: Arc<Notify>,
     /// Changes when a log is complete.
     completed: watch::Sender<u64>,
+}
+
+/// The logs on their way.
+#[derive(Default)]
+struct Logs {
+    all: BTreeMap<LogKey, Log>,
+    /// The log of which the last piece went out: the next turn begins behind it.
+    last: Option<LogKey>,
+}
+
+/// Where a log ends.
+enum End {
+    /// Its step still writes.
+    Open,
+    /// Its attempt is over without a record: it ends where the file does, which is measured once that much was sent.
+    File,
+    /// As recorded or measured.
+    Known(LogEnd),
 }
 
 /// One log on its way.
@@ -64,10 +92,24 @@ struct Log {
     known: bool,
     /// When the server last had more than before, or this was last sent anew.
     moved: Instant,
-    /// The log does not grow any more, and this is what it amounts to.
-    end: Option<LogEnd>,
+    end: End,
     /// The end was sent since the server last said something.
     end_sent: bool,
+    /// There may be something to send.
+    due: bool,
+}
+
+impl Log {
+    const fn known(&self) -> Option<&LogEnd> {
+        match &self.end {
+            End::Known(end) => Some(end),
+            End::Open | End::File => None,
+        }
+    }
+
+    const fn under_way(&self) -> u64 {
+        self.sent.saturating_sub(self.have)
+    }
 }
 
 impl Ship {
@@ -75,7 +117,7 @@ impl Ship {
         Self { logs: Arc::default(), wake: Arc::default(), completed: watch::channel(0).0 }
     }
 
-    fn logs(&self) -> std::sync::MutexGuard<'_, BTreeMap<LogKey, Log>> {
+    fn logs(&self) -> std::sync::MutexGuard<'_, Logs> {
         // What a panic could leave half-changed is only a cursor, which the server corrects.
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,27 +127,24 @@ impl Ship {
         let mut logs = self.logs();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             let key = LogKey { run, step: step.clone(), attempt, stream };
-            let path = files.output(stream);
-            let moved = Instant::now();
-            logs.entry(key).or_insert(Log { path, have: 0, sent: 0, known: false, moved, end: None, end_sent: false });
+            let (path, moved) = (files.output(stream), Instant::now());
+            let (have, sent, known, end, end_sent, due) = (0, 0, false, End::Open, false, true);
+            logs.all.entry(key).or_insert(Log { path, have, sent, known, moved, end, end_sent, due });
         }
         drop(logs);
         self.wake.notify_one();
     }
 
-    /// Says that an attempt is over.
+    /// Says that an attempt is over. Reads no file, however long the log is.
     pub(crate) fn ended(&self, run: RunId, step: &StepId, attempt: u32, ending: Ending) {
-        for stream in [LogStream::Stdout, LogStream::Stderr] {
+        let (stdout, stderr) = match ending {
+            Ending::Recorded(ends) => (End::Known(log_end(&ends.0)), End::Known(log_end(&ends.1))),
+            Ending::Unrecorded => (End::File, End::File),
+        };
+        for (stream, end) in [(LogStream::Stdout, stdout), (LogStream::Stderr, stderr)] {
             let key = LogKey { run, step: step.clone(), attempt, stream };
-            let end = match (&ending, stream) {
-                (Ending::Recorded(ends), LogStream::Stdout) => Some(log_end(&ends.0)),
-                (Ending::Recorded(ends), LogStream::Stderr) => Some(log_end(&ends.1)),
-                (Ending::Unrecorded, _) => None,
-            };
-            let path = self.logs().get(&key).map(|log| log.path.clone());
-            let end = end.or_else(|| path.map(|path| measure(&path)));
-            if let Some(log) = self.logs().get_mut(&key) {
-                log.end = end;
+            if let Some(log) = self.logs().all.get_mut(&key) {
+                (log.end, log.due) = (end, true);
             }
         }
         self.wake.notify_one();
@@ -131,8 +170,8 @@ impl Ship {
         loop {
             completed.borrow_and_update();
             // A log without an end belongs to an attempt that never began.
-            self.logs().retain(|key, log| key.run != run || log.end.is_some());
-            if !self.logs().keys().any(|key| key.run == run) {
+            self.logs().all.retain(|key, log| key.run != run || !matches!(log.end, End::Open));
+            if !self.logs().all.keys().any(|key| key.run == run) {
                 return;
             }
             if completed.changed().await.is_err() {
@@ -143,24 +182,24 @@ impl Ship {
 
     /// Ships until the endpoint stops.
     pub(crate) async fn run(self, endpoint: Endpoint, agent: AgentId) {
+        let Some(reader) = Reader::start(self.clone(), EndpointId::Agent(agent)) else { return };
         let connected = endpoint.connected();
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let busy = !self.logs().is_empty();
+            let busy = !self.logs().all.is_empty();
             tokio::select! {
-                next = endpoint.next_log() => match next {
-                    Ok(LogDatagram::Mark(mark)) => self.mark(mark),
-                    Ok(LogDatagram::Chunk(_)) => continue,
+                next = endpoint.next_logs(MARKS_AT_ONCE) => match next {
+                    Ok(said) => said.into_iter().for_each(|said| self.hear(said)),
                     Err(_) => return,
                 },
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY), if busy => {}
+                _ = looks.tick(), if busy => self.look(),
             }
             if !*connected.borrow() {
                 continue;
             }
-            let ship = self.clone();
-            let from = EndpointId::Agent(agent.clone());
-            let Ok(chunks) = tokio::task::spawn_blocking(move || ship.chunks(&from)).await else { return };
+            let Some(chunks) = reader.chunks().await else { return };
             for chunk in chunks {
                 if endpoint.send_log(EndpointId::Server, LogDatagram::Chunk(chunk)).await.is_err() {
                     return;
@@ -169,16 +208,24 @@ impl Ship {
         }
     }
 
+    fn hear(&self, said: LogDatagram) {
+        match said {
+            LogDatagram::Mark(mark) => self.mark(mark),
+            // Only a server is sent pieces.
+            LogDatagram::Chunk(_) => {}
+        }
+    }
+
     /// Takes in what the server says it has.
     fn mark(&self, mark: LogMark) {
         let mut logs = self.logs();
         if mark.complete {
-            logs.remove(&mark.key);
+            logs.all.remove(&mark.key);
             drop(logs);
             self.completed.send_modify(|count| *count += 1);
             return;
         }
-        let Some(log) = logs.get_mut(&mark.key) else { return };
+        let Some(log) = logs.all.get_mut(&mark.key) else { return };
         // A server that refuses each piece, since one before it is missing, speaks of it as often as the step writes. That is no
         // progress, and must not put off what brings the missing one.
         if mark.have != log.have || log.sent == log.have {
@@ -189,52 +236,125 @@ impl Ship {
         if !log.known || mark.have < log.have || mark.have > log.sent || log.end_sent {
             log.sent = mark.have;
         }
-        log.known = true;
-        log.have = mark.have;
-        log.end_sent = false;
+        (log.known, log.have, log.end_sent, log.due) = (true, mark.have, false, true);
     }
 
-    /// The pieces that may go out now.
-    fn chunks(&self, from: &EndpointId) -> Vec<LogChunk> {
-        let mut chunks = Vec::new();
-        let keys: Vec<LogKey> = self.logs().keys().cloned().collect();
-        for key in keys {
-            let mut logs = self.logs();
-            let Some(log) = logs.get_mut(&key) else { continue };
+    /// Looks at every log again: it may have grown, or what was sent of it may be lost.
+    fn look(&self) {
+        for log in self.logs().all.values_mut() {
+            log.due = true;
             if log.moved.elapsed() > RESEND_AFTER && (log.sent > log.have || log.end_sent) {
                 (log.sent, log.end_sent, log.moved) = (log.have, false, Instant::now());
             }
-            while !log.end_sent && log.sent < log.have + WINDOW_BYTES {
-                let bytes = match read_piece(&log.path, log.sent, log.end.as_ref()) {
-                    Ok(bytes) => bytes,
-                    Err(error) => {
-                        tracing::warn!(run = %key.run, step = %key.step, %error, "A log cannot be read.");
-                        break;
-                    }
-                };
-                if bytes.is_empty() && log.end.as_ref().is_some_and(|end| log.sent < end.size) {
-                    // The file is shorter than it was when the step ended. What is left of it is the log; the rest was cut.
-                    let (whole, left) = (log.end.as_ref().map_or(0, |end| end.size + end.cut), measure(&log.path));
-                    tracing::warn!(run = %key.run, step = %key.step, "A log was cut after its step had ended.");
-                    (log.sent, log.end) = (0, Some(LogEnd { cut: whole.saturating_sub(left.size), ..left }));
-                    continue;
+        }
+    }
+
+    /// The pieces that may go out now: of each log one in turn, until the windows are full.
+    fn chunks(&self, from: &EndpointId) -> Vec<LogChunk> {
+        let (mut keys, mut room) = {
+            let logs = self.logs();
+            let due = |range: (Bound<&LogKey>, Bound<&LogKey>)| {
+                logs.all.range::<LogKey, _>(range).filter(|(_, log)| log.due).map(|(key, _)| key.clone())
+            };
+            let (behind, before) = match &logs.last {
+                Some(last) => ((Excluded(last), Unbounded), (Unbounded, Included(last))),
+                None => ((Unbounded, Unbounded), (Unbounded, Unbounded)),
+            };
+            let mut keys: VecDeque<LogKey> = due(behind).collect();
+            if logs.last.is_some() {
+                keys.extend(due(before));
+            }
+            (keys, WINDOW_BYTES_ALL.saturating_sub(logs.all.values().map(Log::under_way).sum()))
+        };
+        let mut chunks = Vec::new();
+        while room > 0
+            && let Some(key) = keys.pop_front()
+        {
+            let mut logs = self.logs();
+            let Some(log) = logs.all.get_mut(&key) else { continue };
+            match log.next(&key, from) {
+                Some(chunk) => {
+                    room = room.saturating_sub(chunk.bytes.len() as u64);
+                    chunks.push(chunk);
+                    logs.last = Some(key.clone());
+                    keys.push_back(key);
                 }
-                let after = log.sent + bytes.len() as u64;
-                let end = log.end.clone().filter(|end| end.size <= after);
-                if bytes.is_empty() && end.is_none() {
-                    break;
-                }
-                if log.sent == log.have {
-                    log.moved = Instant::now();
-                }
-                let offset = log.sent;
-                log.sent = after;
-                log.end_sent = end.is_some();
-                let crc32c = crc32c::crc32c(&bytes);
-                chunks.push(LogChunk { from: from.clone(), key: key.clone(), offset, bytes, crc32c, end });
+                None => log.due = false,
             }
         }
         chunks
+    }
+}
+
+/// One thread that reads pieces for as long as the agent runs. On whichever thread of a pool is free, the memory of the pieces would be
+/// spread over as many heaps as there are threads, each as large as it ever was.
+struct Reader(mpsc::Sender<oneshot::Sender<Vec<LogChunk>>>);
+
+impl Reader {
+    fn start(ship: Ship, from: EndpointId) -> Option<Self> {
+        let (asking, asked) = mpsc::channel::<oneshot::Sender<Vec<LogChunk>>>();
+        let reading = move || {
+            while let Ok(answer) = asked.recv() {
+                // Nobody waits any more when the agent ends.
+                let _ = answer.send(ship.chunks(&from));
+            }
+        };
+        match thread::Builder::new().name("ship".to_owned()).stack_size(STACK_BYTES).spawn(reading) {
+            Ok(_) => Some(Self(asking)),
+            Err(error) => {
+                tracing::error!(%error, "There is no thread to read logs; the agent must be started anew.");
+                None
+            }
+        }
+    }
+
+    /// Nothing when the thread is gone, which only a defect can be the reason of.
+    async fn chunks(&self) -> Option<Vec<LogChunk>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(answer).ok()?;
+        answered.await.ok()
+    }
+}
+
+impl Log {
+    /// The next piece, if one may go out and there is one.
+    fn next(&mut self, key: &LogKey, from: &EndpointId) -> Option<LogChunk> {
+        while !self.end_sent && self.under_way() < WINDOW_BYTES {
+            let bytes = match read_piece(&self.path, self.sent, self.known()) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::warn!(run = %key.run, step = %key.step, %error, "A log cannot be read.");
+                    return None;
+                }
+            };
+            match &self.end {
+                End::File if bytes.is_empty() => {
+                    self.end = End::Known(measure(&self.path));
+                    continue;
+                }
+                End::Known(end) if bytes.is_empty() && self.sent < end.size => {
+                    // The file is shorter than it was when the step ended. What is left of it is the log; the rest was cut.
+                    let (whole, left) = (end.size.saturating_add(end.cut), measure(&self.path));
+                    tracing::warn!(run = %key.run, step = %key.step, "A log was cut after its step had ended.");
+                    (self.sent, self.end) = (0, End::Known(LogEnd { cut: whole.saturating_sub(left.size), ..left }));
+                    continue;
+                }
+                End::Open | End::File | End::Known(_) => {}
+            }
+            let after = self.sent + bytes.len() as u64;
+            let end = self.known().filter(|end| end.size <= after).cloned();
+            if bytes.is_empty() && end.is_none() {
+                return None;
+            }
+            if self.sent == self.have {
+                self.moved = Instant::now();
+            }
+            let offset = self.sent;
+            (self.sent, self.end_sent) = (after, end.is_some());
+            let crc32c = crc32c::crc32c(&bytes);
+            return Some(LogChunk { from: from.clone(), key: key.clone(), offset, bytes, crc32c, end });
+        }
+        None
     }
 }
 
@@ -271,7 +391,7 @@ fn read_piece(path: &Path, offset: u64, end: Option<&LogEnd>) -> io::Result<Vec<
     file.seek(SeekFrom::Start(offset))?;
     // What a process left behind writes after the end is not part of the log.
     let left = end.map_or(u64::MAX, |end| end.size.saturating_sub(offset));
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(PIECE_BYTES);
     file.take(left.min(PIECE_BYTES as u64)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -325,10 +445,59 @@ mod tests {
         file.write_all(b"lost").unwrap();
         assert_eq!(offsets(&ship), [(4, 4)]);
         let early = Instant::now().checked_sub(RESEND_AFTER * 2).unwrap();
-        ship.logs().get_mut(&key).unwrap().moved = early;
+        ship.logs().all.get_mut(&key).unwrap().moved = early;
         // The server has not got further: what it says now is about a later piece.
         told(&ship, &key, 4);
         file.write_all(b"more").unwrap();
+        ship.look();
         assert_eq!(offsets(&ship), [(4, 8)]);
+    }
+
+    #[test]
+    fn many_loud_logs_share_one_window_in_turn() {
+        let (_dir, ship, _, _) = tracked();
+        let step = "loud".parse::<StepId>().unwrap();
+        let loud: Vec<_> = (0..200u32)
+            .map(|attempt| {
+                let dir = tempfile::tempdir().unwrap();
+                let files = Attempt::open(dir.path()).unwrap();
+                std::fs::write(files.output(LogStream::Stdout), vec![b'x'; PIECE_BYTES * 2]).unwrap();
+                ship.track(RunId::new(uuid::Uuid::from_u128(8)), &step, attempt, &files);
+                dir
+            })
+            .collect();
+        let from = EndpointId::Agent("a1".parse().unwrap());
+        let (mut seen, mut rounds) = (BTreeMap::<LogKey, usize>::new(), 0);
+        while seen.len() < loud.len() {
+            let chunks = ship.chunks(&from);
+            let bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+            assert!(bytes > 0 && bytes as u64 <= WINDOW_BYTES_ALL + PIECE_BYTES as u64, "{bytes} in round {rounds}");
+            // Nothing more until the server has spoken.
+            assert_eq!(ship.chunks(&from).len(), 0);
+            for chunk in chunks {
+                let pieces = seen.entry(chunk.key.clone()).or_default();
+                *pieces += 1;
+                let first = *pieces == 1;
+                assert!(first || seen.len() == loud.len(), "somebody had a second turn before everybody had one");
+                told(&ship, &chunk.key, chunk.offset + chunk.bytes.len() as u64);
+            }
+            rounds += 1;
+        }
+    }
+
+    #[test]
+    fn an_attempt_without_a_record_is_measured_only_when_all_of_it_was_sent() {
+        let (_dir, ship, key, mut file) = tracked();
+        file.write_all(b"0123").unwrap();
+        ship.ended(key.run, &key.step, 1, Ending::unrecorded());
+        // What it left behind still writes.
+        file.write_all(b"45").unwrap();
+        let from = EndpointId::Agent("a1".parse().unwrap());
+        let chunks: Vec<LogChunk> = ship.chunks(&from).into_iter().filter(|chunk| chunk.key == key).collect();
+        assert_eq!(
+            chunks.iter().map(|chunk| (chunk.offset, chunk.end.is_some())).collect::<Vec<_>>(),
+            [(0, false), (6, true)]
+        );
+        assert_eq!(chunks[1].end, Some(LogEnd { size: 6, sha256: Digest::of(b"012345"), cut: 0 }));
     }
 }

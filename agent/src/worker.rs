@@ -128,8 +128,8 @@ impl Worker {
         &self.0.slots
     }
 
-    pub(crate) fn host(&self) -> Host {
-        self.0.host
+    pub(crate) fn host(&self) -> &Host {
+        &self.0.host
     }
 
     pub(crate) fn disk(&self) -> &Disk {
@@ -380,11 +380,15 @@ impl Worker {
         }
     }
 
-    /// Looks at the disk.
+    /// Looks at the disk, and removes groups of steps of which nothing is left.
     pub(crate) async fn look(&self) {
-        let disk = self.disk().clone();
+        let (disk, groups) = (self.disk().clone(), self.host().groups().clone());
+        let look = move || {
+            disk.look();
+            groups.sweep();
+        };
         // It reports what fails by itself, and is not needed for anything else to go on.
-        let _looked = tokio::task::spawn_blocking(move || disk.look()).await;
+        let _looked = tokio::task::spawn_blocking(look).await;
     }
 
     /// Tells what there is to tell of this agent with every status, if that changed.

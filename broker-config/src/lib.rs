@@ -15,11 +15,11 @@ pub mod render;
 mod topology;
 
 pub use names::{
-    CLASS_LINK, DEAD_EXCHANGE, DEAD_QUEUE, DOWN_EXCHANGE, InvalidId, MAX_ID_LEN, SERVER_QUEUE, UP_EXCHANGE,
-    agent_queue_name, all_agents_up_pattern, check_id, down_key, up_key, up_pattern,
+    CLASS_LINK, CLASS_LOGS, DEAD_EXCHANGE, DEAD_QUEUE, DOWN_EXCHANGE, InvalidId, LOGS_QUEUE, MAX_ID_LEN, SERVER_QUEUE,
+    UP_EXCHANGE, agent_queue_name, all_agents_up_pattern, check_id, down_key, up_key, up_pattern,
 };
 pub use permissions::{Permission, TopicPermission};
 pub use topology::{
     AGENT_QUEUE_MAX_BYTES, ArgValue, Arguments, Binding, DEAD_QUEUE_MAX_BYTES, DEFAULT_VHOST, DELIVERY_LIMIT, Exchange,
-    ExchangeKind, InvalidQueueType, Queue, QueueType, SERVER_QUEUE_MAX_BYTES, Topology,
+    ExchangeKind, InvalidQueueType, LOGS_QUEUE_MAX_BYTES, Queue, QueueType, SERVER_QUEUE_MAX_BYTES, Topology,
 };

@@ -13,10 +13,14 @@ pub const UP_EXCHANGE: &str = "longshore.v1.up";
 pub const DEAD_EXCHANGE: &str = "longshore.v1.dead";
 /// The server's inbound queue.
 pub const SERVER_QUEUE: &str = "longshore.v1.server";
+/// The server's queue for pieces of logs, apart from [`SERVER_QUEUE`] so that no message ever waits behind them.
+pub const LOGS_QUEUE: &str = "longshore.v1.logs";
 /// The queue behind [`DEAD_EXCHANGE`], for people to look at.
 pub const DEAD_QUEUE: &str = "longshore.v1.dead";
 /// The message class of link envelopes in an [`up_key`].
 pub const CLASS_LINK: &str = "link";
+/// The message class of pieces of logs in an [`up_key`].
+pub const CLASS_LOGS: &str = "logs";
 
 /// Longest id in bytes: long enough for a UUID or a DNS label, and far below the 255 bytes AMQP allows for a whole name.
 pub const MAX_ID_LEN: usize = 63;
@@ -102,10 +106,12 @@ pub fn up_pattern(agent: &str) -> Result<String, InvalidId> {
     Ok(format!("agent.{}.#", check_id(agent)?))
 }
 
-/// The binding pattern for everything from every agent: `agent.#`.
-#[must_use]
-pub fn all_agents_up_pattern() -> &'static str {
-    "agent.#"
+/// The binding pattern for one class of messages from every agent: `agent.*.<class>`.
+///
+/// # Errors
+/// When the class breaks the rule of [`check_id`].
+pub fn all_agents_up_pattern(class: &str) -> Result<String, InvalidId> {
+    Ok(format!("agent.*.{}", check_id(class)?))
 }
 
 #[cfg(test)]
@@ -119,6 +125,7 @@ mod tests {
         assert_eq!(down_key("web-03").unwrap(), "agent.web-03");
         assert_eq!(up_key("web-03", CLASS_LINK).unwrap(), "agent.web-03.link");
         assert_eq!(up_pattern("web-03").unwrap(), "agent.web-03.#");
+        assert_eq!(all_agents_up_pattern(CLASS_LOGS).unwrap(), "agent.*.logs");
     }
 
     #[test]
@@ -129,7 +136,7 @@ mod tests {
         assert_eq!(check_id(""), Err(InvalidId::Empty));
         assert!(matches!(check_id("-a"), Err(InvalidId::Start { .. })));
         assert!(matches!(check_id("_"), Err(InvalidId::Start { .. })));
-        assert!(up_key("a", "link.#").is_err());
+        assert!(up_key("a", "link.#").is_err() && all_agents_up_pattern("#").is_err());
     }
 
     #[test]

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::names::{
-    DEAD_EXCHANGE, DEAD_QUEUE, DOWN_EXCHANGE, InvalidId, SERVER_QUEUE, UP_EXCHANGE, agent_queue_name,
-    all_agents_up_pattern, down_key, up_pattern,
+    CLASS_LINK, CLASS_LOGS, DEAD_EXCHANGE, DEAD_QUEUE, DOWN_EXCHANGE, InvalidId, LOGS_QUEUE, SERVER_QUEUE, UP_EXCHANGE,
+    agent_queue_name, all_agents_up_pattern, down_key, up_key,
 };
 
 /// The virtual host when none is configured. One per installation: rights, limits and wiping are per virtual host.
@@ -33,6 +33,10 @@ pub const AGENT_QUEUE_MAX_BYTES: i64 = 64 << 20;
 /// Largest backlog of the server's queue in bytes. It takes in every agent, so it is larger than an agent's, but small
 /// enough that a stopped server does not fill the broker's disk.
 pub const SERVER_QUEUE_MAX_BYTES: i64 = 512 << 20;
+
+/// Largest backlog of the queue of logs in bytes: what some sixty agents may have under way. Beyond it the broker refuses a piece,
+/// which its agent sends again later.
+pub const LOGS_QUEUE_MAX_BYTES: i64 = 256 << 20;
 
 /// Largest content of the dead queue in bytes. It is evidence for people, not storage, so the oldest is dropped.
 pub const DEAD_QUEUE_MAX_BYTES: i64 = 64 << 20;
@@ -168,10 +172,21 @@ impl Topology {
         ]
     }
 
-    /// The queues that exist once: the dead queue and the server's.
+    /// The queues that exist once: the dead queue and the server's two.
     #[must_use]
     pub fn server_queues(&self) -> Vec<Queue> {
-        vec![self.dead_queue(), self.inbound(SERVER_QUEUE.to_owned(), SERVER_QUEUE_MAX_BYTES)]
+        vec![self.dead_queue(), self.inbound(SERVER_QUEUE.to_owned(), SERVER_QUEUE_MAX_BYTES), self.logs_queue()]
+    }
+
+    /// The server's queue for pieces of logs. Classic, whatever the others are: the pieces are in their agents' files until the server
+    /// has them in its own, so nothing is won by replicating and syncing them, and a gigabyte of output would go through the
+    /// broker's write-ahead log. It need not be there for the server to work.
+    #[must_use]
+    pub fn logs_queue(&self) -> Queue {
+        let classic = Self { queue_type: QueueType::Classic, ..self.clone() };
+        let mut arguments = classic.common(LOGS_QUEUE_MAX_BYTES, "reject-publish");
+        arguments.insert("x-single-active-consumer", ArgValue::Bool(true));
+        Queue { name: LOGS_QUEUE.to_owned(), arguments }
     }
 
     /// The queue of one agent. The server declares it; agents declare nothing.
@@ -190,7 +205,18 @@ impl Topology {
             queue: queue.to_owned(),
             routing_key: key.to_owned(),
         };
-        vec![bind(DEAD_EXCHANGE, DEAD_QUEUE, ""), bind(UP_EXCHANGE, SERVER_QUEUE, all_agents_up_pattern())]
+        let class = |class| all_agents_up_pattern(class).expect("the classes are words of ours");
+        vec![
+            bind(DEAD_EXCHANGE, DEAD_QUEUE, ""),
+            bind(UP_EXCHANGE, SERVER_QUEUE, &class(CLASS_LINK)),
+            bind(UP_EXCHANGE, LOGS_QUEUE, &class(CLASS_LOGS)),
+        ]
+    }
+
+    /// Bindings that earlier versions made and that would now do harm: logs came with the messages.
+    #[must_use]
+    pub fn retired_bindings(&self) -> Vec<Binding> {
+        vec![Binding { exchange: UP_EXCHANGE, queue: SERVER_QUEUE.to_owned(), routing_key: "agent.#".to_owned() }]
     }
 
     /// The binding of one agent's queue.
@@ -202,14 +228,17 @@ impl Topology {
         Ok(Binding { exchange: DOWN_EXCHANGE, queue: agent_queue_name(agent)?, routing_key })
     }
 
-    /// The binding that lets the server hear one agent only, for installations where agents are enrolled: taking it away
-    /// cuts the agent off. It replaces `agent.#` of [`Self::server_bindings`], it is no use beside it.
+    /// The bindings that let the server hear one agent only, for installations where agents are enrolled: taking them away
+    /// cuts the agent off. They replace those of every agent in [`Self::server_bindings`], and are no use beside them.
     ///
     /// # Errors
     /// When the id may not enter a name.
-    pub fn server_binding_for(&self, agent: &str) -> Result<Binding, InvalidId> {
-        let routing_key = up_pattern(agent)?;
-        Ok(Binding { exchange: UP_EXCHANGE, queue: SERVER_QUEUE.to_owned(), routing_key })
+    pub fn server_bindings_for(&self, agent: &str) -> Result<[Binding; 2], InvalidId> {
+        let bind = |queue: &str, class| {
+            let routing_key = up_key(agent, class)?;
+            Ok(Binding { exchange: UP_EXCHANGE, queue: queue.to_owned(), routing_key })
+        };
+        Ok([bind(SERVER_QUEUE, CLASS_LINK)?, bind(LOGS_QUEUE, CLASS_LOGS)?])
     }
 
     /// A queue that an endpoint consumes. One active consumer keeps the order and makes a cloned agent visible.
@@ -284,7 +313,7 @@ mod tests {
         queues.push(topology.agent_queue("a1").unwrap());
         let mut bindings = topology.server_bindings();
         bindings.push(topology.agent_binding("a1").unwrap());
-        bindings.push(topology.server_binding_for("a1").unwrap());
+        bindings.extend(topology.server_bindings_for("a1").unwrap());
         for binding in bindings {
             assert!(topology.exchanges().iter().any(|e| e.name == binding.exchange), "{binding:?}");
             assert!(queues.iter().any(|q| q.name == binding.queue), "{binding:?}");

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod explore;
 pub mod gaps;
 pub mod live;
+pub mod loud;
 pub mod sim;
 pub mod simulate;
 pub mod work;

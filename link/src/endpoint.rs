@@ -15,7 +15,7 @@ pub(crate) const REQUESTS_MAX: usize = 256;
 /// Batches of work that may wait for the application. One batch per peer is out at a time.
 pub(crate) const WORK_MAX: usize = 64;
 /// Pieces of logs that may wait for the application; what does not fit is lost and sent again by its sender.
-pub(crate) const LOGS_MAX: usize = 256;
+pub(crate) const LOGS_MAX: usize = 64;
 
 /// What the driver is asked.
 pub(crate) enum Request {
@@ -301,15 +301,19 @@ impl Endpoint {
         self.work.lock().await.recv().await.ok_or(Stopped)
     }
 
-    /// The next piece of a log that arrived.
+    /// The next pieces of logs that arrived, or words about them: what waits, at least one and at most `max`.
     ///
     /// # Errors
     /// [`Stopped`]
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
-    pub async fn next_log(&self) -> Result<LogDatagram, Stopped> {
-        self.logs.lock().await.recv().await.ok_or(Stopped)
+    pub async fn next_logs(&self, max: usize) -> Result<Vec<LogDatagram>, Stopped> {
+        let mut found = Vec::new();
+        match self.logs.lock().await.recv_many(&mut found, max).await {
+            0 => Err(Stopped),
+            _ => Ok(found),
+        }
     }
 
     /// The journals that were found lost or restored since it was last asked. Work is offered after that is known. An application

@@ -12,6 +12,10 @@ pub const EVENTS_MAX: usize = 1_024;
 /// Commands that may wait for the transport. The driver keeps what does not fit, and takes in less.
 pub const COMMANDS_MAX: usize = 1_024;
 
+/// Pieces of logs that may wait for the driver. They come beside the events, so that none of those waits behind them; what has no
+/// room stays at the broker.
+pub const LOGS_MAX: usize = 16;
+
 /// What the transport tells the driver.
 #[derive(Debug)]
 pub enum WireEvent {
@@ -73,6 +77,8 @@ pub enum WireCommand {
 pub struct Wire {
     /// What happens.
     pub events: mpsc::Receiver<WireEvent>,
+    /// Bytes of pieces of logs. They are acknowledged already: what is lost of them here is sent again by its agent.
+    pub logs: mpsc::Receiver<Vec<u8>>,
     /// What is asked.
     pub commands: mpsc::Sender<WireCommand>,
 }
@@ -82,6 +88,8 @@ pub struct Wire {
 pub struct WireEnd {
     /// What happens.
     pub events: mpsc::Sender<WireEvent>,
+    /// Bytes of pieces of logs, where they come apart from everything else.
+    pub logs: mpsc::Sender<Vec<u8>>,
     /// What is asked. Closed when the driver is gone.
     pub commands: mpsc::Receiver<WireCommand>,
 }
@@ -90,9 +98,10 @@ pub struct WireEnd {
 #[must_use]
 pub fn wire() -> (Wire, WireEnd) {
     let (event_sender, event_receiver) = mpsc::channel(EVENTS_MAX);
+    let (log_sender, log_receiver) = mpsc::channel(LOGS_MAX);
     let (command_sender, command_receiver) = mpsc::channel(COMMANDS_MAX);
     (
-        Wire { events: event_receiver, commands: command_sender },
-        WireEnd { events: event_sender, commands: command_receiver },
+        Wire { events: event_receiver, logs: log_receiver, commands: command_sender },
+        WireEnd { events: event_sender, logs: log_sender, commands: command_receiver },
     )
 }

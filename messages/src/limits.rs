@@ -36,6 +36,14 @@ pub const STEPS_MAX: usize = 1_000;
 /// Bytes of output in one log chunk. Several fit in the broker's frame window, none blocks the channel for long.
 pub const LOG_CHUNK_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes kept of one output of a step when its author says nothing: a build that is as loud as builds get, and still little beside
+/// a disk. What comes beyond is counted and not kept.
+pub const LOG_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
+
+/// Bytes kept of one output of a step at most, whatever its author says. Above it an output is data, which belongs into a file
+/// that the step makes. The agent cuts there, and the server takes no more.
+pub const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
 /// Bytes of a reason or of evidence in words. Longer text is cut where it is made.
 pub const TEXT_BYTES_MAX: usize = 4 * 1024;
 

@@ -1,8 +1,9 @@
 //! Logs at the server: files that agents' pieces are put together in. The length of the file is the authority on the offset:
 //! a piece that does not continue it is answered with the length, and the agent goes on from there. A log is complete when its
-//! size and SHA-256 are what the agent's record says; only then the agent is told that it need not keep it.
+//! size and SHA-256 are what the agent's record says; only then the agent is told that it need not keep it. It never holds more of
+//! a log in memory than the pieces that just came, and no log waits for another one's sync.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -10,14 +11,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use link::Endpoint;
-use messages::limits::LOG_CHUNK_BYTES_MAX;
-use messages::{Digest, EndpointId, LogChunk, LogDatagram, LogKey, LogMark, RunId};
+use messages::limits::{LOG_BYTES_MAX, LOG_CHUNK_BYTES_MAX};
+use messages::{Digest, EndpointId, Hasher, LogChunk, LogDatagram, LogEnd, LogKey, LogMark, RunId};
 use serde::{Deserialize, Serialize};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::api::LogPiece;
 
-/// Bytes of one log. An agent keeps less of each output.
-pub(crate) const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Pieces that are taken in at a time. One word to their agents answers all of a log, and must not be long in coming: until
+/// then they send nothing more.
+const PIECES_AT_ONCE: usize = 64;
+/// Logs that are synced and compared with their agents' records at the same time. More would only make the disk seek.
+const FINISHING_MAX: usize = 4;
+/// Logs whose digest is kept while they grow, about 300 bytes each. Of others the file is read again when it is whole.
+const DIGESTS_MAX: usize = 1_024;
 /// Bytes of the note that a log is complete.
 const NOTE_BYTES_MAX: u64 = 4_096;
 
@@ -31,6 +38,59 @@ pub(crate) struct Logs {
     dir: PathBuf,
     /// Logs that were not what their agent recorded, and how often. Forgotten at a restart, which only tries again.
     mismatches: Arc<Mutex<BTreeMap<LogKey, u32>>>,
+    digests: Arc<Mutex<Digests>>,
+}
+
+/// The digests of logs that grow, so that what was just written need not be read again.
+#[derive(Debug, Default)]
+struct Digests {
+    growing: BTreeMap<LogKey, Growing>,
+    /// Counts, so that the one that has not grown for longest makes room.
+    turn: u64,
+}
+
+#[derive(Debug)]
+struct Growing {
+    hasher: Hasher,
+    bytes: u64,
+    turn: u64,
+}
+
+impl Digests {
+    /// Takes in what was written at that offset. What does not continue what is known is forgotten.
+    fn wrote(&mut self, key: &LogKey, offset: u64, bytes: &[u8]) {
+        self.turn += 1;
+        if offset == 0 {
+            let fresh = Growing { hasher: Hasher::default(), bytes: 0, turn: self.turn };
+            self.growing.insert(key.clone(), fresh);
+        }
+        match self.growing.get_mut(key) {
+            Some(growing) if growing.bytes == offset => {
+                growing.hasher.update(bytes);
+                growing.bytes += bytes.len() as u64;
+                growing.turn = self.turn;
+            }
+            Some(_) => drop(self.growing.remove(key)),
+            None => {}
+        }
+        if self.growing.len() > DIGESTS_MAX {
+            let oldest = self.growing.iter().min_by_key(|(_, growing)| growing.turn).map(|(key, _)| key.clone());
+            oldest.map(|key| self.growing.remove(&key));
+        }
+    }
+
+    /// The digest of a log of that size, if it is known.
+    fn take(&mut self, key: &LogKey, size: u64) -> Option<Digest> {
+        self.growing.remove(key).filter(|growing| growing.bytes == size).map(|growing| growing.hasher.finish())
+    }
+}
+
+/// What taking a piece in came to.
+enum Taken {
+    /// This is there now.
+    Mark(LogMark),
+    /// Everything is there: it is to be synced and compared with the agent's record.
+    Whole(LogEnd),
 }
 
 /// Written beside a log when it is complete.
@@ -51,7 +111,7 @@ impl Logs {
     /// The operating system's.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(Self { dir: dir.to_owned(), mismatches: Arc::default() })
+        Ok(Self { dir: dir.to_owned(), mismatches: Arc::default(), digests: Arc::default() })
     }
 
     fn run_dir(&self, run: RunId) -> PathBuf {
@@ -72,11 +132,12 @@ impl Logs {
     /// The operating system's.
     pub(crate) fn read(&self, key: &LogKey, offset: u64, max: usize) -> io::Result<LogPiece> {
         // The note first: when it is there, the file no longer grows.
-        let complete = self.note(key)?.is_some();
+        let note = self.note(key)?;
+        let (complete, cut) = (note.is_some(), note.map_or(0, |note| note.cut));
         let mut file = match File::open(self.path(key)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(LogPiece { complete, ..LogPiece::default() });
+                return Ok(LogPiece { complete, cut, ..LogPiece::default() });
             }
             Err(error) => return Err(error),
         };
@@ -86,7 +147,7 @@ impl Logs {
             file.seek(SeekFrom::Start(offset))?;
             file.take(max as u64).read_to_end(&mut bytes)?;
         }
-        Ok(LogPiece { bytes, size, complete })
+        Ok(LogPiece { bytes, size, complete, cut })
     }
 
     fn note(&self, key: &LogKey) -> io::Result<Option<Note>> {
@@ -101,26 +162,41 @@ impl Logs {
         }
     }
 
-    /// Takes a piece in, and says how much of the log is there now.
-    fn take(&self, chunk: &LogChunk) -> io::Result<LogMark> {
+    /// Takes a piece in.
+    fn take(&self, chunk: &LogChunk) -> io::Result<Taken> {
         let key = chunk.key.clone();
         if let Some(note) = self.note(&key)? {
-            return Ok(LogMark { key, have: note.size, complete: true });
+            return Ok(Taken::Mark(LogMark { key, have: note.size, complete: true }));
         }
-        let path = self.path(&key);
         DirBuilder::new().recursive(true).mode(0o700).create(self.run_dir(key.run))?;
-        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.path(&key))?;
         let mut have = file.metadata()?.len();
         let fits = chunk.offset == have && have + chunk.bytes.len() as u64 <= LOG_BYTES_MAX;
         if fits && crc32c::crc32c(&chunk.bytes) == chunk.crc32c {
             file.write_all(&chunk.bytes)?;
+            self.digests().wrote(&key, have, &chunk.bytes);
             have += chunk.bytes.len() as u64;
         }
-        let Some(end) = chunk.end.as_ref().filter(|end| end.size <= have) else {
-            return Ok(LogMark { key, have, complete: false });
-        };
+        Ok(match &chunk.end {
+            Some(end) if end.size <= have => Taken::Whole(end.clone()),
+            Some(_) | None => Taken::Mark(LogMark { key, have, complete: false }),
+        })
+    }
+
+    fn digests(&self) -> std::sync::MutexGuard<'_, Digests> {
+        // A panic in the middle of a change leaves at worst a digest that does not fit, and then the log is fetched again.
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a log durable that is all there, and compares it with what its agent recorded. Takes as long as the disk does.
+    fn finish(&self, key: &LogKey, end: &LogEnd) -> io::Result<LogMark> {
+        let key = key.clone();
+        let path = self.path(&key);
+        let file = OpenOptions::new().append(true).open(&path)?;
+        let have = file.metadata()?.len();
         file.sync_all()?;
-        let sha256 = digest(&path)?;
+        let known = self.digests().take(&key, have);
+        let sha256 = known.map_or_else(|| digest(&path), Ok)?;
         let as_recorded = have == end.size && sha256 == end.sha256;
         if !as_recorded && self.mismatch(&key) < FETCHES_MAX {
             file.set_len(0)?;
@@ -166,7 +242,7 @@ impl Logs {
 
 fn digest(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
-    let mut hasher = messages::Hasher::default();
+    let mut hasher = Hasher::default();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = file.read(&mut buffer)?;
@@ -189,63 +265,139 @@ pub(crate) trait About: Send + 'static {
 
 /// Puts logs together until the endpoint stops, with whatever the core has to say about them.
 pub(crate) async fn receive(logs: Logs, endpoint: Endpoint, core: impl About) {
-    let logs = Arc::new(logs);
+    let mut finishing = Finishing::default();
     let mut tight = false;
-    let mut marks: BTreeSet<(EndpointId, LogKey)> = BTreeSet::new();
-    let mut latest = BTreeMap::new();
     loop {
-        let next = tokio::select! {
-            biased;
-            next = endpoint.next_log() => next,
-            // Only when nothing more waits: one mark answers a burst of pieces.
-            () = std::future::ready(()), if !marks.is_empty() => {
-                for (agent, key) in std::mem::take(&mut marks) {
-                    if let Some(mark) = latest.remove(&key)
-                        && endpoint.send_log(agent, LogDatagram::Mark(mark)).await.is_err()
-                    {
-                        return;
-                    }
-                }
-                continue;
-            }
+        let marks = tokio::select! {
+            said = endpoint.next_logs(PIECES_AT_ONCE) => match said {
+                Ok(said) => take_all(&logs, said, &core, &mut tight, &mut finishing).await,
+                Err(_) => return,
+            },
+            Some(done) = finishing.tasks.join_next(), if !finishing.tasks.is_empty() => finishing.done(done),
         };
-        let Ok(LogDatagram::Chunk(chunk)) = next else {
-            if next.is_err() {
+        finishing.begin(&logs);
+        if !marks.is_empty() {
+            core.grown();
+        }
+        for ((agent, _), mark) in marks {
+            if endpoint.send_log(agent, LogDatagram::Mark(mark)).await.is_err() {
                 return;
             }
-            continue;
-        };
+        }
+    }
+}
+
+/// What is to be said of each log, to whom.
+type Marks = BTreeMap<(EndpointId, LogKey), LogMark>;
+
+/// Takes pieces in, and makes one word of each log out of them.
+async fn take_all(
+    logs: &Logs,
+    said: Vec<LogDatagram>,
+    core: &impl About,
+    tight: &mut bool,
+    finishing: &mut Finishing,
+) -> Marks {
+    let mut marks = Marks::new();
+    let mut pieces = Vec::new();
+    for said in said {
+        // Only an agent is sent marks.
+        let LogDatagram::Chunk(chunk) = said else { continue };
         if chunk.bytes.len() > LOG_CHUNK_BYTES_MAX {
             tracing::warn!(from = %chunk.from, run = %chunk.key.run, "A piece of a log is too large; it was dropped.");
-            continue;
-        }
-        if !core.knows(&chunk.from, &chunk.key) {
+        } else if !core.knows(&chunk.from, &chunk.key) {
             // The job was forgotten: nobody will ask for the log, so its agent need not keep it.
             tracing::debug!(from = %chunk.from, run = %chunk.key.run, "A piece of a log is of no run known here.");
-            latest.insert(chunk.key.clone(), LogMark { key: chunk.key.clone(), have: 0, complete: true });
-            marks.insert((chunk.from, chunk.key));
-            continue;
+            let mark = LogMark { key: chunk.key.clone(), have: 0, complete: true };
+            marks.insert((chunk.from, chunk.key), mark);
+        } else if !finishing.whole.contains_key(&chunk.key) {
+            // A log that is being finished is all there: what comes of it now is a repetition.
+            pieces.push(chunk);
         }
-        if core.is_tight() {
-            // Without a mark the agent keeps the log, and sends it when there is room.
-            if !std::mem::replace(&mut tight, true) {
-                tracing::warn!("The disk is nearly full: logs stay at their agents until there is room.");
-            }
-            continue;
+    }
+    if core.is_tight() {
+        // Without a mark the agents keep their logs, and send them when there is room.
+        if !pieces.is_empty() && !std::mem::replace(tight, true) {
+            tracing::warn!("The disk is nearly full: logs stay at their agents until there is room.");
         }
-        tight = false;
-        let (from, key, writer) = (chunk.from.clone(), chunk.key.clone(), Arc::clone(&logs));
-        match tokio::task::spawn_blocking(move || writer.take(&chunk)).await {
-            Ok(Ok(mark)) => {
-                latest.insert(key.clone(), mark);
-                marks.insert((from, key));
-                core.grown();
-            }
-            Ok(Err(error)) => {
-                // Without a mark the agent keeps the piece and sends it again later.
+        return marks;
+    }
+    *tight = false;
+    let writer = logs.clone();
+    let writing = move || {
+        let take = |chunk: LogChunk| (writer.take(&chunk), chunk.from, chunk.key);
+        pieces.into_iter().map(take).collect::<Vec<_>>()
+    };
+    let taken = match tokio::task::spawn_blocking(writing).await {
+        Ok(taken) => taken,
+        Err(error) => {
+            tracing::error!(%error, "Writing logs ended badly.");
+            return marks;
+        }
+    };
+    for (taken, from, key) in taken {
+        match taken {
+            Ok(Taken::Mark(mark)) => drop(marks.insert((from, key), mark)),
+            Ok(Taken::Whole(end)) => finishing.want(from, key, end),
+            // Without a mark the agent keeps the piece and sends it again later.
+            Err(error) => {
                 tracing::warn!(%error, run = %key.run, step = %key.step, "A log cannot be written; it is fetched again later.");
             }
-            Err(error) => tracing::error!(%error, "Writing a log ended badly."),
+        }
+    }
+    marks
+}
+
+/// Logs that are all there, until they are durable and compared.
+#[derive(Default)]
+struct Finishing {
+    /// Each of them, waiting or under way.
+    whole: BTreeMap<LogKey, (EndpointId, LogEnd)>,
+    waiting: VecDeque<LogKey>,
+    tasks: JoinSet<(LogKey, io::Result<LogMark>)>,
+}
+
+impl Finishing {
+    fn want(&mut self, from: EndpointId, key: LogKey, end: LogEnd) {
+        if self.whole.insert(key.clone(), (from, end)).is_none() {
+            self.waiting.push_back(key);
+        }
+    }
+
+    fn begin(&mut self, logs: &Logs) {
+        while self.tasks.len() < FINISHING_MAX
+            && let Some(key) = self.waiting.pop_front()
+        {
+            let Some((_, end)) = self.whole.get(&key).cloned() else { continue };
+            let logs = logs.clone();
+            self.tasks.spawn_blocking(move || {
+                let finished = logs.finish(&key, &end);
+                (key, finished)
+            });
+        }
+    }
+
+    fn done(&mut self, done: Result<(LogKey, io::Result<LogMark>), JoinError>) -> Marks {
+        match done {
+            Ok((key, finished)) => {
+                let from = self.whole.remove(&key).map(|(from, _)| from);
+                match (finished, from) {
+                    (Ok(mark), Some(from)) => Marks::from([((from, key), mark)]),
+                    (Ok(_), None) => Marks::new(),
+                    // Its agent sends the end again, and then this is tried again.
+                    (Err(error), _) => {
+                        tracing::warn!(%error, run = %key.run, step = %key.step, "A log cannot be finished; it is tried again later.");
+                        Marks::new()
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "Finishing a log ended badly.");
+                // Which one is not known: those that wait begin anew when their agents send the end again.
+                self.waiting.clear();
+                self.whole.clear();
+                Marks::new()
+            }
         }
     }
 }
@@ -270,18 +422,37 @@ mod tests {
         Some(LogEnd { size, sha256, cut: 0 })
     }
 
+    /// Takes a piece in, and finishes the log when it is all there.
+    fn take(logs: &Logs, chunk: &LogChunk) -> LogMark {
+        match logs.take(chunk).unwrap() {
+            Taken::Mark(mark) => mark,
+            Taken::Whole(end) => logs.finish(&chunk.key, &end).unwrap(),
+        }
+    }
+
     #[test]
     fn a_log_is_complete_only_when_it_is_what_its_agent_recorded() {
         let dir = tempfile::tempdir().unwrap();
         let logs = Logs::open(dir.path()).unwrap();
-        assert_eq!(logs.take(&chunk(0, b"hello ", None)).unwrap().have, 6);
+        assert_eq!(take(&logs, &chunk(0, b"hello ", None)).have, 6);
         // A piece that does not continue the log, and one that was damaged on the way, change nothing.
-        assert_eq!(logs.take(&chunk(9, b"x", None)).unwrap().have, 6);
-        assert_eq!(logs.take(&LogChunk { crc32c: 1, ..chunk(6, b"world", None) }).unwrap().have, 6);
-        let done = logs.take(&chunk(6, b"world", end(11, Digest::of(b"hello world")))).unwrap();
+        assert_eq!(take(&logs, &chunk(9, b"x", None)).have, 6);
+        assert_eq!(take(&logs, &LogChunk { crc32c: 1, ..chunk(6, b"world", None) }).have, 6);
+        let done = take(&logs, &chunk(6, b"world", end(11, Digest::of(b"hello world"))));
         assert_eq!((done.have, done.complete), (11, true));
         assert_eq!(logs.read(&key(), 0, 100).unwrap().bytes, b"hello world");
         assert!(logs.read(&key(), 0, 100).unwrap().complete);
+    }
+
+    #[test]
+    fn a_log_goes_on_after_a_restart_and_is_compared_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        take(&Logs::open(dir.path()).unwrap(), &chunk(0, b"hello ", None));
+        // This one has not seen the beginning.
+        let logs = Logs::open(dir.path()).unwrap();
+        let done = take(&logs, &chunk(6, b"world", end(11, Digest::of(b"hello world"))));
+        assert_eq!((done.have, done.complete), (11, true));
+        assert!(!logs.note(&key()).unwrap().unwrap().altered);
     }
 
     #[test]
@@ -290,10 +461,26 @@ mod tests {
         let logs = Logs::open(dir.path()).unwrap();
         let altered = || chunk(0, b"altered", end(7, Digest::of(b"as it was")));
         for _ in 1..FETCHES_MAX {
-            let again = logs.take(&altered()).unwrap();
+            let again = take(&logs, &altered());
             assert_eq!((again.have, again.complete), (0, false));
         }
-        assert!(logs.take(&altered()).unwrap().complete);
+        assert!(take(&logs, &altered()).complete);
         assert!(logs.note(&key()).unwrap().unwrap().altered);
+    }
+
+    #[test]
+    fn the_digests_of_growing_logs_are_bounded_and_right() {
+        let mut digests = Digests::default();
+        let key = |attempt| LogKey { attempt, ..key() };
+        for attempt in 0..=DIGESTS_MAX as u32 {
+            digests.wrote(&key(attempt), 0, b"ab");
+        }
+        assert_eq!(digests.growing.len(), DIGESTS_MAX);
+        assert_eq!(digests.take(&key(0), 2), None);
+        digests.wrote(&key(1), 2, b"c");
+        assert_eq!(digests.take(&key(1), 3), Some(Digest::of(b"abc")));
+        // A gap, and a size that is not what was written: nothing is known then.
+        digests.wrote(&key(2), 9, b"c");
+        assert_eq!((digests.take(&key(2), 10), digests.take(&key(3), 1)), (None, None));
     }
 }

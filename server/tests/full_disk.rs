@@ -90,7 +90,7 @@ impl Broker {
                     let (to, bytes) = (publish.to.clone(), publish.frame.bytes().to_vec());
                     broker.0.lock().unwrap().entry(to.clone()).or_default().kept.push_back(bytes);
                     broker.deliver(&to).await;
-                    let _gone = end.events.send(WireEvent::Confirmed { to, what: publish.what }).await;
+                    let _gone = end.events.send(WireEvent::Confirmed(vec![(to, publish.what)])).await;
                 }
             }
             broker.0.lock().unwrap().get_mut(&local).unwrap().events = None;

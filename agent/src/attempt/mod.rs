@@ -11,7 +11,7 @@ pub(crate) mod layout;
 pub(crate) mod procfs;
 pub(crate) mod records;
 mod state;
-mod survivors;
+pub(crate) mod survivors;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -32,9 +32,7 @@ pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
 use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
 use records::STARTED_BYTES_MAX;
-pub use records::{
-    AttemptEnd, EXIT_BYTES_MAX, Exit, OUTPUT_BYTES_MAX, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd,
-};
+pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, GroupPlan, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd};
 pub use state::{AttemptState, BootMatch, Interruption, Survivors};
 use state::{Lock, Observation};
 
@@ -275,7 +273,8 @@ impl Attempt {
             Err(TryLockError::WouldBlock) => return Err(SurvivorsError::ShimAlive),
             Err(TryLockError::Error(source)) => return Err(self.error(LOCK, source).into()),
         }
-        survivors::end(&self.dir, timeout).map_err(|source| self.error(TREE, source).into())
+        let group = survivors::group(&self.dir, &self.record(PLAN, PLAN_BYTES_MAX)?);
+        survivors::end(&self.dir, group.as_ref(), timeout).map_err(|source| self.error(TREE, source).into())
     }
 
     fn lock_file(&self) -> Result<Option<File>, StateError> {
@@ -297,12 +296,14 @@ impl Attempt {
     }
 
     fn observe(&self, lock: Lock) -> Result<Observation, StateError> {
+        let plan = self.record(PLAN, PLAN_BYTES_MAX)?;
+        let group = survivors::group(&self.dir, &plan);
         Ok(Observation {
-            plan: self.record(PLAN, PLAN_BYTES_MAX)?,
+            plan,
             started: self.record(STARTED, STARTED_BYTES_MAX)?,
             exit: self.record(EXIT, EXIT_BYTES_MAX)?,
             lock,
-            survivors: survivors::look(&self.dir).map_err(|source| self.error(TREE, source))?,
+            survivors: survivors::look(&self.dir, group.as_ref()).map_err(|source| self.error(TREE, source))?,
         })
     }
 

@@ -10,10 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::BootId;
 
-/// Bytes kept of each output stream unless the plan says otherwise. Enough for any log a person reads; a step in a loop
-/// fills it in seconds, and must not fill the disk.
-pub const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
 /// Bytes of a plan at most. A run has 256 KiB at most, and the environment that the agent adds is a few KiB.
 pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
 
@@ -46,6 +42,20 @@ pub struct Plan {
     /// Bytes that the address space of each of its processes may have; nothing for no limit.
     #[serde(default)]
     pub memory_bytes_max: Option<u64>,
+    /// The control group for its processes; nothing where the host has none for it.
+    #[serde(default)]
+    pub group: Option<GroupPlan>,
+}
+
+/// The control group that a step's processes are to be in, and what they may use together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlan {
+    /// Its folder, without the number that tells it from the group of a copy of this attempt.
+    pub place: PathBuf,
+    /// Bytes of memory of all of them together; nothing for no such limit.
+    pub memory_bytes: Option<u64>,
+    /// Percent of one core for all of them together; nothing for no such limit.
+    pub cpu_percent: Option<u32>,
 }
 
 /// A user of the system and its group. A step that runs as such has no other groups.
@@ -91,6 +101,9 @@ pub struct Exit {
     /// shim of an older version wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Whether the kernel ended processes of it because together they needed more memory than they may have.
+    #[serde(default)]
+    pub out_of_memory: bool,
 }
 
 /// How the program of an attempt ended.
@@ -184,6 +197,7 @@ mod tests {
             stderr: stream,
             left_processes: true,
             usage: Some(Usage { user_ms: u64::MAX, system_ms: u64::MAX, memory_bytes: u64::MAX }),
+            out_of_memory: true,
         };
         let bytes = layout::encode(&exit, EXIT_BYTES_MAX).unwrap();
         let dir = tempfile::tempdir().unwrap();

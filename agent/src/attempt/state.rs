@@ -60,7 +60,7 @@ pub enum BootMatch {
 pub enum Survivors {
     /// At least one does. Running the step again would run it beside itself: see [`super::Attempt::end_survivors`].
     Seen,
-    /// None was seen. A process that closes every file it inherits, as some daemons do, cannot be seen.
+    /// None was seen. Without a control group, a process that closes every file it inherits, as some daemons do, cannot be seen.
     NotSeen,
 }
 
@@ -157,6 +157,7 @@ mod tests {
                     output_bytes_max: 1,
                     run_as: None,
                     memory_bytes_max: None,
+                    group: None,
                 },
             ),
             started: record(started, Started { boot, pid: 7, start_ticks: 8, at_ms: 9 }),
@@ -171,6 +172,7 @@ mod tests {
                     stderr,
                     left_processes: false,
                     usage: None,
+                    out_of_memory: false,
                 },
             ),
             lock: if lock == "held" { Lock::Held } else { Lock::Free },

@@ -7,7 +7,7 @@ use messages::{StepEnd, StepSpec};
 
 use super::{Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
 use crate::attempt::layout::chain;
-use crate::attempt::{Attempt, AttemptState, Exit, LaunchError, PrepareError, StateError, Survivors};
+use crate::attempt::{Attempt, AttemptEnd, AttemptState, Exit, LaunchError, PrepareError, StateError, Survivors};
 use crate::ship::Ending;
 use crate::worker::make_folder;
 
@@ -81,7 +81,13 @@ impl Execution {
 
     /// What its record says. A shim that was asked by somebody else to end the step says how that ended, as ever.
     fn end_of(&self, exit: Exit) -> StepEnd {
-        if exit.cancelled && self.stopping() { StepEnd::Cancelled } else { exit.end.into() }
+        match exit.end {
+            _ if exit.cancelled && self.stopping() => StepEnd::Cancelled,
+            AttemptEnd::Signaled(signal) if exit.out_of_memory => StepEnd::Failed(format!(
+                "all of its processes together needed more memory than its limit allows, and were ended by signal {signal}"
+            )),
+            end => end.into(),
+        }
     }
 
     /// Waits until no shim is alive, and has the step ended as soon as its run is to be.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use messages::StepSpec;
+use messages::limits::LOG_BYTES_DEFAULT;
 
 use super::{CLEANUP_TIMEOUT, Execution};
 use crate::attempt::layout::OUTPUT;
-use crate::attempt::{AttemptKey, OUTPUT_BYTES_MAX, Plan, environment};
+use crate::attempt::{AttemptKey, Plan, environment};
 use crate::host::Account;
 
 impl Execution {
@@ -24,14 +25,21 @@ impl Execution {
             }
         }
         let unattended = self.cleaning_up().then_some(u64::try_from(CLEANUP_TIMEOUT.as_millis()).unwrap_or(u64::MAX));
+        let name = format!("{}-{}-{}", self.record.start.run, spec.id, self.record.attempt());
+        let (group, memory_bytes_max) = self.worker.host().limits(&name, &spec.limits);
         let plan = Plan {
             program: spec.program.clone(),
             env,
             dir: folder(&self.worker.work_dir(self.record.start.run), spec),
             timeout_ms: spec.timeout_ms.or(unattended),
-            output_bytes_max: spec.limits.output_bytes.unwrap_or(OUTPUT_BYTES_MAX),
+            output_bytes_max: spec
+                .limits
+                .output_bytes
+                .unwrap_or(LOG_BYTES_DEFAULT)
+                .min(self.worker.limits().output_bytes_max),
             run_as: account.as_ref().map(Account::run_as),
-            memory_bytes_max: spec.limits.memory_bytes,
+            memory_bytes_max,
+            group,
         };
         Ok((plan, account))
     }
@@ -51,7 +59,7 @@ impl Execution {
 
     /// Which of the step's limits this host cannot enforce, or only in part, in words for its author.
     pub(super) fn unenforced(&self, spec: &StepSpec) -> Option<String> {
-        self.worker.host().unenforced(&spec.limits)
+        self.worker.host().unenforced(&spec.limits, self.worker.limits().output_bytes_max)
     }
 }
 

@@ -22,6 +22,8 @@ pub use lifeline::{Lifeline, LifelineError};
 pub use notify::{NOTIFY_VARIABLES, Notifier};
 use worker::Worker;
 
+use crate::groups::settle;
+
 /// Between two signs of life of a worker.
 pub const BEAT_EVERY: Duration = Duration::from_secs(5);
 
@@ -57,6 +59,8 @@ pub enum MonitorError {
 pub fn main(config: &MonitorConfig) -> Result<u8, MonitorError> {
     let notifier = Notifier::from_environment().map_err(MonitorError::Notify)?;
     let signals = Signals::catch().map_err(MonitorError::Signals)?;
+    // Before there is a worker, which inherits it.
+    settle();
     let core = Core::new(Instant::now(), config.drain_limit);
     let mut monitor = Monitor { config, notifier, signals, core, worker: None, fed: None, said: "" };
     let ended = monitor.run();

@@ -1,6 +1,7 @@
 //! The small process that one step runs under. It outlives the agent, writes down how the step ended, and is gone. It never
 //! starts a step twice, never talks to a network, never reads a configuration: all it knows is in its folder.
 
+mod grouped;
 mod output;
 mod supervise;
 mod tree;
@@ -19,7 +20,7 @@ use std::thread;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
+use rustix::process::{Pid, Signal, getpid, set_child_subreaper, setsid, umask};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::attempt::command::{command, limited, spawn_reason};
@@ -28,6 +29,7 @@ use crate::attempt::layout::{
 };
 use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
 use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
+use grouped::Grouped;
 use output::Capture;
 use supervise::{Event, Outcome, Supervisor};
 
@@ -139,6 +141,7 @@ fn not_started(reason: &str, cancelled: bool) -> Exit {
         stderr: StreamEnd::empty(),
         left_processes: false,
         usage: None,
+        out_of_memory: false,
     }
 }
 
@@ -187,6 +190,7 @@ struct Step {
     started_at_ms: u64,
     stdout: Capture,
     stderr: Capture,
+    group: Option<Grouped>,
 }
 
 impl Step {
@@ -214,23 +218,35 @@ impl Step {
             // Becoming another user also leaves every other group.
             command.uid(user.uid).gid(user.gid);
         }
-        let leader = start_program(&mut command, agents_umask).map_err(|error| spawn_reason(&plan.program, &error))?;
+        let spawn = || start_program(&mut command, agents_umask).map_err(|error| spawn_reason(&plan.program, &error));
+        let (leader, group) = Grouped::start(dir, plan, spawn)?;
         let started_at_ms = now_ms();
         let _ = give.send(leader);
         // From here on only the step's processes hold their lock and the writing ends of the pipes.
         drop((tree, command));
-        Ok(Self { leader, started_at_ms, stdout, stderr })
+        Ok(Self { leader, started_at_ms, stdout, stderr, group })
     }
 
     fn supervise(self, dir: &Path, plan: &Plan, events: &Receiver<Event>) -> Exit {
         let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
         let outcome = Supervisor::new(timeout).run(
             events,
-            |signal| tree::signal(self.leader, signal),
+            |signal| {
+                if let (Signal::KILL, Some(group)) = (signal, &self.group) {
+                    group.kill();
+                }
+                // Also those that left the group.
+                tree::signal(self.leader, signal);
+            },
             || self.stdout.bytes_wait() || self.stderr.bytes_wait(),
         );
         let Outcome { end, cancelled, left_processes } = outcome;
         let ended_at_ms = now_ms();
+        // Asked when every process that was waited for has been reaped.
+        let (usage, out_of_memory) = match self.group {
+            Some(group) => group.finish(usage::of_children()),
+            None => (usage::of_children(), false),
+        };
         // The record of the end says that this is there too. A step may have removed it, which is its own affair.
         let _ = layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all());
         Exit {
@@ -241,8 +257,8 @@ impl Step {
             stdout: self.stdout.finish(),
             stderr: self.stderr.finish(),
             left_processes,
-            // Asked last, when every process that was waited for has been reaped.
-            usage: usage::of_children(),
+            usage,
+            out_of_memory,
         }
     }
 }

@@ -9,6 +9,7 @@ mod checks;
 mod crashes;
 mod ends;
 mod full_disk;
+mod groups;
 mod support;
 mod swarm;
 
@@ -26,11 +27,15 @@ pub(crate) const LAUNCHER: &str = "as-launcher";
 /// The argument that makes this program wait for an attempt of another and print the state.
 pub(crate) const WAITER: &str = "as-waiter";
 
+/// The argument that makes this program say what the host allows of control groups.
+pub(crate) const GROUPS: &str = "as-groups";
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, SHIM, dir] => agent::shim::main(Path::new(dir)),
         [_, LAUNCHER, dir] => support::launch_and_stay(Path::new(dir)),
+        [_, GROUPS] => groups::say(),
         [_, WAITER, dir] => support::wait_and_print(Path::new(dir)),
         _ => libtest_mimic::run(&Arguments::from_args(), trials()).exit_code(),
     }
@@ -44,6 +49,7 @@ fn trials() -> Vec<Trial> {
     tests.extend(checks::TESTS);
     tests.extend(full_disk::TESTS);
     tests.extend(swarm::TESTS);
+    tests.extend(groups::TESTS);
     let trial = |(name, test): (&'static str, fn())| {
         Trial::test(name, move || {
             test();

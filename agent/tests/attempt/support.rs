@@ -9,7 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, OUTPUT_BYTES_MAX, Plan, ShimCommand, boot_id};
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, Plan, ShimCommand, boot_id};
+use messages::limits::LOG_BYTES_DEFAULT;
 use messages::{LogStream, Program};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
@@ -51,9 +52,10 @@ impl Place {
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into()), ("PLACE".into(), place)]),
             dir: self.root.path().to_owned(),
             timeout_ms: None,
-            output_bytes_max: OUTPUT_BYTES_MAX,
+            output_bytes_max: LOG_BYTES_DEFAULT,
             run_as: None,
             memory_bytes_max: None,
+            group: None,
         }
     }
 

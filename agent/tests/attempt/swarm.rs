@@ -15,7 +15,7 @@ pub(crate) const TESTS: [(&str, fn()); 3] = [
 /// Grandchildren of the step: some in its group, some in sessions of their own, of each kind some that ignore SIGTERM. Each says
 /// so once it is what it is, holds the pipe on file descriptor 3, and stays for ever. Their parents end at once, so that they
 /// are orphans. When all have spoken the step says so.
-const SWARM: &str = r#"
+pub(crate) const SWARM: &str = r#"
 exec 3>held
 mkfifo spoken
 plain='echo x >&4; exec sleep 1000'
@@ -37,7 +37,7 @@ while :; do sleep 1000; done
 /// Milliseconds. Time enough to start 400 shells on a busy machine; when it is not, the test fails and does not hang.
 const LIMIT_MS: u64 = 20_000;
 
-fn expect_all_gone(exit: &Exit, held: Held) {
+pub(crate) fn expect_all_gone(exit: &Exit, held: Held) {
     assert!(!exit.left_processes, "{exit:?}");
     assert_eq!(held.after_all_are_gone(), "200\n");
 }

@@ -311,8 +311,8 @@ async fn listen(server: Endpoint, teller: watch::Sender<Vec<Body>>) {
 }
 
 async fn keep_logs(server: Endpoint, logs: Arc<Mutex<Logs>>) {
-    while let Ok(log) = server.next_log().await {
-        let LogDatagram::Chunk(chunk) = log else { continue };
+    while let Ok(mut said) = server.next_logs(1).await {
+        let Some(LogDatagram::Chunk(chunk)) = said.pop() else { continue };
         let have = {
             let mut logs = logs.lock().unwrap();
             if logs.deaf {

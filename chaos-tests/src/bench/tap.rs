@@ -54,7 +54,7 @@ impl Counts {
     fn event(&self, event: &WireEvent) {
         match event {
             WireEvent::Delivery { .. } => Self::add(&self.deliveries, 1),
-            WireEvent::Confirmed { .. } => Self::add(&self.confirmed, 1),
+            WireEvent::Confirmed(all) => Self::add(&self.confirmed, all.len() as u64),
             WireEvent::Up { .. } | WireEvent::Down { .. } | WireEvent::Refused { .. } | WireEvent::Blocked(_) => {}
         }
     }
@@ -66,9 +66,10 @@ pub(super) fn tap(
     counts: Arc<Counts>,
     transport: impl FnOnce(WireEnd) -> JoinHandle<()>,
 ) -> JoinHandle<()> {
-    let (Wire { mut events, commands }, end) = wire();
-    let transport = transport(end);
-    let WireEnd { events: to_driver, commands: mut from_driver } = driver;
+    let WireEnd { events: to_driver, logs, commands: mut from_driver } = driver;
+    let (Wire { mut events, commands, logs: _unused }, end) = wire();
+    // Pieces of logs are not counted: they go past.
+    let transport = transport(WireEnd { logs, ..end });
     let counts_events = Arc::clone(&counts);
     let up = tokio::spawn(async move {
         while let Some(event) = events.recv().await {

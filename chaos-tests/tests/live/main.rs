@@ -4,6 +4,7 @@
 mod copies;
 mod cutoff;
 mod effects;
+mod loud;
 mod monitor;
 mod orders;
 mod orders_outages;
@@ -32,6 +33,7 @@ fn main() {
         copies::TESTS,
         cutoff::TESTS,
         monitor::TESTS,
+        loud::TESTS,
         work::TESTS,
     ]
     .concat();

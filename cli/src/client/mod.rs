@@ -47,6 +47,8 @@ pub(crate) struct LogBytes {
     pub(crate) size: u64,
     /// Whether that is all of it.
     pub(crate) complete: bool,
+    /// Bytes of the output beyond its limit, which nobody kept.
+    pub(crate) cut: u64,
 }
 
 impl Client {
@@ -102,9 +104,10 @@ impl Client {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let size = header("x-longshore-size").and_then(|size| size.parse().ok());
         let complete = header("x-longshore-complete").as_deref() == Some("true");
+        let cut = header("x-longshore-cut").and_then(|cut| cut.parse().ok()).unwrap_or(0);
         let bytes = self.body(&mut response)?;
         let size = size.ok_or_else(|| self.foreign("it gave no size of the log"))?;
-        Ok(LogBytes { bytes, size, complete })
+        Ok(LogBytes { bytes, size, complete, cut })
     }
 
     /// Opens an event stream, after the event with that id.

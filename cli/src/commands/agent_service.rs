@@ -106,6 +106,9 @@ ExecReload=/bin/kill -s HUP $MAINPID
 KillMode=process
 # Steps may be put into groups of their own, to end and to limit them whole.
 Delegate=yes
+# The agent itself is in one of them from its start on (systemd 254 and later). Older versions start it beside them, and then memory
+# and processor time of a step are not limited as a whole.
+DelegateSubgroup=longshore
 Restart=on-failure
 RestartSec=1
 # The same again would end the same: command line, damage, permission, configuration.

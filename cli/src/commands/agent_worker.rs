@@ -41,7 +41,10 @@ pub(crate) enum Keeper {
 pub(crate) fn serve(home: &Home, settings: AgentSettings, keeper: Keeper) -> Result<Exit, Failure> {
     let (supervisor, draining, tries) = match keeper {
         Keeper::Monitor { draining } => (Supervisor::Monitor(lifeline()?), draining, LOCK_TRIES),
-        Keeper::Nobody => (Supervisor::manager()?, false, 1),
+        Keeper::Nobody => {
+            agent::groups::settle();
+            (Supervisor::manager()?, false, 1)
+        }
     };
     let supervisor = Arc::new(supervisor);
     // The queue's type is the server's to choose; an agent declares nothing.

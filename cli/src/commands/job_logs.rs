@@ -176,6 +176,11 @@ fn print(log: &Log<'_>, client: &Client, printer: &Printer) -> Result<(), Failur
             if !piece.complete && log.job.state.is_settled() {
                 printer.note(&format!("{} {} {stream}: not all of it has arrived yet", run.agent, step.id));
             }
+            if piece.cut > 0 {
+                let cut = piece.cut;
+                printer
+                    .note(&format!("{} {} {stream}: {cut} bytes beyond its limit were not kept", run.agent, step.id));
+            }
             return Ok(());
         }
     }

@@ -398,8 +398,14 @@ mod tests {
                 if number == changes.len() / 2 {
                     let (noted, then) = (places.range(b"", &[0xff]), model.clone());
                     for (key, change) in &changes[number + 1..] {
-                        let _ = change.map_or_else(|| places.remove(key), |place| places.insert(key, place));
-                        let _ = change.map_or_else(|| model.remove(key), |place| model.insert(key.clone(), place));
+                        match change {
+                            Some(place) => drop(places.insert(key, *place)),
+                            None => drop(places.remove(key)),
+                        }
+                        match change {
+                            Some(place) => drop(model.insert(key.clone(), *place)),
+                            None => drop(model.remove(key)),
+                        }
                     }
                     prop_assert_eq!(seen(|visit| noted.visit(visit)), then.into_iter().collect::<Rows>());
                     break;

@@ -38,6 +38,8 @@ pub(super) struct Backlog {
 #[derive(Debug, Default)]
 struct Waiting {
     publishes: VecDeque<Publish>,
+    /// Pieces of logs: they go out when nothing else waits.
+    logs: VecDeque<Publish>,
     bytes: usize,
     refused: VecDeque<Refused>,
 }
@@ -51,7 +53,7 @@ impl Backlog {
     /// Takes one in, or drops it. Never waits.
     pub(super) fn push(&self, publish: Publish) {
         let mut waiting = self.waiting();
-        let (count, bytes) = (waiting.publishes.len(), waiting.bytes);
+        let (count, bytes) = (waiting.publishes.len() + waiting.logs.len(), waiting.bytes);
         let lossy = match publish.what {
             Published::Status | Published::Log => true,
             Published::Message(_) | Published::Resent(_) => false,
@@ -69,25 +71,32 @@ impl Backlog {
             return;
         }
         waiting.bytes += publish.frame.bytes().len();
-        waiting.publishes.push_back(publish);
+        match publish.what {
+            Published::Log => waiting.logs.push_back(publish),
+            Published::Message(_) | Published::Resent(_) | Published::Status => waiting.publishes.push_back(publish),
+        }
         drop(waiting);
         self.filled.notify_one();
     }
 
-    /// The oldest one, as soon as there is one. For a single reader; may be cancelled.
-    pub(super) async fn next(&self) -> Publish {
+    /// The oldest one, as soon as there is one; of logs only with `logs`, and only when nothing else waits. For a single reader; may
+    /// be cancelled.
+    pub(super) async fn next(&self, logs: bool) -> Publish {
         loop {
-            if let Some(publish) = self.pop() {
+            if let Some(publish) = self.pop(logs) {
                 return publish;
             }
             self.filled.notified().await;
         }
     }
 
-    /// The oldest one, if there is one.
-    pub(super) fn pop(&self) -> Option<Publish> {
+    /// The oldest one, if there is one, under the same rule.
+    pub(super) fn pop(&self, logs: bool) -> Option<Publish> {
         let mut waiting = self.waiting();
-        let publish = waiting.publishes.pop_front()?;
+        let publish = match waiting.publishes.pop_front() {
+            None if logs => waiting.logs.pop_front()?,
+            publish => publish?,
+        };
         waiting.bytes -= publish.frame.bytes().len();
         Some(publish)
     }
@@ -126,7 +135,7 @@ mod tests {
         backlog.push(publish(Published::Resent(Seq::FIRST), 10));
         let mut last = None;
         let mut count = 0;
-        while let Some(publish) = backlog.pop() {
+        while let Some(publish) = backlog.pop(true) {
             count += 1;
             last = Some(publish.what);
         }
@@ -142,7 +151,7 @@ mod tests {
             backlog.push(publish(Published::Message(Seq::new(seq).unwrap()), body));
         }
         let mut kept = 0;
-        while backlog.next().now_or_never().is_some() {
+        while backlog.next(true).now_or_never().is_some() {
             kept += 1;
         }
         let mut refused = Vec::new();
@@ -153,6 +162,21 @@ mod tests {
         assert_eq!(kept + refused.len(), 300);
         assert_eq!(refused[0], Published::Message(Seq::new(kept as u64 + 1).unwrap()));
         backlog.push(publish(Published::Status, 10));
-        assert!(backlog.next().now_or_never().is_some(), "room is given back");
+        assert!(backlog.next(true).now_or_never().is_some(), "room is given back");
+    }
+
+    #[test]
+    fn a_message_goes_before_the_pieces_of_logs_that_came_first() {
+        let backlog = Backlog::default();
+        backlog.push(publish(Published::Log, 10));
+        backlog.push(publish(Published::Log, 10));
+        backlog.push(publish(Published::Message(Seq::FIRST), 10));
+        let next = |logs| backlog.next(logs).now_or_never().map(|publish| publish.what);
+        assert_eq!(next(true), Some(Published::Message(Seq::FIRST)));
+        // While enough of them is on its way, none follows.
+        assert_eq!(
+            (next(false), next(true), next(true), next(true)),
+            (None, Some(Published::Log), Some(Published::Log), None)
+        );
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod consume;
 mod dial;
 mod failure;
+mod logs;
 mod ping;
 mod proxy;
 mod publish;

@@ -16,6 +16,7 @@ use super::config::{AmqpConfig, Role};
 use super::consume::Inbox;
 use super::dial::{Link, Purpose, dial};
 use super::failure::Failure;
+use super::logs;
 use super::ping;
 use super::publish::{self, Publisher};
 use super::settle::{Decision, Settlements};
@@ -29,6 +30,7 @@ const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
 pub(super) struct Supervisor {
     config: Arc<AmqpConfig>,
     events: mpsc::Sender<WireEvent>,
+    logs: mpsc::Sender<Vec<u8>>,
     commands: mpsc::Receiver<WireCommand>,
     shutdown: watch::Receiver<bool>,
     backoff: Backoff,
@@ -54,8 +56,8 @@ struct Ready {
 
 impl Supervisor {
     pub(super) fn new(config: AmqpConfig, end: WireEnd, shutdown: watch::Receiver<bool>) -> Self {
-        let WireEnd { events, commands } = end;
-        Self { config: Arc::new(config), events, commands, shutdown, backoff: Backoff::default(), connection: 0 }
+        let WireEnd { events, logs, commands } = end;
+        Self { config: Arc::new(config), events, logs, commands, shutdown, backoff: Backoff::default(), connection: 0 }
     }
 
     /// Runs until shutdown or until the driver is gone.
@@ -131,6 +133,7 @@ impl Supervisor {
             ended = publisher.run(&ready.publishing, &ready.outbox) => Ended::from(ended),
             ended = ready.inbox.run(self.connection, &settlements, &self.events) => Ended::from(ended),
             failure = repair(&self.config, &repairs, &ready.consuming) => Ended::Failed(failure),
+            () = take_logs(&self.config, &ready.consuming, &self.logs) => Ended::Stopped,
         };
         match ended {
             Ended::Stopped => {
@@ -209,6 +212,15 @@ fn take(command: WireCommand, backlog: &Backlog, settlements: &Settlements) {
 async fn repair(config: &AmqpConfig, repairs: &Repairs, link: &Link) -> Failure {
     match &config.role {
         Role::Server { .. } => repairs.run(link, config.queue_type).await,
+        Role::Agent(_) => std::future::pending().await,
+    }
+}
+
+/// Returns when the driver is gone.
+async fn take_logs(config: &AmqpConfig, link: &Link, logs: &mpsc::Sender<Vec<u8>>) {
+    match &config.role {
+        Role::Server { .. } => logs::consume(link, logs).await,
+        // What it hears of its logs comes with its messages.
         Role::Agent(_) => std::future::pending().await,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use broker_config::{ArgValue, Arguments, Binding, Exchange, ExchangeKind, Queue, QueueType, Topology};
+use broker_config::{ArgValue, Arguments, Binding, Exchange, ExchangeKind, LOGS_QUEUE, Queue, QueueType, Topology};
 use futures_util::future::{join_all, try_join_all};
 use lapin::Channel;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -121,13 +121,28 @@ async fn own(channel: &Channel, topology: &Topology) -> Result<(), Failure> {
     for exchange in topology.exchanges() {
         declare_exchange(channel, &exchange).await?;
     }
-    for queue in topology.server_queues() {
+    for queue in topology.server_queues().into_iter().filter(|queue| queue.name != LOGS_QUEUE) {
         declare_queue(channel, queue).await?;
     }
-    for binding in topology.server_bindings() {
+    for binding in topology.server_bindings().into_iter().filter(|binding| binding.queue != LOGS_QUEUE) {
         bind(channel, binding).await?;
     }
+    for binding in topology.retired_bindings() {
+        unbind(channel, binding).await?;
+    }
     Ok(())
+}
+
+/// Declares the queue of logs, which may be missing or out of reach without anything else being so.
+pub(super) async fn declare_logs(channel: &Channel, topology: &Topology) -> Result<(), Failure> {
+    let declare = async {
+        declare_queue(channel, topology.logs_queue()).await?;
+        for binding in topology.server_bindings().into_iter().filter(|binding| binding.queue == LOGS_QUEUE) {
+            bind(channel, binding).await?;
+        }
+        Ok(())
+    };
+    within(DECLARE_LIMIT, "declaring the queue of logs", declare).await?
 }
 
 async fn of_agent(channel: &Channel, topology: &Topology, agent: &AgentId) -> Result<(), Failure> {
@@ -156,6 +171,11 @@ async fn bind(channel: &Channel, binding: Binding) -> Result<(), Failure> {
     let (queue, exchange, key) = (binding.queue.into(), binding.exchange.into(), binding.routing_key.into());
     let bind = channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default());
     bind.await.map_err(|e| Failure::of(&e))
+}
+
+async fn unbind(channel: &Channel, binding: Binding) -> Result<(), Failure> {
+    let (queue, exchange, key) = (binding.queue.into(), binding.exchange.into(), binding.routing_key.into());
+    channel.queue_unbind(queue, exchange, key, FieldTable::default()).await.map_err(|e| Failure::of(&e))
 }
 
 fn table(arguments: &Arguments) -> FieldTable {

@@ -41,9 +41,7 @@ impl Driver {
         }
         arrived.into_iter().for_each(|arrived| self.fresh.keep(arrived));
         for log in logs {
-            if self.logs.try_send(log).is_err() {
-                tracing::debug!("A piece of a log found no room; its sender sends it again.");
-            }
+            self.pass_on(log);
         }
         for fault in &faults {
             report::fault(&self.session.identity().local, fault);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use journal::{CommitError, Direction, Journal, PeerState, State};
-use messages::{ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
+use messages::{ChainHash, EndpointId, Envelope, Frame, LogDatagram, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use self::fresh::Fresh;
@@ -161,6 +161,8 @@ enum Turn {
     /// A commit is on stable storage.
     Done(Vec<(Effects, Reply)>),
     Event(WireEvent),
+    /// Bytes of a piece of a log.
+    Log(Vec<u8>),
     /// Nothing when every handle of the application is gone.
     Request(Option<Request>),
     TimedOut,
@@ -238,6 +240,7 @@ impl Driver {
             match turn {
                 Turn::Done(done) => self.done(done),
                 Turn::Event(event) => self.event(event),
+                Turn::Log(bytes) => self.log(bytes),
                 Turn::Request(Some(request)) => self.request(request),
                 Turn::Request(None) => applications = false,
                 Turn::TimedOut => self.input(Input::TimedOut),
@@ -293,6 +296,8 @@ impl Driver {
                 Turn::Room
             }
             event = self.wire.events.recv(), if room => Turn::Event(event.ok_or(RunError::Transport)?),
+            // Nobody waits for it but its agent, which sends no more until the application has taken what it sent.
+            Some(bytes) = self.wire.logs.recv(), if self.logs.capacity() > 0 => Turn::Log(bytes),
             request = self.requests.recv(), if calm && applications => Turn::Request(request),
             // Room again for work: it is offered before the next wait.
             _ = self.work.reserve(), if work_waits => Turn::Room,
@@ -343,7 +348,11 @@ impl Driver {
             }
             WireEvent::Refused { to, what, refusal } => {
                 tracing::debug!(peer = %to, ?what, ?refusal, "The broker did not take a publish.");
-                self.input(Input::Trouble(to));
+                match what {
+                    Published::Message(_) | Published::Resent(_) | Published::Status => self.input(Input::Trouble(to)),
+                    // It says nothing of the messages, and its sender asks by itself.
+                    Published::Log => {}
+                }
             }
             WireEvent::Blocked(reason) => {
                 if let Some(reason) = &reason {
@@ -361,6 +370,25 @@ impl Driver {
                 *mark = (*mark).max(seq);
             }
             Published::Status | Published::Log => {}
+        }
+    }
+
+    /// A piece of a log touches no stream and no journal: it goes straight to the application.
+    fn log(&self, bytes: Vec<u8>) {
+        match decode(bytes) {
+            Ok(Envelope::Log(log)) => self.pass_on(log),
+            Ok(Envelope::Message(_) | Envelope::Status(_)) => {
+                tracing::warn!(
+                    "Something that is no piece of a log came with the logs; it was dropped, its sender sends it again."
+                );
+            }
+            Err(error) => tracing::warn!(%error, "Something that is no envelope came with the logs; it was dropped."),
+        }
+    }
+
+    fn pass_on(&self, log: LogDatagram) {
+        if self.logs.try_send(log).is_err() {
+            tracing::debug!("A piece of a log found no room; its sender sends it again.");
         }
     }
 

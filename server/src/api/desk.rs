@@ -150,6 +150,8 @@ pub struct LogPiece {
     pub size: u64,
     /// Whether that is the whole log.
     pub complete: bool,
+    /// Bytes of the output beyond its limit, which were not kept. Known once the log is complete.
+    pub cut: u64,
 }
 
 /// The beginning of a job's id, or all of it.

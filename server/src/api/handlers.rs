@@ -22,6 +22,8 @@ const JOBS_LIMIT_DEFAULT: usize = 20;
 const LOG_SIZE: HeaderName = HeaderName::from_static("x-longshore-size");
 /// Whether that is all of it: `true` or `false`.
 const LOG_COMPLETE: HeaderName = HeaderName::from_static("x-longshore-complete");
+/// Bytes of the output beyond its limit, which nobody kept.
+const LOG_CUT: HeaderName = HeaderName::from_static("x-longshore-cut");
 
 pub(super) type PathText = Result<Path<String>, PathRejection>;
 type Asked<T> = Result<Query<T>, QueryRejection>;
@@ -132,6 +134,7 @@ pub(super) async fn logs<D: Desk>(
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (LOG_SIZE, piece.size.to_string()),
         (LOG_COMPLETE, piece.complete.to_string()),
+        (LOG_CUT, piece.cut.to_string()),
     ];
     Ok((headers, piece.bytes).into_response())
 }

@@ -188,7 +188,11 @@ pub(super) const RETRY: &[Key] = &[
 pub(super) const LIMITS: &[Key] = &[
     key("memory", Shape::Bytes, "Memory of all its processes, such as 256M."),
     key("cpu", Shape::Percent, "Processor time; 100% is one core."),
-    key("output", Shape::Bytes, "Output that is kept, of each of stdout and stderr, such as 10MB."),
+    key(
+        "output",
+        Shape::Bytes,
+        "Output that is kept, of each of stdout and stderr, such as 10MB. Default: 1G, at most 16G.",
+    ),
 ];
 
 const SECRETS: &str =

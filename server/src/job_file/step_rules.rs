@@ -1,9 +1,9 @@
 //! The rules of a step: when it runs, how often, with how much, and what it hands on. What it executes is read elsewhere.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
-use messages::limits::{OUTPUTS_MAX, RETRIES_MAX};
+use messages::limits::{LOG_BYTES_MAX, OUTPUTS_MAX, RETRIES_MAX};
 use messages::{Limits, OutputType, Retry, StepId, is_output_name};
 
 use super::keys;
@@ -92,8 +92,10 @@ fn backoff(value: &Value<'_>, problems: &mut Problems) -> Option<(u64, u64)> {
 pub(super) fn limits(value: &Value<'_>, problems: &mut Problems) -> Option<Limits> {
     let table = reader::table("limits", value, problems)?;
     let fields = Fields::check(table, value.span(), keys::LIMITS, &[], problems);
-    let memory_bytes = fields.get("memory").map(|value| bytes("memory", value, MEMORY_BYTES_MIN, problems));
-    let output_bytes = fields.get("output").map(|value| bytes("output", value, OUTPUT_BYTES_MIN, problems));
+    let memory = MEMORY_BYTES_MIN..=u64::MAX;
+    let memory_bytes = fields.get("memory").map(|value| bytes("memory", value, memory, problems));
+    let output = OUTPUT_BYTES_MIN..=LOG_BYTES_MAX;
+    let output_bytes = fields.get("output").map(|value| bytes("output", value, output, problems));
     let cpu_percent = fields.get("cpu").map(|value| cpu(value, problems));
     if table.is_empty() {
         problems.at(value.span(), "`limits` limits nothing", "write for example limits = { memory = \"256M\" }");
@@ -107,11 +109,12 @@ pub(super) fn limits(value: &Value<'_>, problems: &mut Problems) -> Option<Limit
     Some(limits)
 }
 
-fn bytes(key: &str, value: &Value<'_>, least: u64, problems: &mut Problems) -> Option<u64> {
+fn bytes(key: &str, value: &Value<'_>, limits: RangeInclusive<u64>, problems: &mut Problems) -> Option<u64> {
     let text = reader::text(key, value, problems)?;
-    let read = amount::bytes(text).and_then(|bytes| match bytes < least {
-        true => Err("is too little for anything to run"),
-        false => Ok(bytes),
+    let read = amount::bytes(text).and_then(|bytes| match (bytes < *limits.start(), bytes > *limits.end()) {
+        (true, _) => Err("is too little for anything to run"),
+        (false, true) => Err("is more than the 16G that are kept of an output; let the step write a file instead"),
+        (false, false) => Ok(bytes),
     });
     read.map_err(|what| {
         let hint = "write for example \"256M\" (powers of 1024) or \"10MB\" (powers of 1000)";

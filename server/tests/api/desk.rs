@@ -220,6 +220,6 @@ impl Desk for TestDesk {
         let Some((bytes, complete)) = books.logs.get(key) else { return Ok(LogPiece::default()) };
         let from = usize::try_from(offset).unwrap().min(bytes.len());
         let piece = bytes[from..].iter().copied().take(max).collect();
-        Ok(LogPiece { bytes: piece, size: bytes.len() as u64, complete: *complete })
+        Ok(LogPiece { bytes: piece, size: bytes.len() as u64, complete: *complete, cut: 0 })
     }
 }

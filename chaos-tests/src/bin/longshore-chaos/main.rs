@@ -5,6 +5,7 @@ mod commits;
 mod cutoff;
 mod explore;
 mod gaps;
+mod logs;
 mod opening;
 mod work;
 
@@ -57,6 +58,8 @@ enum Command {
     Damage(DamageArgs),
     /// Journals and protocol in a simulated world where everything goes wrong, by seed; exit code 1 if a promise is broken
     Simulate(Simulate),
+    /// Steps that write very much at the same time; exit code 1 unless every log is whole at both ends
+    Logs(logs::Args),
     /// Worker, monitor, server, broker or shim killed in each phase of a step; exit code 1 if one fares otherwise than the table says
     Work(work::Args),
     /// An agent that cannot reach its broker for a while, and all that it reports afterwards; exit code 1 if not all of it comes, in
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Command::Simulate(simulate) => simulate.execute(),
+        Command::Logs(args) => logs::run(&args),
         Command::Work(args) => work::run(&args),
         Command::Cutoff(args) => cutoff::run(&args),
     }

@@ -1,0 +1,188 @@
+//! Steps in control groups of their own, where the host allows them: what hides from the shim, what outlives it, what is left behind,
+//! and what a step may use as a whole.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
+
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, GroupPlan, Plan, Survivors, boot_id};
+use agent::groups::Groups;
+use messages::LogStream;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Held, PATIENCE, Place, ended, hear, let_go, output, state};
+use crate::swarm::{SWARM, expect_all_gone};
+
+pub(crate) const TESTS: [(&str, fn()); 7] = [
+    ("two_hundred_grandchildren_in_a_group_end_with_a_cancelled_step", swarm),
+    ("a_process_that_hides_and_outlives_its_shim_is_found_by_its_group_and_ended", hidden),
+    ("a_copy_of_an_attempt_never_reaches_the_group_of_the_original", copied),
+    ("the_group_of_a_step_is_gone_after_it", gone),
+    ("a_process_that_was_left_behind_keeps_its_group_and_is_not_ended", left),
+    ("a_step_is_limited_as_a_whole_where_the_host_can_do_it", limited),
+    ("a_hierarchy_that_cannot_be_written_is_said_and_done_without", read_only),
+];
+
+static GROUPS: LazyLock<Groups> = LazyLock::new(Groups::find);
+
+/// That plan in a group, or nothing where there are none.
+fn grouped(mut plan: Plan, name: &str) -> Option<Plan> {
+    let Some(place) = GROUPS.place(&format!("attempt-{name}-{}", std::process::id())) else {
+        eprintln!("skipped: {}", GROUPS.lacking().unwrap_or_default());
+        return None;
+    };
+    plan.group = Some(GroupPlan { place, memory_bytes: None, cpu_percent: None });
+    Some(plan)
+}
+
+/// The folders of the groups that were made at that plan's place.
+fn folders(plan: &Plan) -> Vec<PathBuf> {
+    let place = &plan.group.as_ref().unwrap().place;
+    let prefix = place.file_name().unwrap().to_str().unwrap().to_owned();
+    let entries = fs::read_dir(place.parent().unwrap()).unwrap().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).map(|entry| entry.path()).collect()
+}
+
+fn swarm() {
+    let place = Place::new();
+    let Some(plan) = grouped(place.shell(SWARM), "swarm") else { return };
+    let (held, all) = (Held::new(&place, "held"), place.pipe("all"));
+    let attempt = place.launch(&plan);
+    assert_eq!(hear(&all), "up");
+    attempt.cancel().unwrap();
+    expect_all_gone(&ended(&attempt), held);
+    assert!(folders(&plan).is_empty());
+}
+
+/// Forks twice, leaves its session, and closes whatever it inherited, so that nothing but its group tells whose it is.
+const HIDING: &str = r#"
+bash -c '(setsid bash -c "for fd in /proc/self/fd/*; do fd=\${fd##*/}; [ \$fd -le 2 ] || eval \"exec \$fd>&-\"; done
+    exec >/dev/null 2>&1; trap \"\" TERM; exec 3>held; echo hidden > up; while :; do sleep 1000; done" &) &'
+while :; do sleep 1000; done
+"#;
+
+fn kill_shim(attempt: &Attempt) {
+    let AttemptState::Running { started: Some(started) } = state(attempt) else { panic!("it runs") };
+    kill_process(Pid::from_raw(started.pid).unwrap(), Signal::KILL).unwrap();
+}
+
+fn hidden() {
+    if Command::new("bash").arg("-c").arg("true").status().is_err() {
+        eprintln!("skipped: there is no bash to close what it inherited");
+        return;
+    }
+    let place = Place::new();
+    let Some(plan) = grouped(place.shell(HIDING), "hidden") else { return };
+    let (held, up) = (Held::new(&place, "held"), place.pipe("up"));
+    let attempt = place.launch(&plan);
+    assert_eq!(hear(&up), "hidden");
+    kill_shim(&attempt);
+    let AttemptState::Interrupted(interruption) = attempt.wait_blocking(boot_id().unwrap()).unwrap() else {
+        panic!("{:?}", state(&attempt))
+    };
+    assert_eq!(interruption.survivors, Survivors::Seen);
+    assert_eq!(attempt.end_survivors(PATIENCE).unwrap(), Survivors::NotSeen);
+    assert_eq!(held.after_all_are_gone(), "");
+    assert!(folders(&plan).is_empty());
+}
+
+fn copied() {
+    let place = Place::new();
+    let script = "echo up > up; read -r word < gate; echo \"$word\"";
+    let Some(plan) = grouped(place.shell(script), "copied") else { return };
+    let (up, gate) = (place.pipe("up"), place.pipe("gate"));
+    let attempt = place.launch(&plan);
+    assert_eq!(hear(&up), "up");
+    let copy = place.path("copy");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(attempt.dir()).unwrap().flatten() {
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let copy = Attempt::open(&copy).unwrap();
+    let AttemptState::Interrupted(interruption) = state(&copy) else { panic!("{:?}", state(&copy)) };
+    assert_eq!(interruption.survivors, Survivors::NotSeen);
+    assert_eq!(copy.end_survivors(PATIENCE).unwrap(), Survivors::NotSeen);
+    let_go(&gate);
+    assert_eq!(ended(&attempt).end, AttemptEnd::Exited(0));
+    assert_eq!(output(&attempt, LogStream::Stdout), "go\n");
+}
+
+fn gone() {
+    let place = Place::new();
+    let Some(plan) = grouped(place.shell("cat /proc/self/cgroup"), "gone") else { return };
+    let (attempt, exit) = place.run(&plan);
+    let name = plan.group.as_ref().unwrap().place.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(output(&attempt, LogStream::Stdout).lines().any(|line| line.starts_with("0::") && line.contains(&name)));
+    assert!(exit.usage.is_some() && !exit.out_of_memory, "{exit:?}");
+    assert!(folders(&plan).is_empty());
+}
+
+fn left() {
+    let place = Place::new();
+    let script = "setsid sh -c 'exec >/dev/null 2>&1; echo $$ > up; read -r word < gate' &";
+    let Some(plan) = grouped(place.shell(script), "left") else { return };
+    let (up, gate) = (place.pipe("up"), place.pipe("gate"));
+    let attempt = place.launch(&plan);
+    hear(&up);
+    let exit = ended(&attempt);
+    assert!(exit.left_processes && exit.end == AttemptEnd::Exited(0), "{exit:?}");
+    GROUPS.sweep();
+    assert_eq!(folders(&plan).len(), 1);
+    let_go(&gate);
+    // It ends by itself, and the kernel may need a moment for that.
+    while !folders(&plan).is_empty() {
+        GROUPS.sweep();
+    }
+}
+
+fn limited() {
+    let (memory, cpu) = (GROUPS.lacking_memory(), GROUPS.lacking_cpu());
+    if let Some(reason) = memory.or(cpu) {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let place = Place::new();
+    // Two processes, each within the limit and too large together. None of them could be ended alone.
+    let script = "x() { head -c 50000000 /dev/zero | tr '\\0' x; }; a=$(x); sh -c 'a=$(head -c 50000000 /dev/zero | tr \"\\0\" x); echo both'; echo on";
+    let mut plan = grouped(place.shell(script), "memory").unwrap();
+    plan.group.as_mut().unwrap().memory_bytes = Some(80 << 20);
+    let (attempt, exit) = place.run(&plan);
+    assert_eq!((exit.end, exit.out_of_memory), (AttemptEnd::Signaled(9), true));
+    assert_eq!(output(&attempt, LogStream::Stdout), "");
+    assert!(exit.usage.unwrap().memory_bytes <= 80 << 20);
+    // Half a core: what takes it in full takes twice as long as it is counted.
+    let place = Place::new();
+    let mut plan = grouped(place.shell("i=0; while [ $i -lt 3000000 ]; do i=$((i+1)); done"), "cpu").unwrap();
+    plan.group.as_mut().unwrap().cpu_percent = Some(50);
+    let (_, exit) = place.run(&plan);
+    let (used, took) = (exit.usage.unwrap(), exit.ended_at_ms - exit.started_at_ms);
+    assert!(used.user_ms > 500, "too little to say anything: {used:?}");
+    assert!((used.user_ms + used.system_ms) * 10 <= took * 6, "{used:?} in {took} ms");
+}
+
+/// What this program says of groups, as a process of its own.
+pub(crate) fn say() -> ExitCode {
+    println!("{}", Groups::find().lacking().unwrap_or("allowed"));
+    ExitCode::SUCCESS
+}
+
+fn read_only() {
+    let Some(base) = GROUPS.place("x").and_then(|place| place.parent().map(std::path::Path::to_path_buf)) else {
+        return;
+    };
+    let script = "m=$(stat -c %m \"$1\") && mount -o remount,bind,ro \"$m\" && exec \"$2\" as-groups";
+    let said = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "x"])
+        .arg(&base)
+        .arg(std::env::current_exe().unwrap())
+        .output();
+    match said {
+        Ok(said) if said.status.success() => {
+            let said = String::from_utf8(said.stdout).unwrap();
+            assert!(said.contains("no control group can be made under"), "{said}");
+        }
+        Ok(said) => eprintln!("skipped: {}", String::from_utf8_lossy(&said.stderr)),
+        Err(error) => eprintln!("skipped: {error}"),
+    }
+}
