@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn what_is_taken_has_no_gap_and_begins_where_it_was_asked() {
         let mut fresh = Fresh::default();
-        [3, 4, 5, 7, 8].map(|seq| fresh.keep(arrived(seq, 10)));
+        [3, 4, 5, 7, 8].into_iter().for_each(|seq| fresh.keep(arrived(seq, 10)));
         assert_eq!(taken(&mut fresh, 1, 9, 10_000), [0; 0], "the journal has what comes first");
         assert_eq!(fresh.first(&EndpointId::Server), Seq::new(3));
         assert_eq!(taken(&mut fresh, 4, 9, 10_000), [4, 5]);
