@@ -227,7 +227,13 @@ mod tests {
             return None;
         }
         let script = format!("echo $$ > '{}' && echo in && {script}", group.file("cgroup.procs").display());
-        let mut child = Command::new("/bin/sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &script])
+            // It must not find the end of what the tests were given to read.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut word = [0; 3];
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut word).unwrap();
         Some((group, child))

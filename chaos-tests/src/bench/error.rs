@@ -37,6 +37,15 @@ pub enum BenchError {
     /// A journal does not take a commit.
     #[error("a journal does not take a commit")]
     Commit(#[from] journal::CommitError),
+    /// Commits could not be measured.
+    #[error("commits could not be measured")]
+    Commits(#[from] super::journal_commits::CommitsError),
+    /// Opening a journal could not be measured.
+    #[error("opening a journal could not be measured")]
+    Opening(#[from] super::open::OpeningError),
+    /// The space of a journal could not be measured.
+    #[error("the space of a journal could not be measured")]
+    Space(#[from] super::disk::DiskError),
     /// The reference's client failed.
     #[error("the AMQP client of the reference failed")]
     Amqp(#[from] lapin::Error),

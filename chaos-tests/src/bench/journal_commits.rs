@@ -46,6 +46,15 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// The journal of that engine.
+    #[must_use]
+    pub const fn of(engine: Engine) -> Self {
+        match engine {
+            Engine::Segments => Self::Segments,
+            Engine::Sled => Self::Sled,
+        }
+    }
+
     /// All of them, the one that the others are measured by first.
     pub const ALL: [Self; 4] = [Self::Bare, Self::BareOverZeros, Self::Segments, Self::Sled];
 
@@ -129,18 +138,19 @@ pub struct Pair {
 /// # Errors
 /// [`CommitsError`]
 pub fn pair(setup: &Setup) -> Result<Pair, CommitsError> {
+    let reference = one(setup, Subject::Bare)?;
+    Ok(Pair { ours: one(setup, Subject::of(setup.engine))?, reference })
+}
+
+/// Lets one of them take commits, in a folder of its own.
+///
+/// # Errors
+/// [`CommitsError`]
+pub fn one(setup: &Setup, subject: Subject) -> Result<Rate, CommitsError> {
     let dir = tempfile::tempdir_in(&setup.dir)?;
-    let subject = match setup.engine {
-        Engine::Segments => Subject::Segments,
-        Engine::Sled => Subject::Sled,
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let turn = |subject: Subject| {
-        let log = Log::open(&dir.path().join(subject.name()), subject)?;
-        runtime.block_on(rate(&log, subject, setup.tasks, setup.turn))
-    };
-    let reference = turn(Subject::Bare)?;
-    Ok(Pair { ours: turn(subject)?, reference })
+    let log = Log::open(&dir.path().join(subject.name()), subject)?;
+    runtime.block_on(rate(&log, subject, setup.tasks, setup.turn))
 }
 
 /// Lets every subject take commits by turns, for that long each, that many rounds for each number of tasks.

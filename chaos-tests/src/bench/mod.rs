@@ -48,7 +48,22 @@ macro_rules! benchmarks {
     };
 }
 
-benchmarks![messages, round_trip, jobs, job_latency, drain, backlog, holes, idle, storm, beside, peers];
+benchmarks![
+    messages,
+    round_trip,
+    jobs,
+    job_latency,
+    synced,
+    drain,
+    backlog,
+    holes,
+    idle,
+    storm,
+    beside,
+    peers,
+    reopening,
+    left_over
+];
 
 /// One benchmark: what is measured, against what, and how.
 #[derive(Debug, Clone, Copy)]

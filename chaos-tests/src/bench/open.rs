@@ -116,17 +116,22 @@ pub struct Pair {
 /// # Errors
 /// [`OpeningError`]
 pub fn pair(setup: &Setup) -> Result<Pair, OpeningError> {
+    let reference = one(setup, Phase::Bare)?;
+    Ok(Pair { messages: setup.messages, ours: one(setup, Phase::Journal)?, reference })
+}
+
+/// Opens one of them; makes both first if they are not there.
+///
+/// # Errors
+/// [`OpeningError`]
+pub fn one(setup: &Setup, phase: Phase) -> Result<Opened, OpeningError> {
     if !bare_path(&setup.dir).exists() {
         apart(setup, Phase::Fill)?;
     }
-    let turn = |phase| {
-        if setup.cold {
-            forget(&setup.dir)?;
-        }
-        Ok::<Opened, OpeningError>(serde_json::from_str(&apart(setup, phase)?)?)
-    };
-    let reference = turn(Phase::Bare)?;
-    Ok(Pair { messages: setup.messages, ours: turn(Phase::Journal)?, reference })
+    if setup.cold {
+        forget(&setup.dir)?;
+    }
+    Ok(serde_json::from_str(&apart(setup, phase)?)?)
 }
 
 /// A pair for each of these numbers of messages: what grows, and how. Each size is made in a folder of its own and removed.

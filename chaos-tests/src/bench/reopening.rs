@@ -1,0 +1,76 @@
+//! R9: opening a journal of very many messages that nobody has settled, after its process was killed, beside the recovery of a bare log.
+
+use std::path::PathBuf;
+
+use journal::Engine;
+
+use super::open::{Opened, Phase, Setup, one};
+use super::{Axis, BenchError, Benchmark, Bound, Case, Figures, Goal, Measure, Options, Picture, Side, Spent, Stage};
+
+/// See the file.
+pub(super) const BENCHMARK: Benchmark = Benchmark {
+    id: "R9",
+    what: "opening a journal of a killed process, by its messages",
+    how: "A process journals messages of 1 KiB that nobody settles, and the same bytes into a bare log, and is killed. Then each is opened \
+          in a process of its own: the journal until its endpoint could go on, the log until every checksum was looked at. Memory is \
+          what the process needs beyond what it had before.",
+    unit: "message",
+    cases,
+    part: None,
+    picture: Some(Picture {
+        file: "performance-opening.svg",
+        x: Axis { name: "messages", logarithmic: true },
+        y: Axis { name: "times the bare log", logarithmic: false },
+    }),
+};
+
+/// Numbers of messages. The last one is what the goal is about.
+const SIZES: [u64; 3] = [10_000, 100_000, 1_000_000];
+
+const TIME: Measure = Measure { name: "time, s", of: |figures| Some(figures.spent.seconds) };
+const MEMORY: &str = "bytes of memory a message";
+
+fn cases(options: &Options) -> Vec<Case> {
+    [Engine::Segments, Engine::Sled].into_iter().flat_map(|engine| SIZES.map(|size| case(options, engine, size))).collect()
+}
+
+fn case(options: &Options, engine: Engine, size: u64) -> Case {
+    let messages = options.amount(size);
+    let is_goal = size == SIZES[SIZES.len() - 1];
+    let time = Goal::ratio(TIME, Bound::AtMost(1.5));
+    let memory = Measure { name: MEMORY, of: |figures| figures.other.get(MEMORY).copied() };
+    // Made with the first run, and kept until the last one of this size.
+    let mut dir: Option<PathBuf> = None;
+    Case {
+        name: format!("{engine}, {size}"),
+        at: matches!(engine, Engine::Segments).then_some(size as f64),
+        goals: vec![if is_goal { time } else { time.shown() }, Goal::own(memory, Bound::AtMost(0.0)).shown()],
+        pairs_max: 3,
+        has_reference: true,
+        run: Box::new(move |stage, side| {
+            let dir = made(&mut dir, stage)?;
+            let program = stage.options().program.clone();
+            let setup = Setup { program, dir, engine, messages, cold: false };
+            let phase = match side {
+                Side::Ours => Phase::Journal,
+                Side::Reference => Phase::Bare,
+            };
+            Ok(figures(messages, &one(&setup, phase)?))
+        }),
+    }
+}
+
+fn made(dir: &mut Option<PathBuf>, stage: &mut Stage<'_>) -> Result<PathBuf, BenchError> {
+    match dir {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(dir.insert(stage.folder(BENCHMARK.id)?).clone()),
+    }
+}
+
+fn figures(messages: u64, opened: &Opened) -> Figures {
+    let spent =
+        Spent { seconds: opened.time.as_secs_f64(), client_cpu_s: opened.cpu.as_secs_f64(), ..Spent::default() };
+    let more_kib = opened.peak_kib.saturating_sub(opened.before_kib);
+    let figures = Figures { peak_kib: Some(opened.peak_kib), ..Figures::of(messages, spent) };
+    figures.with(MEMORY, more_kib as f64 * 1024.0 / messages.max(1) as f64)
+}
