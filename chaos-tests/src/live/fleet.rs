@@ -93,7 +93,8 @@ impl Fleet {
         let (program, home) = (longshore()?, dir.join("home"));
         let home = home.display().to_string();
         let url = node.url();
-        let gate = |name: &String| Ok((name.clone(), Gate::to(SocketAddr::from(([127, 0, 0, 1], node.port())))?));
+        let broker = SocketAddr::from(([127, 0, 0, 1], node.port()));
+        let gate = |name: &String| -> io::Result<(String, Gate)> { Ok((name.clone(), Gate::to(broker)?)) };
         let gates: BTreeMap<String, Gate> = options.gated.iter().map(gate).collect::<io::Result<_>>()?;
         let port = |name: &str| gates.get(name).map_or_else(|| node.port(), |gate| gate.address().port());
         let process = |name: &str| {

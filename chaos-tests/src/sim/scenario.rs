@@ -187,17 +187,11 @@ impl Scenario {
     /// Nothing fails by chance, and steps take minutes or hours: for a script.
     pub(crate) fn scripted(rng: &mut Rng) -> Self {
         let drawn = Self::draw(rng);
-        let config = Config { outbox_max: rng.pick(&[6, 20, 60]), ..drawn.config.clone() };
-        let step_ms = Some((5 * 60_000, rng.pick(&[30, 120, 360]) * 60_000));
-        Self {
-            agents: rng.pick(&[2, 3, 4]),
-            jobs: 0,
-            faults: Vec::new(),
-            config,
-            step_ms,
-            ask_again_ms: 1_800_000,
-            ..drawn
-        }
+        // A day has many heartbeats, and each is some moves of the world.
+        let config = Config { outbox_max: rng.pick(&[6, 12, 20]), heartbeat_ms: 600_000, ..drawn.config.clone() };
+        let step_ms = Some((5 * 60_000, rng.pick(&[15, 30, 60]) * 60_000));
+        let (agents, faults, ask_again_ms) = (rng.pick(&[2, 3, 4]), Vec::new(), 1_800_000);
+        Self { agents, jobs: 0, faults, config, step_ms, ask_again_ms, ..drawn }
     }
 
     /// Whether the broker keeps the order in which things were handed to it.

@@ -47,7 +47,7 @@ impl World {
         for (seq, message) in &taken {
             let seq = *seq;
             let disposition = if self.nodes[n].seat == 0 {
-                self.book(&mut transaction, seat_of(&peer), message);
+                self.book(&mut transaction, (seat_of(&peer), seq), message);
                 Disposition::Settle
             } else {
                 self.accept(n, &mut transaction, &mut held, (seq, message))
@@ -70,7 +70,7 @@ impl World {
     }
 
     /// What the server makes of a report.
-    fn book(&mut self, transaction: &mut Transaction, agent: usize, message: &Message) {
+    fn book(&mut self, transaction: &mut Transaction, (agent, seq): (usize, Seq), message: &Message) {
         let Some(say) = Say::decode(message.body()) else { return };
         let (Say::Began { job }
         | Say::Ended { job, .. }
@@ -84,7 +84,7 @@ impl World {
         if known.agent != agent {
             return;
         }
-        self.reports.push((self.at, say));
+        self.reports.insert((agent, seq), say);
         let Some(known) = self.process(0).app.jobs.get_mut(&job) else { return };
         known.state = known.state.after(say);
         transaction.rows.push(job_row(job, known));

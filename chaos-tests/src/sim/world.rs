@@ -122,8 +122,8 @@ pub(crate) struct World {
     pub(crate) cloned: Vec<usize>,
     /// Seats that cannot reach the broker.
     pub(crate) cut: BTreeSet<usize>,
-    /// What the server was told of jobs, in the order in which it took it in.
-    pub(crate) reports: Vec<(u64, Say)>,
+    /// What the server was told of jobs, by the agent's seat and the place in its stream.
+    pub(crate) reports: BTreeMap<(usize, Seq), Say>,
     /// For planted faults: the newest wall clock seen by each node, and the last probe that it sent to each peer.
     pub(crate) latest_wall: BTreeMap<usize, u64>,
     pub(crate) last_probe: BTreeMap<(usize, EndpointId), ProbeId>,
@@ -196,7 +196,7 @@ impl World {
             changed: BTreeSet::new(),
             cloned: Vec::new(),
             cut: BTreeSet::new(),
-            reports: Vec::new(),
+            reports: BTreeMap::new(),
             latest_wall: BTreeMap::new(),
             last_probe: BTreeMap::new(),
             choices: Vec::new(),
