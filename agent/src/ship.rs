@@ -1,30 +1,25 @@
 //! Shipping logs to the server: pieces of the attempts' output files, outside the journaled stream. The server says how much
 //! it has; whatever it says is where this goes on. Nothing here is durable: the files are, and the server's.
 
+mod log;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use link::Endpoint;
-use messages::{
-    AgentId, Digest, EndpointId, Hasher, LogChunk, LogDatagram, LogEnd, LogKey, LogMark, LogStream, RunId, StepId,
-};
+use messages::{AgentId, EndpointId, LogChunk, LogDatagram, LogEnd, LogKey, LogMark, LogStream, RunId, StepId};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::attempt::{Attempt, AttemptState, BootId, Exit, StreamEnd};
+use log::{End, Log};
 
-/// Bytes of one piece. Well under an envelope.
-const PIECE_BYTES: usize = 48 * 1024;
-/// Bytes under way that the server has not said it has, for one log.
-const WINDOW_BYTES: u64 = 8 * PIECE_BYTES as u64;
-/// The same for all logs of this agent together: what it spends on them in memory, and what of them may wait at the broker,
-/// however many steps write at once. A fast network is filled by it all the same.
+/// Bytes under way that the server has not said it has, for all logs of this agent together: what it spends on them in memory, and
+/// what of them may wait at the broker, however many steps write at once. A fast network is filled by it all the same.
 const WINDOW_BYTES_ALL: u64 = 4 * 1024 * 1024;
 /// Bytes of stack for the thread that reads pieces. They are on the heap.
 const STACK_BYTES: usize = 256 * 1024;
@@ -69,47 +64,6 @@ struct Logs {
     all: BTreeMap<LogKey, Log>,
     /// The log of which the last piece went out: the next turn begins behind it.
     last: Option<LogKey>,
-}
-
-/// Where a log ends.
-enum End {
-    /// Its step still writes.
-    Open,
-    /// Its attempt is over without a record: it ends where the file does, which is measured once that much was sent.
-    File,
-    /// As recorded or measured.
-    Known(LogEnd),
-}
-
-/// One log on its way.
-struct Log {
-    path: PathBuf,
-    /// What the server said it has.
-    have: u64,
-    /// Sent up to here.
-    sent: u64,
-    /// The server said what it has, so that what an earlier process sent is known.
-    known: bool,
-    /// When the server last had more than before, or this was last sent anew.
-    moved: Instant,
-    end: End,
-    /// The end was sent since the server last said something.
-    end_sent: bool,
-    /// There may be something to send.
-    due: bool,
-}
-
-impl Log {
-    const fn known(&self) -> Option<&LogEnd> {
-        match &self.end {
-            End::Known(end) => Some(end),
-            End::Open | End::File => None,
-        }
-    }
-
-    const fn under_way(&self) -> u64 {
-        self.sent.saturating_sub(self.have)
-    }
 }
 
 impl Ship {
@@ -316,91 +270,19 @@ impl Reader {
     }
 }
 
-impl Log {
-    /// The next piece, if one may go out and there is one.
-    fn next(&mut self, key: &LogKey, from: &EndpointId) -> Option<LogChunk> {
-        while !self.end_sent && self.under_way() < WINDOW_BYTES {
-            let bytes = match read_piece(&self.path, self.sent, self.known()) {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    tracing::warn!(run = %key.run, step = %key.step, %error, "A log cannot be read.");
-                    return None;
-                }
-            };
-            match &self.end {
-                End::File if bytes.is_empty() => {
-                    self.end = End::Known(measure(&self.path));
-                    continue;
-                }
-                End::Known(end) if bytes.is_empty() && self.sent < end.size => {
-                    // The file is shorter than it was when the step ended. What is left of it is the log; the rest was cut.
-                    let (whole, left) = (end.size.saturating_add(end.cut), measure(&self.path));
-                    tracing::warn!(run = %key.run, step = %key.step, "A log was cut after its step had ended.");
-                    (self.sent, self.end) = (0, End::Known(LogEnd { cut: whole.saturating_sub(left.size), ..left }));
-                    continue;
-                }
-                End::Open | End::File | End::Known(_) => {}
-            }
-            let after = self.sent + bytes.len() as u64;
-            let end = self.known().filter(|end| end.size <= after).cloned();
-            if bytes.is_empty() && end.is_none() {
-                return None;
-            }
-            if self.sent == self.have {
-                self.moved = Instant::now();
-            }
-            let offset = self.sent;
-            (self.sent, self.end_sent) = (after, end.is_some());
-            let crc32c = crc32c::crc32c(&bytes);
-            return Some(LogChunk { from: from.clone(), key: key.clone(), offset, bytes, crc32c, end });
-        }
-        None
-    }
-}
-
 fn log_end(end: &StreamEnd) -> LogEnd {
     LogEnd { size: end.bytes, sha256: end.sha256, cut: end.cut_bytes }
-}
-
-/// What a file holds whose attempt left no record.
-fn measure(path: &Path) -> LogEnd {
-    let read = || -> io::Result<(u64, Digest)> {
-        let mut file = File::open(path)?;
-        let (mut hasher, mut size, mut buffer) = (Hasher::default(), 0, vec![0; 64 * 1024]);
-        loop {
-            let read = file.read(&mut buffer)?;
-            if read == 0 {
-                return Ok((size, hasher.finish()));
-            }
-            hasher.update(&buffer[..read]);
-            size += read as u64;
-        }
-    };
-    // A file that is gone or unreadable is an empty log.
-    let (size, sha256) = read().unwrap_or_else(|_| (0, Digest::of(&[])));
-    LogEnd { size, sha256, cut: 0 }
-}
-
-fn read_piece(path: &Path, offset: u64, end: Option<&LogEnd>) -> io::Result<Vec<u8>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        // Not made yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    file.seek(SeekFrom::Start(offset))?;
-    // What a process left behind writes after the end is not part of the log.
-    let left = end.map_or(u64::MAX, |end| end.size.saturating_sub(offset));
-    let mut bytes = Vec::with_capacity(PIECE_BYTES);
-    file.take(left.min(PIECE_BYTES as u64)).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs::File;
     use std::io::Write as _;
 
+    use messages::Digest;
+
+    use super::log::PIECE_BYTES;
     use super::*;
 
     /// A log of one attempt, and the file that it is read from.
