@@ -106,8 +106,14 @@ pub enum DecodeError {
 /// # Errors
 /// [`rmp_serde::encode::Error`] when the value cannot be written.
 pub fn to_msgpack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-    rmp_serde::to_vec_named(value)
+    // Most rows and headers fit, and need not be moved while they grow.
+    let mut bytes = Vec::with_capacity(MSGPACK_BYTES_USUAL);
+    write_msgpack(&mut bytes, value)?;
+    Ok(bytes)
 }
+
+/// Bytes that a row or a header has usually, at most.
+const MSGPACK_BYTES_USUAL: usize = 512;
 
 /// As [`to_msgpack`], behind what is in the buffer already.
 ///

@@ -21,6 +21,7 @@ use crate::fleet;
 use crate::logs::{About, Logs};
 use crate::records::{JobRow, RunRow};
 use crate::schedule::Fleet;
+use crate::submitting::Submitting;
 use crate::views::{
     AgentCounts, AgentView, BrokerView, JobCounts, JobState, JobView, JobsView, LinkView, RunState, ServerView,
 };
@@ -32,8 +33,7 @@ pub(crate) struct Core(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     books: Mutex<Books>,
-    /// One submission at a time, so that an id is taken once.
-    submitting: tokio::sync::Mutex<()>,
+    submitting: Submitting,
     dispatch: Dispatch,
     /// Held from a change of the books until its rows are handed to the journal: else an older row could be written over a newer one.
     turn: tokio::sync::Mutex<()>,
@@ -72,7 +72,7 @@ impl Core {
         let CoreParts { endpoint, books, logs, room, agents, broker_url, epoch } = parts;
         // Revisions of a later start are higher than all of an earlier one, which has fewer than 2^40 changes.
         let (revision, _) = watch::channel(epoch << 40);
-        let submitting = tokio::sync::Mutex::new(());
+        let submitting = Submitting::default();
         let books = Mutex::new(books);
         let started = Instant::now();
         let (dispatch, wake) = (Dispatch::default(), Notify::new());
@@ -152,8 +152,8 @@ impl Core {
         self.0.turn.lock().await
     }
 
-    pub(crate) async fn one_submission(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.0.submitting.lock().await
+    pub(crate) fn submitting(&self) -> &Submitting {
+        &self.0.submitting
     }
 
     fn fleet(&self) -> Arc<Fleet> {

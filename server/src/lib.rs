@@ -17,6 +17,7 @@ mod retry;
 mod schedule;
 mod service;
 mod submit;
+mod submitting;
 mod tally;
 pub mod views;
 

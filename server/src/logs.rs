@@ -194,7 +194,9 @@ impl Logs {
         let path = self.path(&key);
         let file = OpenOptions::new().append(true).open(&path)?;
         let have = file.metadata()?.len();
-        file.sync_all()?;
+        if have > 0 {
+            file.sync_all()?;
+        }
         let known = self.digests().take(&key, have);
         let sha256 = known.map_or_else(|| digest(&path), Ok)?;
         let as_recorded = have == end.size && sha256 == end.sha256;

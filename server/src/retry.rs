@@ -21,8 +21,8 @@ use crate::views::{RunState, StepState};
 impl Core {
     /// Takes a job that does again what another one did not. Must be run to its end, like the taking of any job.
     pub(crate) async fn retry_job(self, retry: Retry) -> Result<Submitted, RetryError> {
-        let _one_at_a_time = self.one_submission().await;
         let (id, asked) = (retry.id, RetryOf { job: retry.job, agents: retry.agents, from: retry.from });
+        let _alone = self.submitting().alone(id).await;
         let known = self.books().job(id).map(|job| job.retry.clone());
         if let Some(known) = known {
             if known.as_ref() != Some(&asked) {
@@ -32,6 +32,8 @@ impl Core {
             return Ok(Submitted { created: false, job });
         }
         self.admits()?;
+        // From looking at the runs to having said that they are done again, nobody else may change them.
+        let turn = self.turn().await;
         let older = {
             let books = self.books();
             let row = books.job(asked.job).ok_or(RetryError::NotFound)?;
@@ -39,8 +41,6 @@ impl Core {
             drop(books);
             self.older_of_group(concurrency.as_ref())?
         };
-        // From looking at the runs to having said that they are done again, nobody else may change them.
-        let turn = self.turn().await;
         let entry = self.again(id, asked)?;
         Ok(self.take_entry(entry, older, turn).await?)
     }

@@ -27,8 +27,8 @@ pub(crate) struct Entry {
 impl Core {
     /// Takes a job in. Must be run to its end: what is journaled halfway would be sent, but not known here.
     pub(crate) async fn take_job(self, submission: Submission) -> Result<Submitted, SubmitError> {
-        let _one_at_a_time = self.one_submission().await;
         let id = submission.id;
+        let _alone = self.submitting().alone(id).await;
         let known = self.books().job(id).cloned();
         if let Some(known) = known {
             let same = known.definition == submission.definition && known.params == submission.params;
@@ -39,9 +39,10 @@ impl Core {
             return Ok(Submitted { created: false, job });
         }
         self.admits()?;
+        // From looking at the group to being a member of it: of two that come at once, one finds the other.
+        let turn = self.turn().await;
         let older = self.older_of_group(submission.plan.concurrency.as_ref())?;
         let (row, runs) = self.rows(submission)?;
-        let turn = self.turn().await;
         self.take_entry(Entry { row, runs, retried: Vec::new() }, older, turn).await
     }
 
