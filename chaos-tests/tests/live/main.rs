@@ -1,6 +1,7 @@
 //! Live tests: real processes over a real RabbitMQ. They run only when asked for, and say plainly when they were not.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod copies;
 mod effects;
 mod monitor;
@@ -27,6 +28,7 @@ fn main() {
         copies::TESTS,
         monitor::TESTS,
         work::TESTS,
+        bench::TESTS,
     ]
     .concat();
     let skipped = if enabled() { 0 } else { tests.len() };
