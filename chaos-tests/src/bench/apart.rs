@@ -13,7 +13,7 @@ use super::{BenchError, Benchmark, BrokerAt, Figures, Stage};
 use crate::live::wait_for;
 
 /// How long one run of one side may take. Only reached when something is broken, or the machine is.
-const RUN_LIMIT: Duration = Duration::from_secs(300);
+const RUN_LIMIT: Duration = Duration::from_secs(600);
 
 /// Bytes of what a process said that are shown when it failed.
 const SAID_MAX: usize = 2_000;

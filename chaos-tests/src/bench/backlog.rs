@@ -6,7 +6,7 @@ use super::drain::{Outage, after};
 use super::messages::{Order, Who, apart, runtime};
 use super::raw::{self, Client};
 use super::{
-    Axis, BenchError, Benchmark, Bound, Case, Figures, Goal, Meter, Options, PER_SECOND, Picture, peak_kib,
+    Axis, BenchError, Benchmark, CPU_US, Case, Figures, Goal, Meter, Options, PER_SECOND, Picture, peak_kib,
 };
 
 /// See the file.
@@ -37,7 +37,7 @@ fn cases(options: &Options) -> Vec<Case> {
         Case {
             name: format!("{messages} waiting"),
             at: Some(messages as f64),
-            goals: vec![Goal::ratio(PER_SECOND, Bound::AtLeast(0.0)).shown()],
+            goals: vec![Goal::shown(PER_SECOND), Goal::shown(CPU_US)],
             pairs_max: 1,
             has_reference: true,
             run: Box::new(move |stage, side| apart(stage, BENCHMARK.id, Who::of(side, Engine::Segments), messages)),

@@ -72,6 +72,12 @@ pub const PER_SECOND: Measure = Measure {
     of: |figures| (figures.spent.seconds > 0.0).then(|| figures.count as f64 / figures.spent.seconds),
 };
 
+/// CPU time of clients and broker together for one, in microseconds. Others on the machine hardly bear on it.
+pub const CPU_US: Measure = Measure {
+    name: "CPU in all, us each",
+    of: |figures| figures.cpu_us_each().map(|(clients, broker)| clients + broker),
+};
+
 /// The median time of one, in microseconds.
 pub const P50_US: Measure = Measure { name: "p50, us", of: |figures| figures.latency.map(|latency| latency.p50_us) };
 

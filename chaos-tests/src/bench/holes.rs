@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use journal::Engine;
 
-use super::{Axis, BenchError, Benchmark, Bound, Case, Figures, Goal, Measure, Meter, Options, Picture};
+use super::{Axis, BenchError, Benchmark, Case, Figures, Goal, Measure, Meter, Options, Picture};
 use crate::gaps::reconcile_without;
 
 /// See the file.
@@ -35,7 +35,7 @@ const RESENT: &str = "resent for each that was lost";
 
 fn cases(options: &Options) -> Vec<Case> {
     let messages = options.amount(MESSAGES).max(1_000);
-    let own = |name, of| Goal::own(Measure { name, of }, Bound::AtLeast(0.0)).shown();
+    let own = |name, of| Goal::shown(Measure { name, of });
     let case = |gaps| Case {
         name: format!("{gaps} gaps"),
         at: Some(gaps as f64),

@@ -30,7 +30,7 @@ use std::fmt;
 
 pub use apart::{Ask, ask, serve};
 pub use error::BenchError;
-pub use figures::{Figures, Latency, P50_US, P99_US, PER_SECOND};
+pub use figures::{CPU_US, Figures, Latency, P50_US, P99_US, PER_SECOND};
 pub use measure::{Meter, Spent, peak_kib};
 pub use outcome::{CaseOutcome, Outcome, Pair, Reached, Spread, Verdict};
 pub use page::{PAGE, PageError, write};
@@ -209,9 +209,9 @@ impl Goal {
         Self { measure, against: Against::Nothing, bound: Some(bound) }
     }
 
-    /// The same without a bound: it is only shown.
+    /// A figure that has no goal and is shown, with its ratio to the reference's where there is one.
     #[must_use]
-    pub const fn shown(self) -> Self {
-        Self { bound: None, ..self }
+    pub const fn shown(measure: Measure) -> Self {
+        Self { measure, against: Against::Reference, bound: None }
     }
 }

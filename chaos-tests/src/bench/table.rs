@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use broker_config::node::{default_cache, locate};
+
 use super::figures::short;
 use super::outcome::FOREIGN_MAX;
-use super::{CaseOutcome, Outcome, Side, Spread, Verdict};
+use super::{Against, CaseOutcome, Outcome, Side, Spread, Verdict};
 
 /// Heads of the columns.
 const HEADS: [&str; 10] = [
@@ -26,19 +28,18 @@ const LEFT: [usize; 4] = [0, 1, 6, 7];
 type Row = [String; HEADS.len()];
 
 fn rows(outcome: &Outcome) -> Vec<Row> {
-    let rows = |case| verdicts(case).enumerate().map(move |(number, verdict)| row(case, verdict, number == 0));
-    outcome.cases.iter().flat_map(rows).collect()
-}
-
-fn verdicts(case: &CaseOutcome) -> impl Iterator<Item = &Verdict> {
-    case.verdicts.iter()
+    let of_case = |case: &CaseOutcome| {
+        let verdicts = case.verdicts.iter().enumerate();
+        verdicts.map(|(number, verdict)| row(case, verdict, number == 0)).collect::<Vec<_>>()
+    };
+    outcome.cases.iter().flat_map(of_case).collect()
 }
 
 fn row(case: &CaseOutcome, verdict: &Verdict, first: bool) -> Row {
     let figure = |spread: Option<Spread>| spread.map_or("-".to_owned(), |spread| short(spread.median));
     let ratio = match verdict.against {
-        super::Against::Reference => figure(verdict.value),
-        super::Against::Nothing => "-".to_owned(),
+        Against::Reference => figure(verdict.value),
+        Against::Nothing => "-".to_owned(),
     };
     let [cpu, peak] = if first { [cpu(case), peak(case)] } else { [String::new(), String::new()] };
     [
@@ -47,7 +48,8 @@ fn row(case: &CaseOutcome, verdict: &Verdict, first: bool) -> Row {
         figure(verdict.ours),
         figure(verdict.reference),
         ratio,
-        verdict.value.map_or("-".to_owned(), |spread| spread.to_string()),
+        // Where there is nothing to compare with, the spread is that of the figures themselves.
+        verdict.value.or(verdict.ours).map_or("-".to_owned(), |spread| spread.to_string()),
         verdict.bound.map_or(String::new(), |bound| bound.to_string()),
         verdict.reached.to_string(),
         cpu,
@@ -83,7 +85,7 @@ fn circumstances(outcome: &Outcome) -> String {
     let pairs = if least == most { least.to_string() } else { format!("{least} to {most}") };
     let noisy: usize = outcome.cases.iter().map(|case| case.noisy_runs).sum();
     let foreign = outcome.cases.iter().map(|case| case.foreign_most).fold(0.0, f64::max);
-    let mut text = format!("Medians of {pairs} pairs; {} queues.", outcome.queue_type);
+    let mut text = format!("Pairs of each case: {pairs}. Queues: {}.", outcome.queue_type);
     if outcome.percent != 100 {
         let _ = write!(text, " Only {} % of the usual amount was done.", outcome.percent);
     }
@@ -158,5 +160,7 @@ pub fn machine() -> String {
     let memory = memory.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
     parts.extend(memory.map(|kib| format!("{:.0} GiB of memory", kib / (1_024.0 * 1_024.0))));
     parts.push(format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()));
+    let rabbitmq = locate(&default_cache()).and_then(|installation| installation.version);
+    parts.extend(rabbitmq.map(|version| format!("RabbitMQ {version}")));
     format!("Measured on {}.", parts.join(", "))
 }

@@ -1,6 +1,7 @@
 //! Live tests: real processes over a real RabbitMQ. They run only when asked for, and say plainly when they were not.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod copies;
 mod cutoff;
 mod effects;
@@ -35,6 +36,7 @@ fn main() {
         monitor::TESTS,
         loud::TESTS,
         work::TESTS,
+        bench::TESTS,
     ]
     .concat();
     let skipped = if enabled() { 0 } else { tests.len() };
