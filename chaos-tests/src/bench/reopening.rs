@@ -37,14 +37,13 @@ fn cases(options: &Options) -> Vec<Case> {
 fn case(options: &Options, engine: Engine, size: u64) -> Case {
     let messages = options.amount(size);
     let is_goal = size == SIZES[SIZES.len() - 1];
-    let time = Goal::ratio(TIME, Bound::AtMost(1.5));
     let memory = Measure { name: MEMORY, of: |figures| figures.other.get(MEMORY).copied() };
     // Made with the first run, and kept until the last one of this size.
     let mut dir: Option<PathBuf> = None;
     Case {
         name: format!("{engine}, {size}"),
         at: matches!(engine, Engine::Segments).then_some(size as f64),
-        goals: vec![if is_goal { time } else { time.shown() }, Goal::own(memory, Bound::AtMost(0.0)).shown()],
+        goals: vec![if is_goal { Goal::ratio(TIME, Bound::AtMost(1.5)) } else { Goal::shown(TIME) }, Goal::shown(memory)],
         pairs_max: 3,
         has_reference: true,
         run: Box::new(move |stage, side| {
