@@ -24,7 +24,8 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     id: "R6",
     what: "100,000 messages after an outage",
     how: "The agent is away while 100,000 messages of 1 KiB are submitted, and comes back; or it is away and the broker, too, loses \
-          everything that it had. Taken is the time from the first message to the last, settled by the application. The reference \
+          everything that it had. Taken is the time from the first message to the last, settled by the application. The handshake are the \
+          statuses that ask or answer until the application has the first message. The reference \
           are the same two endpoints without an outage, as in R1.",
     unit: "message",
     cases,
@@ -135,7 +136,7 @@ async fn steady(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
 
 /// What was said before an end came back, to be taken off what was said afterwards.
 fn said(end: &Counted) -> u64 {
-    Counts::of(&end.counts.status_bytes)
+    Counts::of(&end.counts.asking_bytes)
 }
 
 pub(super) async fn after(order: &Order, engine: Engine, outage: Outage) -> Result<Figures, BenchError> {

@@ -3,12 +3,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use broker_config::QueueType;
 use broker_config::node::{Node, NodeOptions, default_cache, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::BenchError;
+
+/// How long the broker may take to start. Only a machine that is very busy needs more than a tenth of it.
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// How to measure.
 #[derive(Debug, Clone)]
@@ -105,7 +109,8 @@ impl<'a> Stage<'a> {
                 let say = &mut *self.say;
                 let installation = ensure(&default_cache(), &mut |step| say(&step.to_string()))?;
                 self.say("starting a broker");
-                Node::create(&self.options.dir.join("broker"), installation, NodeOptions::default())?
+                let options = NodeOptions { start_limit: START_LIMIT, ..NodeOptions::default() };
+                Node::create(&self.options.dir.join("broker"), installation, options)?
             }
         };
         Ok(self.node.insert(node))

@@ -1,29 +1,21 @@
-//! A tap on the wire between an endpoint's driver and its transport: counts what goes through and changes nothing. It costs each message
+//! A tap on the wire between an endpoint's driver and its transport: counts what is published and changes nothing. It costs each message
 //! two hops between tasks, so both sides of a comparison have one or neither.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use link::session::Published;
-use link::wire::{Wire, WireCommand, WireEnd, WireEvent, wire};
+use link::wire::{Wire, WireCommand, WireEnd, wire};
+use messages::{Envelope, decode};
 use tokio::task::JoinHandle;
 
-/// What went through.
+/// What was published.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Messages published for the first time.
-    pub(super) messages: AtomicU64,
     /// Messages published again.
     pub(super) resent: AtomicU64,
-    /// Statuses published, and their bytes.
-    pub(super) statuses: AtomicU64,
-    pub(super) status_bytes: AtomicU64,
-    /// Deliveries of whatever kind.
-    pub(super) deliveries: AtomicU64,
-    /// Publishes that the broker confirmed.
-    pub(super) confirmed: AtomicU64,
-    /// Commands to acknowledge, each for one or more deliveries.
-    pub(super) acknowledges: AtomicU64,
+    /// Bytes of statuses that ask or answer. The others report what was received, as in a quiet life.
+    pub(super) asking_bytes: AtomicU64,
 }
 
 impl Counts {
@@ -38,24 +30,20 @@ impl Counts {
     fn command(&self, command: &WireCommand) {
         match command {
             WireCommand::Publish(publish) => match publish.what {
-                Published::Message(_) => Self::add(&self.messages, 1),
                 Published::Resent(_) => Self::add(&self.resent, 1),
-                Published::Status => {
-                    Self::add(&self.statuses, 1);
-                    Self::add(&self.status_bytes, publish.frame.bytes().len() as u64);
-                }
-                Published::Log => {}
+                Published::Status => self.status(publish.frame.bytes()),
+                Published::Message(_) | Published::Log => {}
             },
-            WireCommand::Acknowledge(_) => Self::add(&self.acknowledges, 1),
-            WireCommand::Discard(_) => {}
+            WireCommand::Acknowledge(_) | WireCommand::Discard(_) => {}
         }
     }
 
-    fn event(&self, event: &WireEvent) {
-        match event {
-            WireEvent::Delivery { .. } => Self::add(&self.deliveries, 1),
-            WireEvent::Confirmed(all) => Self::add(&self.confirmed, all.len() as u64),
-            WireEvent::Up { .. } | WireEvent::Down { .. } | WireEvent::Refused { .. } | WireEvent::Blocked(_) => {}
+    fn status(&self, bytes: &[u8]) {
+        // What an endpoint publishes can be decoded.
+        if let Ok(Envelope::Status(status)) = decode(bytes.to_vec())
+            && (status.probe.is_some() || status.answers.is_some())
+        {
+            Self::add(&self.asking_bytes, bytes.len() as u64);
         }
     }
 }
@@ -70,10 +58,8 @@ pub(super) fn tap(
     let (Wire { mut events, commands, logs: _unused }, end) = wire();
     // Pieces of logs are not counted: they go past.
     let transport = transport(WireEnd { logs, ..end });
-    let counts_events = Arc::clone(&counts);
     let up = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
-            counts_events.event(&event);
             if to_driver.send(event).await.is_err() {
                 break;
             }
