@@ -8,7 +8,9 @@
 //! - what it cannot read while it opens it takes for the end of its log, and cuts off. So everything is read once before, and an
 //!   error of the disk is a refusal that destroys nothing;
 //! - it never syncs its settings either, and refuses to open for good when a loss of power leaves zeros of them or a part. They
-//!   are always the same, so what is not whole of them is removed before, and the engine writes them again; then they are synced;
+//!   are always the same, so what is not whole of them is removed before, and the engine writes them again;
+//! - while it opens it syncs a snapshot of what it read in its log, and not the log, which a killed process may have left unsynced.
+//!   So the log is synced before;
 //! - a snapshot that it was writing when it died it takes for a finished one, and then refuses to open for good. The real one
 //!   and the log are still there, so what is unfinished is removed before;
 //! - when a write fails, its `flush` may miss that and wait for good; calling it once more wakes it, so somebody looks whether
@@ -102,9 +104,7 @@ impl SledStore {
         let file = File::open(dir.join("db")).map_err(io("opening the data file to sync it"))?;
         let nudger = Nudger::start(PAUSE, nudge).map_err(io("starting a thread"))?;
         let store = Self { db: Some(db), nudger, file, dir: dir.to_owned() };
-        store.sync()?;
-        File::open(dir.join(SETTINGS)).and_then(|file| file.sync_all()).map_err(io("syncing the settings"))?;
-        // The files' names must survive too.
+        // The files' names must survive. What was in them is synced already, and nothing new is promised before the next sync.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
         Ok(store)
     }
@@ -140,7 +140,8 @@ impl SledStore {
     }
 }
 
-/// Does before opening what the engine does not: finds a disk that cannot be read, and removes an unfinished snapshot.
+/// Does before opening what the engine does not: finds a disk that cannot be read, syncs what was read, and removes what a crash
+/// left unfinished of settings and snapshot.
 fn prepare(dir: &Path) -> Result<(), StoreError> {
     let io = |operation| move |source| StoreError::Io { operation, source };
     let file = match File::open(dir.join("db")) {
@@ -185,6 +186,7 @@ fn prepare_locked(dir: &Path, file: &File) -> Result<(), StoreError> {
             bytes => offset += bytes as u64,
         }
     }
+    file.sync_all().map_err(io("syncing the data file as it was found"))?;
     for entry in std::fs::read_dir(dir).map_err(io("listing the directory"))? {
         let entry = entry.map_err(io("listing the directory"))?;
         let name = entry.file_name();

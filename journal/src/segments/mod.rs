@@ -226,6 +226,9 @@ impl SegmentStore {
             Some(recovered) => {
                 let active = (recovered.active, reopen(dir, recovered.active)?, recovered.end);
                 settle(dir, &active, recovered.torn, &options)?;
+                if listing.contains_key(&(recovered.active - 1)) {
+                    sync_seal(dir, recovered.active - 1)?;
+                }
                 recovered.leftover.iter().for_each(|number| remove(dir, *number));
                 folder.sync_all().map_err(io("syncing the store's folder"))?;
                 (Log::resume(dir, folder, options, active, recovered.floor), recovered.index)
@@ -337,6 +340,12 @@ fn settle(
         options.reach(Point::TailCut);
     }
     Ok(())
+}
+
+/// Brings the seal of the segment before the last to stable storage. The process that wrote it may have been killed before it had
+/// synced it, and nothing may be written behind a seal that can still be lost.
+fn sync_seal(dir: &Path, number: u32) -> Result<(), StoreError> {
+    reopen(dir, number)?.sync_all().map_err(io("syncing the segment before the last"))
 }
 
 fn segment(log: &Log) -> Segment {

@@ -53,6 +53,8 @@ pub(crate) struct Pending {
     pub(crate) what: String,
     /// The first and the last sector that it wrote; nothing for names and lengths.
     pub(crate) sectors: Option<(u64, u64)>,
+    /// The folder whose names it changed; nothing for content.
+    pub(crate) folder: Option<Node>,
 }
 
 /// A disk below one folder, which itself is certain.
@@ -256,6 +258,7 @@ impl Disk {
                         }
                     ),
                     sectors: None,
+                    folder: Some(node),
                 })),
             }
         }
@@ -273,7 +276,7 @@ fn of_file(path: &str, change: &Change) -> Pending {
         }
         What::Resize(length) => (format!("{path}: length {length}"), None),
     };
-    Pending { change: change.span.begin, what, sectors }
+    Pending { change: change.span.begin, what, sectors, folder: None }
 }
 
 /// Writes a tree below a folder.

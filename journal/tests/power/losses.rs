@@ -1,6 +1,8 @@
 //! Which losses are tried: of the changes that may be lost nothing, everything, every beginning, torn ones, and any others. It
 //! chooses by numbers that it is given, and looks into no file.
 
+use std::collections::BTreeSet;
+
 use super::content::Kept;
 use super::disk::Pending;
 
@@ -20,6 +22,22 @@ pub(crate) struct Loss {
     sector: Which,
     length: Which,
     name: Which,
+}
+
+impl Loss {
+    /// The same, with the names of each folder in the order in which they changed, as a file system with a journal keeps them: the
+    /// first that is lost takes those after it along.
+    pub(crate) fn with_names_in_order(self, pending: &[Pending]) -> Self {
+        let names = || pending.iter().filter(|pending| pending.folder.is_some());
+        let kept: BTreeSet<u64> = names()
+            .filter(|change| {
+                let before = names().filter(|other| other.folder == change.folder && other.change <= change.change);
+                before.into_iter().all(|other| self.name(other.change))
+            })
+            .map(|change| change.change)
+            .collect();
+        Self { name: Box::new(move |change, _| kept.contains(&change)), ..self }
+    }
 }
 
 impl Kept for Loss {

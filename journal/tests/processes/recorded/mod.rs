@@ -8,10 +8,12 @@ pub(crate) mod look;
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use journal::Engine;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use self::expected::Expected;
@@ -28,15 +30,17 @@ const BATCH: usize = 48;
 /// Beside nothing and everything, what is tried of the changes before a sync that covers only frames or pages.
 const OTHERS: usize = 2;
 /// The same where names or lengths changed, or several files.
-const OTHERS_MANY: usize = 16;
+const OTHERS_MANY: usize = 32;
 /// The same while a journal goes on after something else had happened to it.
-const OTHERS_AFTER: usize = 6;
+const OTHERS_AFTER: usize = 10;
 /// Images that a further life begins with, so that the power is lost twice.
 const TWICE: usize = 4;
 /// Processes that are killed at a sync while they create a journal, the first at the first, and then go on.
 const KILLED_CREATING: u64 = 9;
 /// Processes that are killed later, at a commit by chance. What the next one shows of it must survive from then on.
 const KILLED_LATER: u64 = 4;
+/// Syncs before which that is, beyond those of creating. A long life has more.
+const KILLED_BEFORE: u64 = 30;
 /// A folder in memory, where a sync costs nothing: whether these files survive is not what is tried here.
 const IN_MEMORY: &str = "/dev/shm";
 /// Names a folder that images are copied to that are not as they should be.
@@ -50,6 +54,8 @@ struct Recorded {
     lines: u64,
     expected: Expected,
     what: String,
+    /// The last process was killed.
+    cut_off: bool,
 }
 
 impl Recorded {
@@ -58,7 +64,7 @@ impl Recorded {
         let dir = folder();
         let root = dir.path().join("disk");
         write(image, &root);
-        Self { disk: Disk::load(&root), dir, lines: 0, expected, what }
+        Self { disk: Disk::load(&root), dir, lines: 0, expected, what, cut_off: false }
     }
 
     fn root(&self) -> PathBuf {
@@ -116,33 +122,13 @@ pub(crate) fn trials(engine: Engine, seed: u64) {
         );
     }
     covered(engine, &whole);
-    let later: Vec<u64> = (0..KILLED_LATER).map(|_| KILLED_CREATING + 1 + trials.random.below(40)).collect();
-    for (life, number) in
-        (1..=KILLED_CREATING).map(|number| (SHORT, number)).chain(later.into_iter().map(|number| (FIRST, number)))
-    {
-        let what = format!("killed at a sync (number {number})");
-        let mut killed = Recorded::new(what, &Tree::new(), Expected::default());
-        if trials.record(&mut killed, life, Some(number), None) {
-            trials.record(&mut killed, SHORT, None, Some((OTHERS_AFTER, OTHERS_AFTER)));
-        }
-    }
+    trials.kill();
     for (image, expected, how) in std::mem::take(&mut trials.again) {
         let mut again = Recorded::new(format!("after a loss of power ({how})"), &image, expected);
         trials.record(&mut again, SHORT, None, Some((OTHERS_AFTER, OTHERS_AFTER)));
     }
     trials.flush();
-    for (what, count) in &trials.looked_at {
-        println!("{count:>6}  {what}");
-    }
-    let all: u64 = trials.looked_at.values().sum();
-    println!(
-        "{all} losses of power at {} moments, {} times with something unacknowledged",
-        trials.moments, trials.unacknowledged
-    );
-    let failed = trials.failures.len();
-    trials.failures.truncate(20);
-    assert!(failed == 0, "{failed} losses of power came out wrong, the first of them:\n{}", trials.failures.join("\n"));
-    assert!(trials.unacknowledged > 20 && all > 4 * trials.moments / 3, "these are no losses of power");
+    trials.judge();
 }
 
 /// The recording went through what it is there for.
@@ -162,13 +148,53 @@ fn covered(engine: Engine, recorded: &Recorded) {
 }
 
 impl Trials {
+    /// Kills processes at their syncs, has another one go on each time, and lets that one lose power.
+    fn kill(&mut self) {
+        let creating = (1..=KILLED_CREATING).map(|number| (SHORT, number));
+        let later = (0..KILLED_LATER).map(|_| (FIRST, KILLED_CREATING + self.random.below(KILLED_BEFORE)));
+        let all: Vec<(u64, u64)> = creating.chain(later).collect();
+        let mut cut_off = 0;
+        for (life, number) in all {
+            let what = format!("killed at a sync (number {number})");
+            let mut killed = Recorded::new(what, &Tree::new(), Expected::default());
+            let known = self.record(&mut killed, life, Some(number), None);
+            cut_off += u64::from(killed.cut_off);
+            if known {
+                self.record(&mut killed, SHORT, None, Some((OTHERS_AFTER, OTHERS_AFTER)));
+            }
+        }
+        assert!(cut_off >= KILLED_CREATING, "only {cut_off} processes were killed where they were to be");
+    }
+
+    /// Says what was looked at, and fails if any of it was not as it should be.
+    fn judge(mut self) {
+        for (what, count) in &self.looked_at {
+            println!("{count:>6}  {what}");
+        }
+        let (all, moments, more) = (self.looked_at.values().sum::<u64>(), self.moments, self.unacknowledged);
+        println!("{all} losses of power at {moments} moments, {more} times with something unacknowledged");
+        let failed = self.failures.len();
+        self.failures.truncate(20);
+        assert!(
+            failed == 0,
+            "{failed} losses of power came out wrong, the first of them:\n{}",
+            self.failures.join("\n")
+        );
+        assert!(more > 20 && all > 4 * moments / 3, "these are no losses of power");
+    }
+
     /// Records one life on that disk, and tries so many losses of power in it, where it is to try any. False when the process was killed in
     /// the middle of a call of which nobody knows whether it came about.
     fn record(&mut self, on: &mut Recorded, life: u64, kill_at: Option<u64>, others: Option<(usize, usize)>) -> bool {
         let (root, trace) = (on.root(), on.dir.path().join("trace"));
         let child = command(self.engine, "live", &root, self.seed, life);
         let run = strace::traced(&child, &trace, kill_at).stdin(Stdio::null()).output().unwrap();
-        assert!(run.status.success() || kill_at.is_some(), "{}: {run:?}", on.what);
+        on.cut_off = run.status.signal() == Some(Signal::KILL.as_raw());
+        if !run.status.success() && !(on.cut_off && kill_at.is_some()) {
+            let said = String::from_utf8_lossy(&run.stderr).replace('\n', " ");
+            self.failures.push(format!("{}: it could not be lived with: {}, {said}", on.what, run.status));
+            return false;
+        }
         let mut calls = strace::read(&trace);
         for call in &mut calls {
             call.begin += on.lines;
@@ -212,6 +238,10 @@ impl Trials {
         let random = &mut self.random;
         let chosen = losses(pending, since, others, &mut |limit| random.below(limit));
         for loss in chosen {
+            let loss = match self.engine {
+                Engine::Sled => loss.with_names_in_order(pending),
+                Engine::Segments => loss,
+            };
             let tree = disk.after(&loss);
             let mut hasher = DefaultHasher::new();
             (&tree, expected).hash(&mut hasher);
