@@ -11,7 +11,7 @@ const STATES_MAX: usize = 500_000;
 
 const CALM: Budget =
     Budget { crashes: 0, wipes: 0, rollbacks: 0, duplicates: 0, reorders: 0, losses: 0, disconnects: 0 };
-const SMALL: Scope = Scope { messages: 2, budget: CALM, statuses: 1, short_reads: false, patient: false };
+const SMALL: Scope = Scope { messages: 2, budget: CALM, statuses: 1, short_reads: false, patient: false, plain: false };
 
 fn story(found: &Exploration) -> String {
     let mut text = String::new();

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::world::{Scope, Side, TIMERS, World, id};
+use super::parts::Parts;
+use super::scope::Side;
+use super::world::World;
 
 /// What an endpoint does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,20 +42,36 @@ pub enum Action {
         side: Side,
         /// What it does.
         step: Step,
-        /// Its journal was copied just before. Copying at any earlier moment since its last change gives the same copy.
+        /// Its journal was copied just before it changed. Copying at any earlier moment since its last change gives the same copy.
         copied: bool,
         /// Its process dies after the commit and before anything that was to follow it.
         dies: bool,
     },
     /// A process dies while it does nothing. To die in the middle of a commit that is then lost is the same: nothing of it
     /// was seen.
-    Crash(Side),
-    /// The process dies, and its journal is replaced by the copy.
+    Crash {
+        /// Whose.
+        side: Side,
+        /// Its journal was copied before: opening it changes it.
+        copied: bool,
+    },
+    /// The process dies, and its journal is replaced by the copy. If none was made, it is one that was made since its last change.
     Restore(Side),
-    /// The broker loses everything, and both connections with it.
-    Wipe,
-    /// The broker loses everything, and nobody is told.
-    Purge,
+    /// The broker loses everything. Each side loses its connection with it or not.
+    Wipe {
+        /// Which sides lose it.
+        cuts: [bool; 2],
+    },
+    /// The same as far as one side sees it: what waited for it is lost. What the other side does until the loss has reached it, too,
+    /// was done before.
+    Reach {
+        /// Which side.
+        side: Side,
+        /// Whether its connection is lost.
+        cut: bool,
+        /// It has reached the other side already.
+        last: bool,
+    },
     /// The envelope at that place of an endpoint's queue is lost.
     Lose(Side, u8),
     /// The first envelope in an endpoint's queue will come once more, after all others.
@@ -68,7 +86,7 @@ impl Action {
     /// Whether it takes something from the budget, or prepares that.
     #[must_use]
     pub const fn is_fault(self) -> bool {
-        !matches!(self, Self::Do { copied: false, dies: false, .. })
+        !matches!(self, Self::Do { copied: false, dies: false, .. } | Self::Reach { last: true, .. })
     }
 }
 
@@ -100,10 +118,20 @@ impl fmt::Display for Action {
                 write!(f, "{side:?} {step}")?;
                 if *dies { write!(f, ", commits, and dies before anything else") } else { Ok(()) }
             }
-            Self::Crash(side) => write!(f, "{side:?} dies and starts again"),
+            Self::Crash { side, copied } => {
+                let copy = if *copied { "the journal is copied; " } else { "" };
+                write!(f, "{copy}{side:?} dies and starts again")
+            }
             Self::Restore(side) => write!(f, "{side:?} is restored from the copy and starts again"),
-            Self::Wipe => f.write_str("the broker is wiped; both connections are lost"),
-            Self::Purge => f.write_str("both queues are purged silently"),
+            Self::Wipe { cuts: [server, agent] } => {
+                let side = |cut: &bool| if *cut { "loses its connection" } else { "is not told" };
+                write!(f, "the broker loses everything; Server {}, Agent {}", side(server), side(agent))
+            }
+            Self::Reach { side, cut, last } => {
+                let what = if *last { "that the broker lost everything reaches" } else { "the broker loses everything, for" };
+                let how = if *cut { "which loses its connection" } else { "which is not told" };
+                write!(f, "{what} {side:?}, {how}")
+            }
             Self::Lose(side, at) => write!(f, "envelope {at} waiting for {side:?} is lost"),
             Self::Repeat(side) => write!(f, "the first envelope waiting for {side:?} is there once more, at the end"),
             Self::Swap(side, at) => write!(f, "envelopes {at} and {} waiting for {side:?} change places", at + 1),
@@ -112,59 +140,84 @@ impl fmt::Display for Action {
     }
 }
 
-impl World {
-    /// What can happen next, as far as it must be looked at.
+impl Parts<'_> {
+    /// What can happen next, as far as it must be looked at; see [`Self::alone`].
+    pub(super) fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        actions.clear();
+        let alone = self.alone(world);
+        for side in Side::BOTH.into_iter().filter(|side| alone.is_none_or(|alone| alone == *side)) {
+            self.actions_of(world, side, actions);
+        }
+        if self.scope.plain && world.left[0].wipes > 0 {
+            let [server, agent] = world.ends.map(|end| self.end(end).offers.connected);
+            for cuts in [[false, false], [true, false], [false, true], [true, true]] {
+                if (server || !cuts[0]) && (agent || !cuts[1]) {
+                    actions.push(Action::Wipe { cuts });
+                }
+            }
+        }
+    }
+
+    /// The side that acts alone now.
     ///
     /// What one endpoint does and what happens to it commutes with what the other one does, but for the queues: one side adds
     /// to the end of a queue, the other takes from its front. So a side can be let act alone, and the other one later, while
     /// nothing that the other one does can make more possible for it: while something waits for it, and no timer of it is held
     /// up by a bound. Acting alone it comes to an end: it takes what waits. What concerns both at once, and what looks at
     /// more of a queue than its front, rules this out for as long as it may still happen.
-    pub(super) fn actions(&self, scope: &Scope) -> Vec<Action> {
-        let alone = Side::BOTH.into_iter().find(|side| self.left[0].wipes == 0 && self.may_act_alone(*side, scope));
-        let mut actions = Vec::new();
-        for side in Side::BOTH.into_iter().filter(|side| alone.is_none_or(|alone| alone == *side)) {
-            self.actions_of(side, scope, &mut actions);
+    pub(super) fn alone(&self, world: &World) -> Option<Side> {
+        if let Some(ahead) = world.ahead {
+            return Some(ahead.other());
         }
-        if self.left[0].wipes > 0 {
-            actions.extend([Action::Wipe, Action::Purge]);
-        }
-        actions
+        Side::BOTH.into_iter().find(|side| !self.scope.plain && self.may_act_alone(world, *side))
     }
 
-    fn may_act_alone(&self, side: Side, scope: &Scope) -> bool {
-        let (end, left) = (self.end(side), &self.left[side.at()]);
+    fn may_act_alone(&self, world: &World, side: Side) -> bool {
+        let (offers, left) = (self.end(world.ends[side.at()]).offers, world.left[side.at()]);
         let plain = left.losses == 0 && left.duplicates == 0 && left.reorders == 0;
-        let (status, probe) = end.session.timers(&id(side.other()));
         // A heartbeat and, in a patient world, a probe go off only when nothing waits, and something does.
-        let probe = probe.is_some_and(|due| due == TIMERS.ask || !scope.patient);
-        let timers = status == Some(TIMERS.status) || probe;
-        plain && end.connected && !self.queues[side.at()].is_empty() && !(timers && self.has_said(side, scope))
+        let held_up = offers.timers.any(self.scope) && self.has_said(world, side);
+        plain && offers.connected && !world.queue(side).is_empty() && !held_up
     }
 
     /// Whether as many statuses of that side wait as a scope allows.
-    fn has_said(&self, side: Side, scope: &Scope) -> bool {
-        let under_way = &self.queues[side.other().at()];
-        under_way.iter().filter(|flight| flight.is_status()).count() >= usize::from(scope.statuses)
+    pub(super) fn has_said(&self, world: &World, side: Side) -> bool {
+        let under_way = world.queue(side.other());
+        under_way.iter().filter(|flight| self.is_status(**flight)).count() >= usize::from(self.scope.statuses)
     }
 
-    fn actions_of(&self, side: Side, scope: &Scope, actions: &mut Vec<Action>) {
-        let (end, left) = (self.end(side), &self.left[side.at()]);
-        let copying = left.rollbacks > 0 && end.copy.is_none();
-        for step in self.steps(side, scope) {
+    fn actions_of(&self, world: &World, side: Side, actions: &mut Vec<Action>) {
+        let (offers, left) = (self.end(world.ends[side.at()]).offers, &world.left[side.at()]);
+        let copying = left.rollbacks > 0 && world.copies[side.at()].is_none();
+        let mut add = |step| {
             for (copied, dies) in [(false, false), (false, true), (true, false), (true, true)] {
                 if (!copied || copying) && (!dies || left.crashes > 0) {
                     actions.push(Action::Do { side, step, copied, dies });
                 }
             }
+        };
+        let (waiting, under_way) = (world.queue(side), world.queue(side.other()));
+        if offers.connected && !waiting.is_empty() {
+            add(Step::Deliver);
         }
-        let waiting = u8::try_from(self.queues[side.at()].len()).unwrap_or(u8::MAX);
+        offers.alone().for_each(&mut add);
+        if offers.connected && !self.has_said(world, side) {
+            let quiet = waiting.is_empty() && under_way.is_empty() && world.ahead.is_none();
+            offers.timers.due(quiet, self.scope).for_each(&mut add);
+        }
         if left.crashes > 0 {
-            actions.push(Action::Crash(side));
+            actions.push(Action::Crash { side, copied: false });
+            actions.extend(copying.then_some(Action::Crash { side, copied: true }));
         }
-        if left.rollbacks > 0 && end.copy.is_some() {
+        if left.rollbacks > 0 {
             actions.push(Action::Restore(side));
         }
+        if left.wipes > 0 && !self.scope.plain {
+            let last = world.ahead.is_some();
+            actions.push(Action::Reach { side, cut: false, last });
+            actions.extend(offers.connected.then_some(Action::Reach { side, cut: true, last }));
+        }
+        let waiting = u8::try_from(waiting.len()).unwrap_or(u8::MAX);
         if left.losses > 0 {
             actions.extend((0..waiting).map(|at| Action::Lose(side, at)));
         }
@@ -174,62 +227,8 @@ impl World {
         if left.reorders > 0 {
             actions.extend((1..waiting).map(|at| Action::Swap(side, at - 1)));
         }
-        if left.disconnects > 0 && end.connected {
+        if left.disconnects > 0 && offers.connected {
             actions.push(Action::Disconnect(side));
         }
-    }
-
-    fn steps(&self, side: Side, scope: &Scope) -> Vec<Step> {
-        let (end, peer) = (self.end(side), id(side.other()));
-        let mut steps = Vec::new();
-        let state = end.session.state().peers.get(&peer);
-        let sent = state.map_or(0, |streams| streams.outgoing.next.value() - 1);
-        if side == Side::Server && sent < scope.sends(side) {
-            steps.push(Step::Submit);
-        }
-        if end.session.unapplied(&peer).is_some() {
-            steps.push(Step::Take);
-        }
-        if !end.held.is_empty() {
-            steps.push(Step::Answer);
-        }
-        if let Some((from, to)) = end.loads.front() {
-            steps.push(Step::Read);
-            if scope.short_reads && from < to {
-                steps.push(Step::ReadShort);
-            }
-        }
-        if !end.connected {
-            steps.push(Step::Connect);
-            return steps;
-        }
-        let (waiting, under_way) = (&self.queues[side.at()], &self.queues[side.other().at()]);
-        let said = self.has_said(side, scope);
-        if !waiting.is_empty() {
-            steps.push(Step::Deliver);
-        }
-        if !said {
-            steps.extend(self.due(side, scope, waiting.is_empty() && under_way.is_empty()));
-        }
-        steps
-    }
-
-    /// The timers that may go off. Their number is what would make the world endless, so there are two bounds: none goes off
-    /// while enough statuses of the same speaker wait, and a heartbeat, which is slower than everything else, comes only
-    /// when nothing is on its way.
-    fn due(&self, side: Side, scope: &Scope, quiet: bool) -> Vec<Step> {
-        let (status, probe) = self.end(side).session.timers(&id(side.other()));
-        let mut due = Vec::new();
-        match status {
-            Some(at) if at == TIMERS.status => due.push(Step::Status),
-            Some(_) if quiet && probe.is_none() => due.push(Step::Heartbeat),
-            Some(_) | None => {}
-        }
-        match probe {
-            Some(at) if at == TIMERS.ask => due.push(Step::Ask),
-            Some(_) if quiet || !scope.patient => due.push(Step::Probe),
-            Some(_) | None => {}
-        }
-        due
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use journal::{Change, Direction, HeaderRow, IllegalChange, Meta, PeerState, Row, State};
+use journal::{Change, Direction, HeaderRow, IllegalChange, Incoming, Meta, PeerState, Row, State};
 use link::session::{Config, Session};
 use messages::{ChainHash, EndpointId, Message, MessageId, Seq};
 
@@ -103,14 +103,21 @@ impl Disk {
 
     /// Both streams shared with the peer.
     #[must_use]
-    pub fn streams(&self, peer: &EndpointId) -> PeerState {
-        self.state.peers.get(peer).cloned().unwrap_or_default()
+    pub fn streams(&self, peer: &EndpointId) -> Option<&PeerState> {
+        self.state.peers.get(peer)
+    }
+
+    /// The row of the stream received from the peer.
+    #[must_use]
+    pub fn incoming(&self, peer: &EndpointId) -> Option<&Incoming> {
+        self.streams(peer)?.incoming.as_ref()
     }
 
     /// The hashes that [`Session::recover`] wants.
     #[must_use]
     pub fn recent(&self, config: &Config, peer: &EndpointId) -> BTreeMap<Seq, ChainHash> {
-        let (from, to) = Session::recent_span(config, &self.streams(peer));
+        let Some(streams) = self.streams(peer) else { return BTreeMap::new() };
+        let (from, to) = Session::recent_span(config, streams);
         let sent = self.headers.iter().filter(|((direction, _), _)| *direction == Direction::Out);
         let span = sent.filter(|((_, seq), _)| from <= *seq && Some(*seq) <= to);
         span.map(|((_, seq), row)| (*seq, row.0.hash())).collect()

@@ -11,7 +11,9 @@ use messages::{
     Nonce, Presence, ProbeId, Receiving, RunId, Seq, Status, decode,
 };
 
-use super::world::{End, Side, World, id};
+use super::check::Ends;
+use super::end::End;
+use super::scope::{Side, id};
 
 const TAG: DeliveryTag = DeliveryTag { connection: 1, tag: 1 };
 /// Late enough for every timer.
@@ -117,7 +119,7 @@ impl Stimulus {
     }
 
     /// What that session makes of it; nothing where it cannot come about.
-    pub(super) fn given(self, world: &World, side: Side, session: &mut Session) -> Option<Response> {
+    pub(super) fn given(self, world: Ends<'_>, side: Side, session: &mut Session) -> Option<Response> {
         let peer = id(side.other());
         match self {
             Self::Send => {
@@ -139,7 +141,7 @@ impl Stimulus {
         }
     }
 
-    fn input(self, world: &World, side: Side, session: &Session) -> Option<Input> {
+    fn input(self, world: Ends<'_>, side: Side, session: &Session) -> Option<Input> {
         let (end, peer) = (world.end(side), id(side.other()));
         let status = |status: Status| Some(Input::Delivered(TAG, Box::new(Envelope::Status(status))));
         let now = || says(world.end(side.other()), side);
@@ -183,7 +185,7 @@ impl Stimulus {
                     epoch: session.identity().epoch,
                     nonce: None,
                     superseded: Vec::new(),
-                    through: Some(end.disk.streams(&peer).outgoing.next),
+                    through: Some(end.disk.streams(&peer).map_or(Seq::FIRST, |streams| streams.outgoing.next)),
                     head: ChainHash::START,
                     unanchored: true,
                     ranges: messages::Ranges::default(),
@@ -205,8 +207,8 @@ impl Stimulus {
     }
 
     /// A message as the peer's journal could have written it, for what this side knows of that journal.
-    fn message(self, world: &World, side: Side) -> Option<Message> {
-        let (peer, row) = (id(side.other()), world.end(side).disk.streams(&id(side.other())).incoming);
+    fn message(self, world: Ends<'_>, side: Side) -> Option<Message> {
+        let (peer, row) = (id(side.other()), world.end(side).disk.incoming(&id(side.other())).cloned());
         let through = row.as_ref().and_then(|row| row.mark_there(row.through));
         let next = Seq::after(through);
         let known = row.as_ref().map_or(Incarnation::from_u128(99), |row| row.incarnation);

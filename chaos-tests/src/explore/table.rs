@@ -11,7 +11,8 @@ use messages::{Envelope, decode};
 
 use super::search::visit_each;
 use super::stimulus::{Response, Stimulus};
-use super::world::{Budget, Scope, Side, TIMERS, World, id};
+use super::check::Ends;
+use super::scope::{Budget, Scope, Side, TIMERS, id};
 
 /// How far the stream that an endpoint sends has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +56,7 @@ struct Cell {
 
 /// The worlds that are walked through.
 fn scopes() -> [Scope; 2] {
-    let calm = Scope { messages: 2, budget: Budget::default(), statuses: 1, short_reads: false, patient: true };
+    let calm = Scope { messages: 2, budget: Budget::default(), statuses: 1, short_reads: false, patient: true, plain: false };
     let restored = Budget { rollbacks: 1, ..Budget::default() };
     let died = Budget { crashes: 1, ..Budget::default() };
     [Scope { messages: 1, budget: restored, ..calm }, Scope { budget: died, ..calm }]
@@ -87,14 +88,14 @@ pub fn table() -> String {
 }
 
 /// All that an answer to a stimulus depends on.
-fn fingerprint(world: &World, side: Side) -> u64 {
+fn fingerprint(world: Ends<'_>, side: Side) -> u64 {
     let mut hasher = DefaultHasher::new();
     let (end, other) = (world.end(side), world.end(side.other()));
     (&end.session, &end.disk, &end.loads, &end.held, &other.session).hash(&mut hasher);
     hasher.finish()
 }
 
-fn try_all(world: &World, side: Side, session: &Session, cells: &mut BTreeMap<(Stimulus, State), Cell>) {
+fn try_all(world: Ends<'_>, side: Side, session: &Session, cells: &mut BTreeMap<(Stimulus, State), Cell>) {
     for stimulus in Stimulus::ALL {
         let mut after = session.clone();
         let Some(response) = stimulus.given(world, side, &mut after) else { continue };
@@ -108,7 +109,7 @@ fn try_all(world: &World, side: Side, session: &Session, cells: &mut BTreeMap<(S
     }
 }
 
-fn state(world: &World, side: Side, session: &Session) -> State {
+fn state(world: Ends<'_>, side: Side, session: &Session) -> State {
     let peer = id(side.other());
     let streams = session.state().peers.get(&peer).cloned().unwrap_or_default();
     let (out, last) = (&streams.outgoing, streams.outgoing.next.previous());

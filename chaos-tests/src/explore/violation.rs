@@ -3,7 +3,7 @@
 use journal::IllegalChange;
 use messages::Seq;
 
-use super::world::Side;
+use super::scope::Side;
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -41,8 +41,11 @@ pub(crate) struct Args {
     /// Let probes that wait for a delay go off only while nothing is on its way: a much smaller world
     #[arg(long)]
     patient: bool,
-    /// Give up after that many states; about 1 KiB of memory each
-    #[arg(long, default_value_t = 8_000_000)]
+    /// Look at every order of what commutes, too: it finds nothing else, and takes much longer
+    #[arg(long)]
+    plain: bool,
+    /// Give up after that many states; about 50 bytes of memory each
+    #[arg(long, default_value_t = 150_000_000)]
     states_max: usize,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -59,7 +62,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let Args { messages, crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, .. } = *args;
     let budget = Budget { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects };
     let scope =
-        Scope { messages, budget, statuses: args.statuses, short_reads: args.short_reads, patient: args.patient };
+        Scope { messages, budget, statuses: args.statuses, short_reads: args.short_reads, patient: args.patient, plain: args.plain };
     let began = Instant::now();
     let found = explore(&scope, None, args.states_max);
     let seconds = began.elapsed().as_secs_f64();
@@ -81,6 +84,8 @@ fn text(scope: &Scope, found: &Exploration, seconds: f64) {
     println!("transitions  {}", found.transitions);
     println!("depth        {}", found.depth);
     println!("ends         {}, under another name after a rollback in {}", found.ends, found.healed);
+    let [ends, envelopes, steps] = found.parts;
+    println!("made of      {ends} endpoints, {envelopes} envelopes, {steps} steps of an endpoint");
     println!("time         {seconds:.1} s");
     if let Some(example) = &found.counterexample {
         println!("\nFound after {} actions:", example.actions.len());
@@ -111,7 +116,7 @@ fn json(scope: &Scope, found: &Exploration, seconds: f64) {
     });
     let report = serde_json::json!({
         "scope": scope, "states": found.states, "transitions": found.transitions, "depth": found.depth,
-        "ends": found.ends, "healed": found.healed, "complete": found.complete, "seconds": seconds,
+        "ends": found.ends, "healed": found.healed, "parts": found.parts, "complete": found.complete, "seconds": seconds,
         "counterexample": example,
     });
     println!("{report:#}");

@@ -1,0 +1,284 @@
+//! What worlds are made of: each endpoint, copy, envelope and ledger that occurs, once, and what each endpoint makes of each step,
+//! worked out once. There are thousands of times as many worlds as endpoints, so a step is mostly looked up. Nothing is looked up by
+//! less than all that it depends on, so it is the same as working it out each time.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use super::action::Step;
+use super::end::{Copy, End};
+use super::flight::{Flight, Letter, Mark, Parcel, Renaming, print};
+use super::ledger::Ledgers;
+use super::offers::Offers;
+use super::plant::Plant;
+use super::scope::{Scope, Side, TIMERS, id};
+use super::step::Acting;
+use super::violation::Violation;
+use link::session::Millis;
+use messages::{Envelope, MessageId, ProbeId, Seq};
+
+/// The number of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct EndId(pub(super) u32);
+
+/// The number of a copy of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct CopyId(pub(super) u32);
+
+/// The number of a pair of ledgers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct LedgersId(pub(super) u32);
+
+/// An endpoint, and what is asked of it for every world that has it.
+#[derive(Debug)]
+pub(super) struct EndRow {
+    pub(super) end: End,
+    /// Its journal as it is.
+    pub(super) journal: CopyId,
+    pub(super) offers: Offers,
+    /// How many probes it waits for.
+    pub(super) probes: u8,
+    /// The probe of the peer that it is to answer.
+    pub(super) owed: Mark,
+}
+
+/// What an endpoint does, or what is done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Local {
+    /// A step. What is delivered is [`Flight::NONE`] where nothing is, and the number is 0 where nothing is submitted.
+    Do { step: Step, dies: bool, flight: Flight, number: usize },
+    /// Its process dies and starts again.
+    Crash,
+    /// Its journal is restored from that copy.
+    Restore(CopyId),
+    /// It loses its connection.
+    Disconnect,
+    /// Only the probes with these bits can still be answered.
+    Keep(u16),
+    /// The probe that it is to answer has that place now.
+    Owe(Mark),
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub(super) struct Outcome {
+    pub(super) end: EndId,
+    pub(super) renaming: Renaming,
+    pub(super) published: Box<[Flight]>,
+    pub(super) submitted: Option<(Seq, bool)>,
+    pub(super) taken: Option<(Seq, MessageId)>,
+    pub(super) consumed: bool,
+}
+
+/// Things of a kind, each once, by their fingerprints.
+#[derive(Debug)]
+struct Table<T> {
+    numbers: HashMap<u128, u32>,
+    rows: Vec<T>,
+}
+
+impl<T> Table<T> {
+    fn new() -> Self {
+        Self { numbers: HashMap::new(), rows: Vec::new() }
+    }
+
+    fn known(&self, print: u128) -> Option<u32> {
+        self.numbers.get(&print).copied()
+    }
+
+    fn add(&mut self, print: u128, row: T) -> u32 {
+        let number = u32::try_from(self.rows.len()).expect("no small world has thousands of millions of parts");
+        self.numbers.insert(print, number);
+        self.rows.push(row);
+        number
+    }
+}
+
+/// Everything that occurs in the worlds of one search.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) scope: &'a Scope,
+    plant: Option<Plant>,
+    ends: Table<EndRow>,
+    copies: Table<Copy>,
+    parcels: Table<Parcel>,
+    ledgers: Table<Ledgers>,
+    known: HashMap<(EndId, Local), u32, BuildHasherDefault<Folding>>,
+    outcomes: Vec<Result<Outcome, Violation>>,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn new(scope: &'a Scope, plant: Option<Plant>) -> Self {
+        Self {
+            scope,
+            plant,
+            ends: Table::new(),
+            copies: Table::new(),
+            parcels: Table::new(),
+            ledgers: Table::new(),
+            known: HashMap::default(),
+            outcomes: Vec::new(),
+        }
+    }
+
+    pub(super) fn end(&self, EndId(number): EndId) -> &EndRow {
+        &self.ends.rows[number as usize]
+    }
+
+    pub(super) fn ledgers(&self, LedgersId(number): LedgersId) -> &Ledgers {
+        &self.ledgers.rows[number as usize]
+    }
+
+    /// The envelope without its probes; nothing for one that nobody will get.
+    pub(super) fn parcel(&self, flight: Flight) -> Option<&Parcel> {
+        flight.parcel().map(|parcel| &self.parcels.rows[parcel])
+    }
+
+    pub(super) fn is_status(&self, flight: Flight) -> bool {
+        self.parcel(flight).is_none_or(|parcel| parcel.is_status)
+    }
+
+    /// The envelope whole.
+    pub(super) fn envelope(&self, flight: Flight) -> Option<Envelope> {
+        let mut envelope = self.parcel(flight)?.envelope.clone();
+        if let Envelope::Status(status) = &mut envelope {
+            (status.probe, status.answers) = (flight.probe().probe(), flight.answers().probe());
+        }
+        Some(envelope)
+    }
+
+    /// How many different endpoints, envelopes and outcomes there are.
+    pub(super) fn counts(&self) -> [usize; 3] {
+        [self.ends.rows.len(), self.parcels.rows.len(), self.outcomes.len()]
+    }
+
+    pub(super) fn add_end(&mut self, side: Side, end: End) -> EndId {
+        let print = print(&end);
+        if let Some(number) = self.ends.known(print) {
+            return EndId(number);
+        }
+        let peer = id(side.other());
+        let copy = end.copy();
+        let of_copy = super::flight::print(&copy);
+        let journal = self.copies.known(of_copy).unwrap_or_else(|| self.copies.add(of_copy, copy));
+        let offers = Offers::of(side, &end, self.scope);
+        let probes = u8::try_from(end.session.probes(&peer).count()).expect("a session remembers few probes");
+        let owed = Mark::of(end.session.owed(&peer));
+        EndId(self.ends.add(print, EndRow { end, journal: CopyId(journal), offers, probes, owed }))
+    }
+
+    pub(super) fn add_ledgers(&mut self, ledgers: Ledgers) -> LedgersId {
+        let print = print(&ledgers);
+        LedgersId(self.ledgers.known(print).unwrap_or_else(|| self.ledgers.add(print, ledgers)))
+    }
+
+    /// What comes of it.
+    ///
+    /// # Errors
+    /// [`Violation`]
+    pub(super) fn local(&mut self, side: Side, of: EndId, local: Local) -> Result<&Outcome, Violation> {
+        let number = match self.known.get(&(of, local)) {
+            Some(number) => *number,
+            None => {
+                let outcome = self.work_out(side, of, local);
+                let number = u32::try_from(self.outcomes.len()).expect("no small world has so many outcomes");
+                self.outcomes.push(outcome);
+                self.known.insert((of, local), number);
+                number
+            }
+        };
+        self.outcomes[number as usize].as_ref().map_err(Clone::clone)
+    }
+
+    fn work_out(&mut self, side: Side, of: EndId, local: Local) -> Result<Outcome, Violation> {
+        let (peer, plant) = (id(side.other()), self.plant);
+        let mut end = self.end(of).end.clone();
+        let mut renaming = Renaming::keeping(0..Mark::PLACES);
+        match local {
+            Local::Do { step, dies, flight, number } => {
+                let envelope = self.envelope(flight);
+                let acting =
+                    Acting { side, step, dies, envelope: envelope.as_ref(), number, scope: self.scope, plant };
+                let acted = acting.act(end)?;
+                let end = self.add_end(side, acted.end);
+                let published = acted.published.into_iter().map(|letter| self.post(letter)).collect();
+                let (submitted, taken) = (acted.submitted, acted.taken);
+                let (renaming, consumed) = (acted.renaming, acted.consumed);
+                return Ok(Outcome { end, renaming, published, submitted, taken, consumed });
+            }
+            Local::Crash => {
+                renaming = Renaming::keeping(std::iter::empty());
+                end.restart(side, plant)?;
+            }
+            Local::Restore(CopyId(copy)) => {
+                renaming = Renaming::keeping(std::iter::empty());
+                end.restore(side, &self.copies.rows[copy as usize], plant)?;
+            }
+            Local::Disconnect => end.disconnect(),
+            Local::Keep(live) => {
+                let places = (0..Mark::PLACES).filter(|place| live >> place & 1 == 1);
+                renaming = Renaming::keeping(places);
+                let keep = |probe: ProbeId| match renaming.of(Mark::of(Some(probe))) {
+                    Mark::DEAD => None,
+                    mark => mark.probe(),
+                };
+                end.session.normalize(&peer, (Millis(0), TIMERS), keep, |theirs| theirs);
+            }
+            Local::Owe(mark) => {
+                let theirs = |owed| mark.probe().unwrap_or(owed);
+                end.session.normalize(&peer, (Millis(0), TIMERS), Some, theirs);
+            }
+        }
+        let end = self.add_end(side, end);
+        Ok(Outcome { end, renaming, published: Box::default(), submitted: None, taken: None, consumed: false })
+    }
+
+    fn post(&mut self, letter: Letter) -> Flight {
+        let Letter { parcel, print, probe, answers } = letter;
+        let parcel = self.parcels.known(print).unwrap_or_else(|| self.parcels.add(print, parcel));
+        let answers = match Mark::of(answers) {
+            Mark::DEAD => Mark::NONE,
+            mark => mark,
+        };
+        Flight::new(parcel, Mark::of(probe), answers)
+    }
+}
+
+/// A quick hash for keys of a few small numbers that no enemy chooses.
+#[derive(Debug, Default)]
+pub(super) struct Folding(u64);
+
+impl Hasher for Folding {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 29
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_u16(&mut self, word: u16) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let wide = u128::from(self.0.rotate_left(5) ^ word ^ 0x51_7c_c1) * 0x9e37_79b9_7f4a_7c15_u128;
+        self.0 = wide as u64 ^ (wide >> 64) as u64;
+    }
+}
