@@ -99,7 +99,7 @@ fn garbage() -> Result<(), Failed> {
                 _ => vec![9; 300 * 1024],
             };
             let (exchange, key) =
-                if index % 2 == 0 { ("longshore.v1.down", "agent.a1") } else { ("longshore.v1.up", "agent.a1.link") };
+                if index % 2 == 0 { (broker_config::DOWN_EXCHANGE, "agent.a1") } else { ("longshore.v1.up", "agent.a1.link") };
             let options = lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
             let properties = lapin::BasicProperties::default();
             let confirm = channel.basic_publish(exchange.into(), key.into(), options, &body, properties).await?.await?;
