@@ -4,8 +4,10 @@
 #   systemd.sh verify            both units through `systemd-analyze verify`
 #   systemd.sh boot [SUITE]      starts Debian's own systemd (default: of trixie) in namespaces of its own, with RabbitMQ, a server and an
 #                                agent as services, and runs scripts/systemd/inside.sh under it
-#   systemd.sh machine [SUITE]   the same in a virtual machine with Debian's kernel, which has every controller of control groups
+#   systemd.sh machine [SUITE]   systemd in a virtual machine with Debian's kernel, which has every controller of control groups: the
+#                                agent's own tests of them, in a unit that delegates; and with BOOT_SERVICES=yes what `boot` proves
 #
+# The tests are those of `cargo test -p agent --test attempt --no-run`, or the program that ATTEMPT_TESTS names.
 # The last two need root and debootstrap, `machine` qemu-system-x86_64 and cpio besides, and install what is missing. Everything in them is
 # made from packages of Debian, kept under .cache/systemd. They have no network, and change nothing of this machine. The processor of
 # the virtual machine is emulated, so that it runs anywhere; BOOT_ACCEL=kvm is several times as fast where that works.
@@ -70,7 +72,8 @@ prepare() { # SUITE CONSOLE
     cp "$scripts/inside.sh" "$over/opt/longshore/"
     cp "$scripts/proof.service" "$scripts/groups.service" "$over/etc/systemd/system/"
     ln -s ../proof.service "$over/etc/systemd/system/multi-user.target.wants/"
-    [ -z "${ATTEMPT_TESTS:-}" ] || cp "$ATTEMPT_TESTS" "$over/opt/longshore/attempt"
+    local tests=${ATTEMPT_TESTS:-$(find target/debug/deps -name 'attempt-*' -type f -executable -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d' ' -f2)}
+    if [ -n "$tests" ]; then cp "$tests" "$over/opt/longshore/attempt"; else echo "without the tests of control groups, which are not built"; fi
     units "$over/etc/systemd/system" /opt/longshore/longshore ops
     echo longshore-test >"$over/etc/hostname"
     echo "127.0.0.1 localhost longshore-test" >"$over/etc/hosts"
@@ -88,6 +91,7 @@ judge() { # CONSOLE
 boot() {
     local group unified
     prepare "${1:-trixie}" /opt/longshore/log
+    touch "$over/opt/longshore/services"
     unified=$(awk '$0 ~ / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
     [ -n "$unified" ] || die "no hierarchy of control groups of version 2 is mounted here"
     group=$unified/$(sed -n 's/^0:://p' /proc/self/cgroup)/systemd-proof-$$
@@ -111,6 +115,7 @@ machine() {
     need qemu-system-x86_64 qemu-system-x86
     need cpio cpio
     prepare "${1:-trixie}" /dev/ttyS0
+    [ "${BOOT_SERVICES:-no}" = no ] || touch "$over/opt/longshore/services"
     kernel=$(ls "$root"/boot/vmlinuz-* | tail -n 1)
     image=$out/image
     (cd "$root" && find . -path ./boot -prune -o -path ./usr/lib/modules -prune -o -path ./var/cache -prune -o -path ./var/lib/apt -prune \
@@ -129,5 +134,5 @@ case ${1:-} in
     verify) verify ;;
     boot) verify; boot "${2:-}" ;;
     machine) verify; machine "${2:-}" ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

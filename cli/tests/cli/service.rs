@@ -142,3 +142,26 @@ fn the_units_name_what_they_were_asked_for_and_refuse_what_a_unit_would_read_oth
     let ran = home.run(&["agent", "service", "unit", "--user", "a\nExecStart=/bin/sh"]);
     assert!(ran.code == 2 && ran.out.is_empty(), "{ran:?}");
 }
+
+#[test]
+fn systemd_takes_the_units_for_valid() {
+    let home = Home::new();
+    for what in ["agent", "server"] {
+        let ran = home.run(&[what, "service", "unit", "--user", "root", "--program", env!("CARGO_BIN_EXE_longshore")]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let name = format!("longshore-{what}.service");
+        home.write(&name, &ran.out);
+        let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(home.path().join(&name)).output();
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(error) => {
+                eprintln!("skipped: there is no systemd-analyze: {error}");
+                return;
+            }
+        };
+        let said = String::from_utf8_lossy(&verified.stderr);
+        // Versions before 254 know no subgroups, and say so. What other units of the machine are like is not looked at.
+        let wrong = said.lines().find(|line| line.contains(&name) && !line.contains("'DelegateSubgroup'"));
+        assert!(verified.status.success() && wrong.is_none(), "{said}");
+    }
+}
