@@ -77,7 +77,10 @@ impl Capture {
     pub(super) fn finish(&self) -> StreamEnd {
         let mut kept = lock(&self.kept);
         kept.closed = true;
-        if let Err(error) = kept.file.sync_all() {
+        // An empty one is as it was made, and its name was made durable before the step began.
+        if kept.bytes > 0
+            && let Err(error) = kept.file.sync_all()
+        {
             kept.fail(&error);
         }
         StreamEnd {
