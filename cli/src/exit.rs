@@ -69,7 +69,7 @@ impl Exit {
             Self::Unknown => "the outcome is not known: an agent is away, or a step needs a decision",
             Self::NotAllowed => "not allowed: wrong token, or not the owner",
             Self::Config => "the configuration is wrong",
-            Self::WaitTimedOut => "the wait took longer than --timeout; the work goes on",
+            Self::WaitTimedOut => "the wait took longer than --timeout or --deadline; the work goes on",
             Self::Interrupted => "interrupted by Ctrl-C; the work goes on",
         }
     }
