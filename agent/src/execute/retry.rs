@@ -47,14 +47,8 @@ impl Execution {
             () = self.stop_wanted() => None,
         };
         match decided {
-            Some((Decision::Done, note)) => {
-                self.control.waits_no_more();
-                self.ended(&spec, StepEnd::DeclaredDone(note)).await
-            }
-            Some((Decision::Fail, note)) => {
-                self.control.waits_no_more();
-                self.ended(&spec, StepEnd::DeclaredFailed(note)).await
-            }
+            Some((Decision::Done, note)) => self.declared(&spec, StepEnd::DeclaredDone(note)).await,
+            Some((Decision::Fail, note)) => self.declared(&spec, StepEnd::DeclaredFailed(note)).await,
             Some((Decision::Retry, note)) => {
                 tracing::info!(run = %self.record.start.run, step = %spec.id, %note, "A step is run again, as a person decided.");
                 self.decided_again(&spec, evidence).await
@@ -66,6 +60,15 @@ impl Execution {
                 self.ended(&spec, end).await
             }
         }
+    }
+
+    /// A person says how the step ended: what is left of it does not go on behind the back of a run that does.
+    async fn declared(&mut self, spec: &StepSpec, end: StepEnd) -> Result<(), ExecuteError> {
+        if let Err(reason) = self.end_leftovers(spec).await {
+            tracing::warn!(run = %self.record.start.run, step = %spec.id, %reason, "What is left of a step that a person declared over goes on.");
+        }
+        self.control.waits_no_more();
+        self.ended(spec, end).await
     }
 
     /// A person wants the step run again: not beside what is left of the last attempt.

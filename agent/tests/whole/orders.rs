@@ -5,7 +5,7 @@ use messages::{Body, Decision, RunCancel, RunDecide, RunEnd, RunId, StepEnd, Ste
 use crate::Test;
 use crate::world::{How, World, drained, on, pipe};
 
-pub(crate) const TESTS: [Test; 9] = [
+pub(crate) const TESTS: [Test; 10] = [
     ("a_cancel_ends_the_whole_tree_and_cleaning_up_still_runs", || on(running())),
     ("a_cancel_of_a_run_that_waits_for_a_slot_ends_it_at_once", || on(waits_for_slot())),
     ("a_cancel_of_a_run_that_waits_to_try_again_ends_it_at_once", || on(waits_to_retry())),
@@ -13,6 +13,7 @@ pub(crate) const TESTS: [Test; 9] = [
     ("a_cancel_goes_on_after_a_restart_of_the_agent", || on(restarted())),
     ("a_cancel_of_a_run_that_is_over_means_nothing", || on(over())),
     ("a_persons_decision_is_carried_out_for_the_attempt_that_it_names", || on(decided())),
+    ("what_is_left_of_a_step_ends_when_a_person_says_how_it_ended", || on(left())),
     ("a_decision_that_came_while_the_agent_was_away_is_carried_out_after_it", || on(decided_away())),
     ("the_log_of_an_attempt_that_waits_for_a_decision_is_shipped_after_a_restart", || on(waiting_log())),
 ];
@@ -170,6 +171,25 @@ async fn decided() {
     assert_eq!(world.changes(runs[1]).iter().map(|change| change.attempt).collect::<Vec<_>>(), [1, 1, 2, 2, 1, 1]);
     assert_eq!(world.run_end(runs[2]).await, RunEnd::Failed("vanishes".parse().unwrap()));
     assert_eq!(world.step_ends(runs[2]), [("vanishes".to_owned(), StepEnd::DeclaredFailed("looked".to_owned()))]);
+    agent.stop().await;
+}
+
+async fn left() {
+    let world = World::new().await;
+    let agent = world.agent(How::default());
+    for (number, decision) in [(1, Decision::Done), (2, Decision::Fail)] {
+        let name = format!("alive-{number}");
+        pipe(&world.path(&name));
+        let alive = tokio::spawn(drained(world.path(&name)));
+        let script = format!("exec 3> $PLACE/{name}; setsid sleep 600 & {VANISH}");
+        let run = world.run(number, vec![world.step("vanishes", &script)]);
+        world.send(&Body::RunStart(run.clone())).await;
+        world.event(run.run, |change| matches!(change.event, StepEvent::Undecided(_))).await;
+        assert!(!alive.is_finished(), "nothing ends it before somebody has decided");
+        world.send(&decide(run.run, "vanishes", 1, decision)).await;
+        world.run_end(run.run).await;
+        assert_eq!(alive.await.unwrap(), "", "no process of the step holds the pipe any more");
+    }
     agent.stop().await;
 }
 
