@@ -124,7 +124,7 @@ fn run_lines(before: Option<&RunView>, run: &RunView) -> String {
     for (at, step) in run.steps.iter().enumerate() {
         let known = before.and_then(|run| run.steps.get(at)).map(|step| step.state);
         let news = known != Some(step.state) && step.earlier.is_none();
-        if news && step.state.is_settled() && step.state != StepState::NotRun {
+        if news && step.state.is_dealt_with() {
             text.push_str(&step_line(run, step));
         }
     }

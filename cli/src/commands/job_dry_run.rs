@@ -68,6 +68,11 @@ pub(crate) fn run(file: &JobFile, plan: &Plan, global: &Global, printer: &Printe
             }
         },
     };
+    // As `job run` itself would end.
+    let exit = match &target.who {
+        Who::Agents(_) if agents.as_ref().is_some_and(Vec::is_empty) => Exit::Usage,
+        Who::All | Who::Agents(_) | Who::Matching { .. } => Exit::Ok,
+    };
     let order = order(target, agents.as_ref().map(Vec::len));
     let value = |name: &str| plan.steps.first().and_then(|step| step.env.get(&param_variable(name)).cloned());
     let params = file.param_names().filter_map(|name| Some((name.to_owned(), value(name)?))).collect();
@@ -82,7 +87,7 @@ pub(crate) fn run(file: &JobFile, plan: &Plan, global: &Global, printer: &Printe
     };
     let table = steps(&plan.steps);
     printer.one(&view, &head(&view, plan), &table)?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 fn matching(target: &Target, fleet: &Fleet) -> Matching {

@@ -138,7 +138,7 @@ fn detail(step: &StepView) -> Cell {
 
 fn run_line(run: &RunView) -> String {
     let style = state_style(run.state.as_str());
-    let settled = run.steps.iter().filter(|step| step.state.is_settled()).count();
+    let settled = run.steps.iter().filter(|step| step.state.is_dealt_with()).count();
     let reason = run.reason.as_ref().map(|reason| format!(" · {}", clean(reason))).unwrap_or_default();
     let retried = run.retried.map(|by| format!(" · started again as {}", short(by))).unwrap_or_default();
     format!("  {} {style}{}{style:#} · {settled}/{} steps{reason}{retried}\n", run.agent, run.state, run.steps.len())

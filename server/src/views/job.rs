@@ -163,6 +163,12 @@ impl RunState {
 }
 
 impl StepState {
+    /// Whether the run has dealt with the step: what its end left undone does not count.
+    #[must_use]
+    pub const fn is_dealt_with(self) -> bool {
+        self.is_settled() && !matches!(self, Self::NotRun)
+    }
+
     /// Whether the step is over, well or badly.
     #[must_use]
     pub const fn is_settled(self) -> bool {
@@ -316,7 +322,7 @@ impl JobView {
             ended_ms: self.ended_ms,
             agents: self.runs.len() as u64,
             steps: steps().count() as u64,
-            steps_settled: steps().filter(|step| step.state.is_settled()).count() as u64,
+            steps_settled: steps().filter(|step| step.state.is_dealt_with()).count() as u64,
         }
     }
 }
