@@ -164,11 +164,12 @@ impl Core {
     pub(crate) async fn taken_in(&self) {
         self.notice();
         self.wake();
-        let excess = self.books().to_forget();
-        if excess.is_empty() {
+        if self.books().to_forget().is_empty() {
             return;
         }
         let _turn = self.turn().await;
+        // Others may have forgotten some of them while this waited.
+        let excess = self.books().to_forget();
         for (job, runs) in excess {
             let mut rows = vec![Change::DeleteApp(JobRow::key(job))];
             rows.extend(runs.iter().map(|run| Change::DeleteApp(RunRow::key(*run))));

@@ -227,7 +227,9 @@ impl Logs {
         file.write_all(&serde_json::to_vec(note)?)?;
         file.sync_all()?;
         fs::rename(&fresh, &path)?;
-        File::open(self.run_dir(key.run))?.sync_all()
+        File::open(self.run_dir(key.run))?.sync_all()?;
+        // The folder's own name, too, before its agent is told that it need not keep the log.
+        File::open(&self.dir)?.sync_all()
     }
 
     /// Removes a run's logs.

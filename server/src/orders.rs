@@ -1,6 +1,8 @@
 //! What people order: ending a job, deciding about a step that nobody knows about, giving an agent nothing more. Each is one
 //! transaction of the rows that it changes and the messages that it sends; the agent's answer comes as a report.
 
+use std::collections::BTreeSet;
+
 use journal::{Change, put_app};
 use link::session::{Outbound, TransactError, Transaction};
 use link::{SubmitError as LinkSubmitError, outbound, wall_ms};
@@ -22,26 +24,36 @@ const GRACE_MS: u64 = 60_000;
 const UNREACHABLE_MS: u64 = 7 * 24 * 3_600_000;
 
 /// What changes, collected before it is done as one.
-#[derive(Default)]
 struct Changes {
+    /// The agents that can be told something.
+    known: BTreeSet<AgentId>,
     rows: Vec<Change>,
     send: Vec<Outbound>,
 }
 
 impl Changes {
+    const fn for_agents(known: BTreeSet<AgentId>) -> Self {
+        Self { known, rows: Vec::new(), send: Vec::new() }
+    }
+
     fn run(&mut self, books: &mut Books, run: RunRow) {
         self.rows.push(put_app(RunRow::key(run.id), run.encode()));
         books.replace(run);
     }
 
+    /// One order that cannot be sent would have all of them refused, when the books have changed already: so it is found out before.
     fn tell(&mut self, agent: &AgentId, body: &Body) -> Result<(), TransactError> {
-        self.send.push(outbound(endpoint_of(agent), message_id(), body, None)?);
+        let peer = endpoint_of(agent);
+        if !self.known.contains(agent) {
+            return Err(TransactError::UnknownPeer { peer });
+        }
+        self.send.push(outbound(peer, message_id(), body, None)?);
         Ok(())
     }
 
-    /// Tells an agent to end a run, once.
+    /// Tells an agent to end a run, once. A run of an agent that is not known any more stays as it is: nobody can be told.
     fn cancel(&mut self, books: &mut Books, run: RunRow, reason: &str) -> Result<(), TransactError> {
-        if run.cancelling.is_none() {
+        if run.cancelling.is_none() && self.known.contains(&run.agent) {
             self.tell(&run.agent, &Body::RunCancel(RunCancel { run: run.id, reason: reason.to_owned() }))?;
             self.run(books, RunRow { cancelling: Some(reason.to_owned()), ..run });
         }
@@ -54,7 +66,7 @@ impl Core {
         if changes.rows.is_empty() && changes.send.is_empty() {
             return Ok(());
         }
-        let Changes { rows, send } = changes;
+        let Changes { rows, send, known: _ } = changes;
         // Not new work: an order is taken even by a full outbox.
         self.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await?;
         self.notice();
@@ -72,7 +84,13 @@ impl Core {
                 let state = books.state(job).map_or_else(String::new, |state| state.to_string());
                 return Err(OrderError::Over { state });
             }
-            let mut changes = Changes::default();
+            let mut changes = Changes::for_agents(self.known_agents().clone());
+            let open: Vec<RunRow> = books.runs_of(job).filter(|run| !run.state.is_over()).cloned().collect();
+            let lost: BTreeSet<&AgentId> =
+                open.iter().map(|run| &run.agent).filter(|of| !changes.known.contains(*of)).collect();
+            if !open.is_empty() && open.iter().all(|run| lost.contains(&run.agent)) {
+                return Err(unreachable_for_good(&lost));
+            }
             let row = JobRow { cancelled: row.cancelled.clone().or(Some(reason.clone())), ..row };
             changes.rows.push(put_app(JobRow::key(job), row.encode()));
             books.put_job(row);
@@ -93,7 +111,7 @@ impl Core {
         let changes = {
             let mut books = self.books();
             let run = undecided(&books, job, &resolution)?;
-            let mut changes = Changes::default();
+            let mut changes = Changes::for_agents(self.known_agents().clone());
             let at = run.steps.iter().position(|step| step.state == StepState::NeedsDecision);
             match at.map(|at| &run.steps[at]) {
                 Some(step) if !resolution.give_up => {
@@ -132,7 +150,7 @@ impl Core {
         let changes = {
             let mut books = self.books();
             let mut row = books.agent(&agent).cloned().unwrap_or_default();
-            let mut changes = Changes::default();
+            let mut changes = Changes::for_agents(self.known_agents().clone());
             let drain = |draining, note: &str| Body::AgentDrain(AgentDrain { draining, note: note.to_owned() });
             match order {
                 AgentOrder::Pause { note } => row.paused = Some(note),
@@ -161,7 +179,7 @@ impl Core {
             let fleet = self.dispatching().fleet();
             let mut books = self.books();
             let timed: Vec<JobId> = books.tally().timed().collect();
-            let mut changes = Changes::default();
+            let mut changes = Changes::for_agents(self.known_agents().clone());
             for job in timed {
                 self.keep_time_of(&mut books, &fleet, job, &mut changes);
             }
@@ -212,7 +230,7 @@ impl Core {
         let rows = {
             let mut books = self.books();
             let old = |since: &Option<Since>| since.as_ref().is_some_and(Since::is_of_another_boot);
-            let mut changes = Changes::default();
+            let mut changes = Changes::for_agents(self.known_agents().clone());
             let jobs: Vec<JobId> = books.tally().timed().collect();
             for job in jobs {
                 let runs: Vec<RunRow> = books.runs_of(job).filter(|run| old(&run.since)).cloned().collect();
@@ -261,7 +279,7 @@ fn give_up(books: &mut Books, changes: &mut Changes, run: RunRow, resolution: &R
     let mut run = run;
     // Should the agent come back, it is to end what it still does of it.
     let reason = format!("a person {word} without its agent: {}", resolution.note);
-    if run.cancelling.is_none() && run.state != RunState::Waiting {
+    if run.cancelling.is_none() && run.state != RunState::Waiting && changes.known.contains(&run.agent) {
         let order = RunCancel { run: run.id, reason: reason.clone() };
         changes.tell(&run.agent, &Body::RunCancel(order)).map_err(unsendable)?;
     }
@@ -274,6 +292,16 @@ fn give_up(books: &mut Books, changes: &mut Changes, run: RunRow, resolution: &R
     run.given_up = true;
     changes.run(books, run);
     Ok(())
+}
+
+fn unreachable_for_good(agents: &BTreeSet<&AgentId>) -> OrderError {
+    let names: Vec<&str> = agents.iter().map(|agent| agent.as_str()).collect();
+    let names = names.join(", ");
+    OrderError::Refused {
+        reason: format!(
+            "{names} is not known here any more; name it in the configuration again, or give its run up (`job resolve JOB --give-up`)"
+        ),
+    }
 }
 
 fn unsendable(error: TransactError) -> OrderError {

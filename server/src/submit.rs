@@ -223,6 +223,7 @@ pub(crate) mod tests {
     use crate::core::CoreParts;
     use crate::job_file::JobFile;
     use crate::logs::Logs;
+    use crate::views::RunState;
     use futures_util::FutureExt as _;
     use journal::{Room, RoomLimits};
     use link::session::Config;
@@ -298,5 +299,30 @@ pub(crate) mod tests {
         assert_eq!(written.job(job), core.books().job(job));
         assert!(written.job(job).unwrap().cancelled.is_some());
         assert!(written.runs_of(job).eq(core.books().runs_of(job)));
+    }
+
+    /// One order that could not be sent would have all others of its transaction refused, when the books show them already.
+    #[tokio::test]
+    async fn an_order_reaches_the_agents_that_are_known_and_says_nothing_false_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, _service, _stop) = server(dir.path()).await;
+        let job = core.submit(submission()).await.unwrap().job.id;
+        let known = core.books().runs_of(job).next().unwrap().clone();
+        let known = RunRow { state: RunState::Running, ..known };
+        // The configuration named it once.
+        let lost = RunRow { id: RunId::from_u128(99), agent: "gone".parse().unwrap(), ..known.clone() };
+        core.books().replace(known.clone());
+        core.books().replace(lost.clone());
+        let cancelling = |run: RunId| core.books().run(run).unwrap().cancelling.clone();
+        core.clone().cancel_job(job, "enough".to_owned()).await.unwrap();
+        assert_eq!((cancelling(known.id).as_deref(), cancelling(lost.id)), (Some("enough"), None));
+
+        let other = core.submit(Submission { id: JobId::from_u128(8), ..submission() }).await.unwrap().job.id;
+        let run = core.books().runs_of(other).next().unwrap().clone();
+        let lost = RunRow { agent: "gone".parse().unwrap(), state: RunState::Running, ..run };
+        core.books().replace(lost.clone());
+        let refused = core.clone().cancel_job(other, "enough".to_owned()).await.unwrap_err();
+        assert!(refused.to_string().contains("gone is not known here"), "{refused}");
+        assert_eq!((core.books().job(other).unwrap().cancelled.clone(), cancelling(lost.id)), (None, None));
     }
 }

@@ -128,7 +128,8 @@ impl fmt::Display for Action {
                 write!(f, "the broker loses everything; Server {}, Agent {}", side(server), side(agent))
             }
             Self::Reach { side, cut, last } => {
-                let what = if *last { "that the broker lost everything reaches" } else { "the broker loses everything, for" };
+                let what =
+                    if *last { "that the broker lost everything reaches" } else { "the broker loses everything, for" };
                 let how = if *cut { "which loses its connection" } else { "which is not told" };
                 write!(f, "{what} {side:?}, {how}")
             }

@@ -140,8 +140,7 @@ impl Ledgers {
         }
         for from in Side::BOTH {
             let (sender, receiver) = (ends.end(from), ends.end(from.other()));
-            let held =
-                |message| sender.has(Direction::Out, message) || receiver.has(Direction::In, message);
+            let held = |message| sender.has(Direction::Out, message) || receiver.has(Direction::In, message);
             let held: Vec<bool> = self.0[from.at()].numbered(from).map(|(message, _)| held(message)).collect();
             for (sent, held) in self.0[from.at()].0.iter_mut().zip(held) {
                 sent.gone |= !held && sent.handed == Handed::Never;

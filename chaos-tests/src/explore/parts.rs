@@ -197,8 +197,7 @@ impl<'a> Parts<'a> {
         match local {
             Local::Do { step, dies, flight, number } => {
                 let envelope = self.envelope(flight);
-                let acting =
-                    Acting { side, step, dies, envelope: envelope.as_ref(), number, scope: self.scope, plant };
+                let acting = Acting { side, step, dies, envelope: envelope.as_ref(), number, scope: self.scope, plant };
                 let acted = acting.act(end)?;
                 let end = self.add_end(side, acted.end);
                 let published = acted.published.into_iter().map(|letter| self.post(letter)).collect();

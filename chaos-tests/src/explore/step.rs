@@ -270,12 +270,8 @@ const fn time(step: Step) -> Millis {
         Step::Ask => TIMERS.ask,
         Step::Probe => TIMERS.probe,
         Step::Heartbeat => TIMERS.heartbeat,
-        Step::Connect
-        | Step::Submit
-        | Step::Take
-        | Step::Answer
-        | Step::Deliver
-        | Step::Read
-        | Step::ReadShort => Millis(0),
+        Step::Connect | Step::Submit | Step::Take | Step::Answer | Step::Deliver | Step::Read | Step::ReadShort => {
+            Millis(0)
+        }
     }
 }

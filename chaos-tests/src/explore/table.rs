@@ -9,10 +9,10 @@ use journal::{Change, Direction, Row};
 use link::session::{Effects, Fault, Freeze, Published, Rewound, Session};
 use messages::{Envelope, decode};
 
-use super::search::visit_each;
-use super::stimulus::{Response, Stimulus};
 use super::check::Ends;
 use super::scope::{Budget, Scope, Side, TIMERS, id};
+use super::search::visit_each;
+use super::stimulus::{Response, Stimulus};
 
 /// How far the stream that an endpoint sends has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +56,8 @@ struct Cell {
 
 /// The worlds that are walked through.
 fn scopes() -> [Scope; 2] {
-    let calm = Scope { messages: 2, budget: Budget::default(), statuses: 1, short_reads: false, patient: true, plain: false };
+    let calm =
+        Scope { messages: 2, budget: Budget::default(), statuses: 1, short_reads: false, patient: true, plain: false };
     let restored = Budget { rollbacks: 1, ..Budget::default() };
     let died = Budget { crashes: 1, ..Budget::default() };
     [Scope { messages: 1, budget: restored, ..calm }, Scope { budget: died, ..calm }]

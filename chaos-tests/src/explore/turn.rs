@@ -5,7 +5,7 @@ use super::action::Action;
 use super::check::Ends;
 use super::end::End;
 use super::flight::{Flight, Mark, Renaming};
-use super::parts::{Local, LedgersId, Parts};
+use super::parts::{LedgersId, Local, Parts};
 use super::scope::{Budget, Side};
 use super::violation::Violation;
 use super::world::World;

@@ -98,8 +98,11 @@ fn garbage() -> Result<(), Failed> {
                 2 => vec![1, 1, 0, 0, 0, 4, 0x91, 0x91, 0x91, 0x91],
                 _ => vec![9; 300 * 1024],
             };
-            let (exchange, key) =
-                if index % 2 == 0 { (broker_config::DOWN_EXCHANGE, "agent.a1") } else { ("longshore.v1.up", "agent.a1.link") };
+            let (exchange, key) = if index % 2 == 0 {
+                (broker_config::DOWN_EXCHANGE, "agent.a1")
+            } else {
+                ("longshore.v1.up", "agent.a1.link")
+            };
             let options = lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
             let properties = lapin::BasicProperties::default();
             let confirm = channel.basic_publish(exchange.into(), key.into(), options, &body, properties).await?.await?;

@@ -151,7 +151,8 @@ fn systemd_takes_the_units_for_valid() {
         assert_eq!(ran.code, 0, "{ran:?}");
         let name = format!("longshore-{what}.service");
         home.write(&name, &ran.out);
-        let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(home.path().join(&name)).output();
+        let verified =
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(home.path().join(&name)).output();
         let verified = match verified {
             Ok(verified) => verified,
             Err(error) => {

@@ -61,8 +61,14 @@ enum Output {
 pub(crate) fn run(args: &Args) -> ExitCode {
     let Args { messages, crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, .. } = *args;
     let budget = Budget { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects };
-    let scope =
-        Scope { messages, budget, statuses: args.statuses, short_reads: args.short_reads, patient: args.patient, plain: args.plain };
+    let scope = Scope {
+        messages,
+        budget,
+        statuses: args.statuses,
+        short_reads: args.short_reads,
+        patient: args.patient,
+        plain: args.plain,
+    };
     let began = Instant::now();
     let found = explore(&scope, None, args.states_max);
     let seconds = began.elapsed().as_secs_f64();
