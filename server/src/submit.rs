@@ -323,6 +323,7 @@ pub(crate) mod tests {
         core.books().replace(lost.clone());
         let refused = core.clone().cancel_job(other, "enough".to_owned()).await.unwrap_err();
         assert!(refused.to_string().contains("gone is not known here"), "{refused}");
-        assert_eq!((core.books().job(other).unwrap().cancelled.clone(), cancelling(lost.id)), (None, None));
+        let cancelled = core.books().job(other).unwrap().cancelled.clone();
+        assert_eq!((cancelled, cancelling(lost.id)), (None, None));
     }
 }
