@@ -242,13 +242,7 @@ impl<'a> Fold<'a> {
     }
 
     /// Takes in the rows of a range, each after it was looked at, and ends before one of which that says so.
-    fn take_each(
-        &mut self,
-        store: &dyn Store,
-        from: &[u8],
-        to: &[u8],
-        look: &mut dyn FnMut(&State, &[u8], &[u8]) -> bool,
-    ) -> Result<(), OpenError> {
+    fn take_each(&mut self, store: &dyn Store, from: &[u8], to: &[u8], look: &mut Look<'_>) -> Result<(), OpenError> {
         let (mut failure, path) = (None, self.dir.to_owned());
         store
             .scan_undisturbed(from, to, &mut |key, value| {
@@ -342,6 +336,9 @@ pub fn is_running(dir: &Path) -> Result<bool, OpenError> {
         Err(TryLockError::Error(source)) => Err(OpenError::Io { path, operation: "trying the lock", source }),
     }
 }
+
+/// Looks at a row, its key and its value, before it is taken in; says whether to end before it.
+type Look<'a> = dyn FnMut(&State, &[u8], &[u8]) -> bool + 'a;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

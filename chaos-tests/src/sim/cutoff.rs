@@ -183,11 +183,7 @@ impl Script {
         if self.orders_waiting > outbox_max {
             return Err(broken(world, &format!("{} orders waited, {outbox_max} may", self.orders_waiting)));
         }
-        // What the broker lost may be on its way to the disk already.
-        if world.counts.resent > world.counts.lost {
-            let (resent, lost) = (world.counts.resent, world.counts.lost);
-            return Err(broken(world, &format!("{resent} messages were sent again, and {lost} were lost")));
-        }
+        // That every copy beyond the first is paid for by a loss is held by the checker of P3, which knows what was turned away.
         let jobs = world.nodes[0].process.as_ref().map(|server| server.app.jobs.clone()).unwrap_or_default();
         for (job, asked) in &world.client {
             if jobs.get(job).map(|job| job.state) != Some(JobState::Done) {

@@ -187,8 +187,9 @@ impl Scenario {
     /// Nothing fails by chance, and steps take minutes or hours: for a script.
     pub(crate) fn scripted(rng: &mut Rng) -> Self {
         let drawn = Self::draw(rng);
-        // A day has many heartbeats, and each is some moves of the world.
-        let config = Config { outbox_max: rng.pick(&[6, 12, 20]), heartbeat_ms: 600_000, ..drawn.config.clone() };
+        // A day has many heartbeats and questions, and each is some moves of the world.
+        let (outbox_max, often_ms) = (rng.pick(&[6, 12, 20]), 600_000);
+        let config = Config { outbox_max, heartbeat_ms: often_ms, probe_max_ms: often_ms, ..drawn.config.clone() };
         let step_ms = Some((5 * 60_000, rng.pick(&[15, 30, 60]) * 60_000));
         let (agents, faults, ask_again_ms) = (rng.pick(&[2, 3, 4]), Vec::new(), 1_800_000);
         Self { agents, jobs: 0, faults, config, step_ms, ask_again_ms, ..drawn }
