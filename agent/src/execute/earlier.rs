@@ -2,7 +2,7 @@
 //! what they did. Of what nobody knows the step's declared effect decides, as after a loss of the journal.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use messages::{Earlier, RunStart, StepSpec};
 
@@ -44,7 +44,7 @@ fn gone(start: &RunStart) -> String {
 }
 
 /// Moves the first of those folders that there is. Whether the own one is there then: a process before this one may have moved it.
-fn move_first(theirs: &[PathBuf], dir: &PathBuf, own: &PathBuf) -> io::Result<bool> {
+fn move_first(theirs: &[PathBuf], dir: &Path, own: &Path) -> io::Result<bool> {
     if own.try_exists()? {
         return Ok(true);
     }

@@ -179,7 +179,7 @@ impl Ledgers {
             }
             // Nothing settled it, so the other side may still need it, whatever it was handed.
             let owed = sent.told && !restored && !ends.may_disagree() && Some(seq) > settled;
-            if !(open && sent.told) && !owed {
+            if !(owed || open && sent.told) {
                 continue;
             }
             let kept = end.has(Direction::Out, message);

@@ -109,7 +109,7 @@ impl Script {
             world.broker.disconnect(AGENT, connection);
         }
         // More than the outbox takes: what is too much is refused, and asked for again now and then.
-        let late = world.scenario.config.outbox_max as u64 + world.rng.within(1, 5);
+        let late = world.scenario.config.outbox_max + world.rng.within(1, 5);
         self.submit(world, late, |_| AGENT);
         let others = world.rng.within(5, 20);
         self.submit(world, others, |world| world.rng.within(2, world.scenario.agents as u64) as usize);
@@ -179,7 +179,7 @@ impl Script {
                 &format!("{} reports waited, of {reports_max} that there are", self.reports_waiting),
             ));
         }
-        let outbox_max = world.scenario.config.outbox_max as u64;
+        let outbox_max = world.scenario.config.outbox_max;
         if self.orders_waiting > outbox_max {
             return Err(broken(world, &format!("{} orders waited, {outbox_max} may", self.orders_waiting)));
         }
