@@ -17,6 +17,10 @@ use super::{MonitorConfig, NOTIFY_VARIABLES};
 /// The file that this process runs, whatever lies at its path meanwhile.
 const OWN: &str = "/proc/self/exe";
 
+/// One heap for all threads of the worker, and large pieces of it given back as soon as they are free. An agent that does nothing is
+/// to be small; with a heap for each thread, every one of them stays as large as it ever was. Other allocators take no notice.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
+
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -95,6 +99,9 @@ fn spawn(config: &MonitorConfig, program: &Path, draining: bool) -> io::Result<W
     }
     for variable in NOTIFY_VARIABLES {
         command.env_remove(variable);
+    }
+    for (name, value) in ALLOCATOR.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
+        command.env(name, value);
     }
     command.stdin(Stdio::from(OwnedFd::from(workers))).stdout(Stdio::from(null()?));
     // In a group of its own: a Ctrl-C at the terminal is the monitor's to pass on, once.
