@@ -265,6 +265,10 @@ pub struct StepChanged {
     /// With its end: it is given up, and nobody knows whether it took effect.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
+    /// With the end of an attempt: nothing came on either of its outputs. Both logs are complete without a byte, and no piece of them
+    /// comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
 }
 
 /// What an attempt used.

@@ -56,6 +56,7 @@ fn step_changed() -> StepChanged {
         outputs: Default::default(),
         note: None,
         unknown: false,
+        silent: false,
     }
 }
 

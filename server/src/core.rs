@@ -338,6 +338,9 @@ impl Desk for Core {
     }
 
     async fn read_log(&self, key: &LogKey, offset: u64, max: usize) -> Result<LogPiece, LogReadError> {
+        if self.books().run(key.run).is_some_and(|run| run.is_silent(&key.step, key.attempt)) {
+            return Ok(LogPiece { complete: true, ..LogPiece::default() });
+        }
         let (logs, key) = (self.0.logs.clone(), key.clone());
         match tokio::task::spawn_blocking(move || logs.read(&key, offset, max)).await {
             Ok(read) => Ok(read?),

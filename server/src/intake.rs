@@ -241,6 +241,7 @@ mod tests {
             outputs: BTreeMap::new(),
             note: None,
             unknown: false,
+            silent: false,
         });
         let finished = Body::RunFinished(RunFinished { run: RunId::from_u128(2), end: RunEnd::Succeeded, at_ms: 6 });
         assert_eq!(outcome("a1", &started).unwrap().state, RunState::Running);

@@ -215,8 +215,8 @@ fn doubt(row: &StepRow, spec: &StepSpec) -> Option<String> {
 fn carried(row: &StepRow, run: RunId) -> StepRow {
     let earlier = row.earlier.or(row.is_done().then_some(run));
     let detail = earlier.map(|run| format!("done in run {run}"));
-    let (attempt, note, usage) = (0, None, None);
-    StepRow { attempt, detail, started_ms: None, ended_ms: None, usage, note, earlier, ..row.clone() }
+    let (attempt, note, usage, silent) = (0, None, None, BTreeSet::new());
+    StepRow { attempt, detail, started_ms: None, ended_ms: None, usage, note, silent, earlier, ..row.clone() }
 }
 
 /// Whether it fits one message, with what the earlier steps handed on.

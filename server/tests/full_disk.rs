@@ -158,7 +158,18 @@ impl Agent {
         let changed = |event| {
             let (step, outputs) = ("one".parse().unwrap(), BTreeMap::new());
             let (usage, note, unknown) = (None, None, false);
-            Body::StepChanged(StepChanged { run, step, attempt: 1, event, at_ms: 1, usage, outputs, note, unknown })
+            Body::StepChanged(StepChanged {
+                run,
+                step,
+                attempt: 1,
+                event,
+                at_ms: 1,
+                usage,
+                outputs,
+                note,
+                unknown,
+                silent: false,
+            })
         };
         let end = RunEnd::Failed("one".parse().unwrap());
         let bodies = [

@@ -186,6 +186,10 @@ pub(crate) struct StepRow {
     /// It is over, and nobody knows whether it took effect.
     #[serde(default)]
     pub unknown: bool,
+    /// Attempts of which nothing came on either output: their logs are complete, and there are no files of them. The
+    /// latest [`reports::SILENT_MAX`] of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub silent: BTreeSet<u32>,
     /// It was done in that earlier run.
     #[serde(default)]
     pub earlier: Option<RunId>,
@@ -213,6 +217,7 @@ impl StepRow {
             outputs: BTreeMap::new(),
             note: None,
             unknown: false,
+            silent: BTreeSet::new(),
             earlier: None,
         }
     }

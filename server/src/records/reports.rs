@@ -9,6 +9,9 @@ use crate::views::{RunState, StepState};
 /// Attempts at one step that a report may speak of. An agent stops far earlier.
 const ATTEMPTS_MAX: u32 = 1_000_000;
 
+/// Attempts without output that are remembered of a step. An agent stops far earlier.
+pub(super) const SILENT_MAX: usize = 256;
+
 /// Why a report cannot be right. It is refused with these words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReportError {
@@ -62,6 +65,11 @@ impl RunRow {
         }
     }
 
+    /// Whether nothing came on either output of an attempt that is over.
+    pub(crate) fn is_silent(&self, step: &StepId, attempt: u32) -> bool {
+        self.steps.iter().any(|row| row.id == *step && row.silent.contains(&attempt))
+    }
+
     /// Takes in what an agent reports of a step. Of a run that was given up only the step changes.
     ///
     /// # Errors
@@ -83,6 +91,12 @@ impl RunRow {
             self.decided = None;
         }
         step.usage = report.usage.or(step.usage);
+        if report.silent {
+            step.silent.insert(report.attempt);
+            if step.silent.len() > SILENT_MAX {
+                step.silent.pop_first();
+            }
+        }
         if !report.outputs.is_empty() {
             step.outputs.clone_from(&report.outputs);
         }
@@ -245,6 +259,7 @@ mod tests {
             outputs: BTreeMap::new(),
             note: None,
             unknown: false,
+            silent: false,
         }
     }
 

@@ -161,7 +161,18 @@ fn what_nobody_knows_is_not_forgotten_by_a_retry_that_was_never_begun() {
 
 fn report(run: RunId, id: &str, event: StepEvent) -> StepChanged {
     let (outputs, usage, note) = (BTreeMap::new(), None, None);
-    StepChanged { run, step: step(id), attempt: 1, event, at_ms: 5, usage, outputs, note, unknown: false }
+    StepChanged {
+        run,
+        step: step(id),
+        attempt: 1,
+        event,
+        at_ms: 5,
+        usage,
+        outputs,
+        note,
+        unknown: false,
+        silent: false,
+    }
 }
 
 /// A run that was given up while its first `once` step ran: its agent may do anything with it until it says what it did.
