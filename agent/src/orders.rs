@@ -8,9 +8,12 @@ use journal::{Journal, ReadError, put_app};
 use link::session::Transaction;
 use link::{SubmitError, Work, WorkItem, wall_ms};
 use messages::{AgentDrain, Body, EndpointId, RefusalCode, RunId, RunStart, from_msgpack};
+use tokio::sync::watch;
 
 use crate::control::{Control, Orders, ignored};
+use crate::execute::begin_at_once;
 use crate::records::{RunRecord, encode};
+use crate::slots::Slot;
 use crate::worker::Worker;
 
 /// Runs that wait for a slot or are under way. More are refused with a reason.
@@ -49,25 +52,35 @@ impl Standing {
     }
 }
 
-/// A run that was taken in a batch.
+/// A run that was taken in a batch, or by an earlier process.
 pub(crate) struct Taken {
     pub(crate) record: RunRecord,
     pub(crate) control: Control,
+    /// Its slot, if its first step began with it, and when that is on stable storage.
+    pub(crate) begun: Option<(Slot, watch::Receiver<bool>)>,
 }
 
 /// A batch as far as it is understood. Nothing of it is true before it is committed.
-#[derive(Default)]
 struct Batch {
     transaction: Transaction,
     taken: Vec<Taken>,
     ordered: Vec<Control>,
     standing: Standing,
+    /// Becomes true when all of it is on stable storage.
+    done: watch::Sender<bool>,
 }
 
 impl Worker {
-    /// Takes a batch of messages in as one transaction. The runs that it starts are the journal's then.
+    /// Takes a batch of messages in as one transaction, and returns when that has its place in the journal: whatever is journaled of
+    /// the runs that it starts comes behind it. What is done in the world waits until it is on stable storage.
     pub(crate) async fn take(&self, work: Work) -> Result<Vec<Taken>, SubmitError> {
-        let mut batch = Batch { standing: self.standing().clone(), ..Batch::default() };
+        let mut batch = Batch {
+            transaction: Transaction::default(),
+            taken: Vec::new(),
+            ordered: Vec::new(),
+            standing: self.standing().clone(),
+            done: watch::Sender::new(false),
+        };
         for item in &work.items {
             match self.understand(&work.peer, item, &mut batch) {
                 Ok(true) => batch.transaction.apply.push(item.hold()),
@@ -80,11 +93,17 @@ impl Worker {
                 }
             }
         }
-        let Batch { transaction, taken, ordered, standing } = batch;
-        self.endpoint().transact(transaction).await?;
+        let Batch { transaction, taken, ordered, standing, done } = batch;
+        let begun = self.endpoint().begin_checked(transaction).await?;
         *self.standing() = standing;
-        ordered.iter().for_each(Control::give);
         self.runs().open.extend(taken.iter().map(|taken| (taken.record.start.run, taken.control.clone())));
+        tokio::spawn(async move {
+            // A journal that fails ends the endpoint, and whoever waits for this finds its sender gone.
+            if begun.done().await.is_ok() {
+                ordered.iter().for_each(Control::give);
+                done.send_replace(true);
+            }
+        });
         Ok(taken)
     }
 
@@ -100,8 +119,16 @@ impl Worker {
                 let mut record = RunRecord::new(start.clone(), item.seq, item.message.header.id, wall_ms());
                 record.progress.doubtful = item.doubtful;
                 record.progress.losses = item.losses;
+                let control = Control::new(Orders::default(), None, false);
+                // Whoever came first begins first.
+                let first = batch.taken.iter().all(|taken| taken.begun.is_some());
+                let begun = first.then(|| begin_at_once(self, &mut record, &control)).flatten();
+                let begun = begun.map(|(slot, report)| {
+                    batch.transaction.send.push(report);
+                    (slot, batch.done.subscribe())
+                });
                 batch.transaction.rows.extend(record.rows());
-                batch.taken.push(Taken { record, control: Control::new(Orders::default(), None, false) });
+                batch.taken.push(Taken { record, control, begun });
                 return Ok(true);
             }
             Body::RunCancel(cancel) => self.order(cancel.run, "cancel", batch, |run| run.ask_cancel(cancel)),

@@ -76,13 +76,13 @@ impl Ship {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to ship both outputs of an attempt.
+    /// Begins to ship both outputs of an attempt. The first look at them is a moment later, since most steps say nothing at once.
     pub(crate) fn track(&self, run: RunId, step: &StepId, attempt: u32, files: &Attempt) {
         let mut logs = self.logs();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             let key = LogKey { run, step: step.clone(), attempt, stream };
             let (path, moved) = (files.output(stream), Instant::now());
-            let (have, sent, known, end, end_sent, due) = (0, 0, false, End::Open, false, true);
+            let (have, sent, known, end, end_sent, due) = (0, 0, false, End::Open, false, false);
             logs.all.entry(key).or_insert(Log { path, have, sent, known, moved, end, end_sent, due });
         }
         drop(logs);
@@ -102,6 +102,16 @@ impl Ship {
             }
         }
         self.wake.notify_one();
+    }
+
+    /// Says that nothing came on either output of an attempt that is over. Its report tells the server so, and there is nothing to ship.
+    pub(crate) fn silent(&self, run: RunId, step: &StepId, attempt: u32) {
+        let mut logs = self.logs();
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            logs.all.remove(&LogKey { run, step: step.clone(), attempt, stream });
+        }
+        drop(logs);
+        self.completed.send_modify(|count| *count += 1);
     }
 
     /// Goes on with an attempt of an earlier process that is over.
@@ -140,8 +150,13 @@ impl Ship {
         let connected = endpoint.connected();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut was_busy = false;
         loop {
             let busy = !self.logs().all.is_empty();
+            if busy && !was_busy {
+                looks.reset();
+            }
+            was_busy = busy;
             tokio::select! {
                 next = endpoint.next_logs(MARKS_AT_ONCE) => match next {
                     Ok(said) => said.into_iter().for_each(|said| self.hear(said)),
@@ -150,7 +165,7 @@ impl Ship {
                 () = self.wake.notified() => {}
                 _ = looks.tick(), if busy => self.look(),
             }
-            if !*connected.borrow() {
+            if !*connected.borrow() || !self.is_any_due() {
                 continue;
             }
             let Some(chunks) = reader.chunks().await else { return };
@@ -201,6 +216,10 @@ impl Ship {
                 (log.sent, log.end_sent, log.moved) = (log.have, false, Instant::now());
             }
         }
+    }
+
+    fn is_any_due(&self) -> bool {
+        self.logs().all.values().any(|log| log.due)
     }
 
     /// The pieces that may go out now: of each log one in turn, until the windows are full.
@@ -292,6 +311,7 @@ mod tests {
         let (ship, step) = (Ship::new(), "one".parse::<StepId>().unwrap());
         let run = RunId::new(uuid::Uuid::from_u128(7));
         ship.track(run, &step, 1, &files);
+        ship.look();
         let file = File::create(files.output(LogStream::Stdout)).unwrap();
         (dir, ship, LogKey { run, step, attempt: 1, stream: LogStream::Stdout }, file)
     }
@@ -348,6 +368,7 @@ mod tests {
                 dir
             })
             .collect();
+        ship.look();
         let from = EndpointId::Agent("a1".parse().unwrap());
         let (mut seen, mut rounds) = (BTreeMap::<LogKey, usize>::new(), 0);
         while seen.len() < loud.len() {

@@ -18,14 +18,14 @@ use uuid::Uuid;
 use crate::attempt::{BootId, ShimCommand};
 use crate::control::Control;
 use crate::disk::Disk;
-use crate::execute::{ExecuteError, execute};
+use crate::execute::{ExecuteError, Place, execute};
 use crate::facts::facts;
 use crate::host::Host;
 use crate::orders::{Standing, Taken};
 use crate::records::{ResumeError, RunRecord};
 use crate::service::DiskLimits;
 use crate::ship::Ship;
-use crate::slots::Slots;
+use crate::slots::{Slots, Ticket};
 
 pub(crate) use crate::folders::make_folder;
 
@@ -265,6 +265,8 @@ impl Worker {
         if rewound.contains(&Rewound::Own(self.server())) {
             // What the runs' tasks know is from before. Steps live on under their shims.
             tasks.shutdown().await;
+            // What was handed over before this is in the journal after it, and is read.
+            self.endpoint().transact(Transaction::default()).await.ok()?;
             match self.reconsider().await {
                 Ok(resumed) => resumed.into_iter().for_each(|taken| self.spawn(tasks, taken)),
                 Err(error) => {
@@ -321,7 +323,7 @@ impl Worker {
             let undecided = step.map(|step| (step, record.attempt()));
             let control = Control::new(record.orders.clone(), undecided, progress.end.is_some());
             runs.open.insert(run, control.clone());
-            open.push(Taken { record, control });
+            open.push(Taken { record, control, begun: None });
         }
         Ok(open)
     }
@@ -331,7 +333,8 @@ impl Worker {
         // Taken here, so that the row is in the order of the runs. One that waits for something else asks for a slot later.
         let waits = progress.undecided.is_some() || progress.at.retry_in_ms.is_some();
         let waits = waits || self.is_after_open(&taken.record.start);
-        let ticket = (progress.end.is_none() && !waits).then(|| self.slots().ticket());
+        let ticket = progress.end.is_none() && taken.begun.is_none() && !waits;
+        let ticket = ticket.then(|| self.slots().ticket());
         tasks.spawn(async move {
             let run = taken.record.start.run;
             match worker.carry_out(taken, ticket).await {
@@ -344,13 +347,17 @@ impl Worker {
         });
     }
 
-    async fn carry_out(&self, taken: Taken, ticket: Option<crate::slots::Ticket>) -> Result<(), ExecuteError> {
-        let Taken { mut record, control } = taken;
+    async fn carry_out(&self, taken: Taken, ticket: Option<Ticket>) -> Result<(), ExecuteError> {
+        let Taken { mut record, control, begun } = taken;
         let run = record.start.run;
         self.ship_earlier(&record);
         if record.progress.end.is_none() {
             self.earlier_over(&record.start).await;
-            record = execute(self, record, control, ticket).await?;
+            let place = match begun {
+                Some((slot, done)) => Place::Begun(slot, done),
+                None => Place::Waits(ticket),
+            };
+            record = execute(self, record, control, place).await?;
         }
         // A job's end never waits for its logs; the run's folder does.
         self.ship().all_shipped(run).await;

@@ -89,7 +89,7 @@ pub(crate) fn take_lock(lock: &File) -> io::Result<Option<()>> {
     Ok(None)
 }
 
-pub(super) fn launch(dir: &Path, shim: &ShimCommand) -> Result<(), LaunchError> {
+pub(super) fn launch(dir: &Path, shim: &ShimCommand) -> Result<Child, LaunchError> {
     let at = |name: &str| {
         let path = dir.join(name);
         move |source| LaunchError::Io { path, source }
@@ -123,16 +123,12 @@ pub(super) fn launch(dir: &Path, shim: &ShimCommand) -> Result<(), LaunchError> 
         .stdin(Stdio::from(lock))
         .stdout(Stdio::null())
         .stderr(Stdio::from(errors));
-    let child = command.spawn().map_err(|source| LaunchError::Spawn { program: shim.program.clone(), source })?;
-    reap(child);
-    Ok(())
+    command.spawn().map_err(|source| LaunchError::Spawn { program: shim.program.clone(), source })
 }
 
-// One small sleeping thread for each running step, of which there are at most as many as the agent has slots. The other way,
-// a process in between that ends at once so that the shim becomes an orphan, would load the program twice for every step.
 // When the agent ends first, init reaps the shim. Without a thread the dead shim keeps one entry of the process table until
 // then, which is no reason to fail a step that runs.
-fn reap(mut child: Child) {
+pub(super) fn reap(mut child: Child) {
     let name = "reap-shim".to_owned();
     let waiting = thread::Builder::new().name(name).stack_size(WAITER_STACK_BYTES).spawn(move || child.wait());
     if let Err(error) = waiting {

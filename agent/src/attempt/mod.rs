@@ -89,6 +89,9 @@ pub struct StateError {
     pub source: io::Error,
 }
 
+/// What came of launching an attempt and waiting until no shim is alive.
+pub type Ran = Result<Result<AttemptState, StateError>, LaunchError>;
+
 /// Why survivors were not ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SurvivorsError {
@@ -183,7 +186,30 @@ impl Attempt {
     /// # Errors
     /// [`LaunchError`]; in every case the step has not begun by this call.
     pub fn launch(&self, shim: &ShimCommand) -> Result<(), LaunchError> {
-        launch::launch(&self.dir, shim)
+        launch::launch(&self.dir, shim).map(launch::reap)
+    }
+
+    /// [`Attempt::launch`], and then [`Attempt::watch`], in one small thread of its own. One such thread sleeps for each running step, of
+    /// which there are at most as many as the agent has slots; the other way, a process in between that ends at once so that the
+    /// shim becomes an orphan, would load the program twice for every step. Dropping the receiver abandons the wait, not the step.
+    ///
+    /// # Errors
+    /// No thread could be made: nothing was launched.
+    pub fn run(&self, shim: &ShimCommand, boot: BootId) -> io::Result<oneshot::Receiver<Ran>> {
+        let (sender, receiver) = oneshot::channel();
+        let (attempt, shim) = (self.clone(), shim.clone());
+        let body = move || {
+            let ran = launch::launch(&attempt.dir, &shim).map(|mut child| {
+                // What ended it is in its record; the lock tells when it is gone.
+                let _reaped = child.wait();
+                attempt.wait_blocking(boot)
+            });
+            // Nobody listens any more when the wait was abandoned.
+            drop(sender.send(ran));
+        };
+        let thread = thread::Builder::new().name("attempt".into()).stack_size(launch::WAITER_STACK_BYTES);
+        thread.spawn(body)?;
+        Ok(receiver)
     }
 
     /// What is true now, from the folder alone. `boot` is the present boot, normally [`boot_id`].

@@ -106,6 +106,14 @@ pub struct Exit {
     pub out_of_memory: bool,
 }
 
+impl Exit {
+    /// Whether nothing came on either output.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        [&self.stdout, &self.stderr].into_iter().all(|stream| stream.bytes == 0 && stream.cut_bytes == 0)
+    }
+}
+
 /// How the program of an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,28 +1,33 @@
 //! Looking after the attempt under way until it is over, whatever state an earlier process left it in, and ending it when its run
 //! is to be ended. What became of it is read from its folder alone.
 
+use std::io;
 use std::path::PathBuf;
 
 use messages::{StepEnd, StepSpec};
+use tokio::sync::oneshot;
 
-use super::{Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
+use super::{ExecuteError, Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
 use crate::attempt::layout::chain;
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, Exit, LaunchError, PrepareError, StateError, Survivors};
 use crate::ship::Ending;
 use crate::worker::make_folder;
 
 impl Execution {
-    pub(super) async fn attend(&mut self, spec: &StepSpec) -> Outcome {
+    pub(super) async fn attend(&mut self, spec: &StepSpec) -> Result<Outcome, ExecuteError> {
         let number = self.record.attempt();
         let run = self.record.start.run;
         let dir = self.worker.attempt_dir(run, &spec.id, number);
         let attempt = match Attempt::open(&dir) {
             Ok(attempt) => attempt,
-            Err(error) => return Outcome::Ended(StepEnd::NotStarted(error.to_string())),
+            Err(error) => return Ok(Outcome::Ended(StepEnd::NotStarted(error.to_string()))),
         };
         self.worker.ship().track(run, &spec.id, number, &attempt);
+        let mut state = match self.first_look(spec, &attempt).await {
+            Ok(state) => state,
+            Err(reason) => return Ok(Outcome::Ended(StepEnd::NotStarted(reason))),
+        };
         let (mut looks, mut launches) = (0, 0);
-        let mut state = look(&attempt, self.worker.boot()).await;
         loop {
             let found = match state {
                 Ok(found) => found,
@@ -33,46 +38,53 @@ impl Execution {
                     state = look(&attempt, self.worker.boot()).await;
                     continue;
                 }
-                Err(error) => return self.decide(spec, &attempt, &chain(&error), Survivors::Seen).await,
+                Err(error) => return Ok(self.decide(spec, &attempt, &chain(&error), Survivors::Seen).await),
             };
             match found {
                 AttemptState::NotPrepared | AttemptState::NotStarted if self.stopping() => {
-                    return Outcome::Ended(StepEnd::Cancelled);
+                    return Ok(Outcome::Ended(StepEnd::Cancelled));
                 }
                 AttemptState::NotPrepared => {
                     if let Err(reason) = self.prepare(spec, dir.clone()).await {
-                        return Outcome::Ended(StepEnd::NotStarted(reason));
+                        return Ok(Outcome::Ended(StepEnd::NotStarted(reason)));
                     }
                 }
                 AttemptState::NotStarted if launches == LAUNCHES_MAX => {
                     let reason =
                         format!("its shim ended {LAUNCHES_MAX} times before it began the step; see {}", dir.display());
-                    return Outcome::Ended(StepEnd::NotStarted(reason));
+                    return Ok(Outcome::Ended(StepEnd::NotStarted(reason)));
                 }
                 AttemptState::NotStarted => {
                     launches += 1;
-                    if let Err(reason) = self.launch(&attempt).await {
-                        return Outcome::Ended(StepEnd::NotStarted(reason));
-                    }
+                    // Journal first, then act.
+                    self.begun().await?;
+                    state = match self.launch(&attempt).await {
+                        Ok(state) => state,
+                        Err(reason) => return Ok(Outcome::Ended(StepEnd::NotStarted(reason))),
+                    };
+                    continue;
                 }
                 AttemptState::Running { .. } => {
                     state = self.wait(&attempt).await;
                     continue;
                 }
                 AttemptState::Ended(exit) => {
-                    self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit));
-                    self.used = exit.usage;
-                    return Outcome::Ended(self.end_of(exit));
+                    (self.used, self.silent) = (exit.usage, exit.is_silent());
+                    match self.silent {
+                        true => self.worker.ship().silent(run, &spec.id, number),
+                        false => self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit)),
+                    }
+                    return Ok(Outcome::Ended(self.end_of(exit)));
                 }
                 AttemptState::Interrupted(interruption) => {
                     self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());
                     let evidence = interruption.to_string();
-                    return self.decide(spec, &attempt, &evidence, interruption.survivors).await;
+                    return Ok(self.decide(spec, &attempt, &evidence, interruption.survivors).await);
                 }
                 AttemptState::Unreadable { file, damage } => {
                     self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());
                     let evidence = format!("`{file}` of the attempt cannot be believed: {damage}");
-                    return self.decide(spec, &attempt, &evidence, Survivors::Seen).await;
+                    return Ok(self.decide(spec, &attempt, &evidence, Survivors::Seen).await);
                 }
             }
             state = look(&attempt, self.worker.boot()).await;
@@ -90,12 +102,43 @@ impl Execution {
         }
     }
 
-    /// Waits until no shim is alive, and has the step ended as soon as its run is to be.
+    /// What is true of the attempt at first. One that was begun a moment ago is prepared at once, while its beginning is committed.
+    async fn first_look(&self, spec: &StepSpec, attempt: &Attempt) -> Result<Result<AttemptState, StateError>, String> {
+        if self.begun.is_some() && !self.stopping() && self.prepare(spec, attempt.dir().to_owned()).await? {
+            return Ok(Ok(AttemptState::NotStarted));
+        }
+        Ok(look(attempt, self.worker.boot()).await)
+    }
+
+    /// Waits until no shim is alive.
     async fn wait(&self, attempt: &Attempt) -> Result<AttemptState, StateError> {
-        let unwatchable = |source| StateError { path: attempt.dir().to_owned(), source };
-        let mut watch = attempt.watch(self.worker.boot()).map_err(unwatchable)?;
-        let ended = tokio::select! {
-            ended = &mut watch => ended,
+        let watch = attempt.watch(self.worker.boot()).map_err(|source| unwatchable(attempt, source))?;
+        match self.until_over(attempt, watch).await? {
+            Some(state) => state,
+            None => look(attempt, self.worker.boot()).await,
+        }
+    }
+
+    /// Launches it, and waits until no shim is alive. The error is why it was not started.
+    async fn launch(&self, attempt: &Attempt) -> Result<Result<AttemptState, StateError>, String> {
+        let watch = match attempt.run(self.worker.shim(), self.worker.boot()) {
+            Ok(watch) => watch,
+            Err(source) => return Ok(Err(unwatchable(attempt, source))),
+        };
+        match self.until_over(attempt, watch).await {
+            Ok(Some(Ok(state))) => Ok(state),
+            // Another launch was under way: it is running then, or its state tells what came of it.
+            Ok(Some(Err(LaunchError::Held | LaunchError::AlreadyStarted | LaunchError::AlreadyEnded)))
+            | Ok(Some(Err(LaunchError::NotPrepared)) | None) => Ok(look(attempt, self.worker.boot()).await),
+            Ok(Some(Err(error @ (LaunchError::Io { .. } | LaunchError::Spawn { .. })))) => Err(chain(&error)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Waits for that thread, and has the step ended as soon as its run is to be. Nothing when the thread is gone without an answer.
+    async fn until_over<T>(&self, attempt: &Attempt, mut watch: oneshot::Receiver<T>) -> Result<Option<T>, StateError> {
+        let over = tokio::select! {
+            over = &mut watch => over,
             () = self.stop_wanted() => {
                 let cancelled = attempt.clone();
                 match blocking(move || cancelled.cancel()).await {
@@ -106,14 +149,11 @@ impl Execution {
                 watch.await
             }
         };
-        match ended {
-            Ok(state) => state,
-            // The watching thread is gone without an answer; ask directly.
-            Err(_) => look(attempt, self.worker.boot()).await,
-        }
+        Ok(over.ok())
     }
 
-    async fn prepare(&self, spec: &StepSpec, dir: PathBuf) -> Result<(), String> {
+    /// Makes the folder of the attempt. Whether it was made now, and not by an earlier process.
+    async fn prepare(&self, spec: &StepSpec, dir: PathBuf) -> Result<bool, String> {
         if let Some(reason) = &self.homeless {
             return Err(reason.clone());
         }
@@ -129,25 +169,19 @@ impl Execution {
             if let (Ok(_), Some(account)) = (&prepared, &account) {
                 account.let_in(&agent_dir, &work_dir, &dir)?;
             }
-            Ok::<_, std::io::Error>(prepared)
+            Ok::<_, io::Error>(prepared)
         })
         .await;
         match prepared {
-            // Prepared by an earlier process in the meantime: its state tells.
-            Ok(Ok(_) | Err(PrepareError::Exists { .. })) => Ok(()),
+            Ok(Ok(_)) => Ok(true),
+            // Its state tells.
+            Ok(Err(PrepareError::Exists { .. })) => Ok(false),
             Ok(Err(error)) => Err(chain(&error)),
             Err(error) => Err(chain(&error)),
         }
     }
+}
 
-    async fn launch(&self, attempt: &Attempt) -> Result<(), String> {
-        let (attempt, shim) = (attempt.clone(), self.worker.shim().clone());
-        match blocking(move || attempt.launch(&shim)).await {
-            // Another launch was under way: it is running then, or its state tells what came of it.
-            Ok(()) => Ok(()),
-            Err(LaunchError::Held | LaunchError::AlreadyStarted | LaunchError::AlreadyEnded) => Ok(()),
-            Err(LaunchError::NotPrepared) => Ok(()),
-            Err(error @ (LaunchError::Io { .. } | LaunchError::Spawn { .. })) => Err(chain(&error)),
-        }
-    }
+fn unwatchable(attempt: &Attempt, source: io::Error) -> StateError {
+    StateError { path: attempt.dir().to_owned(), source }
 }

@@ -20,9 +20,10 @@ mod stop;
 
 use std::time::Duration;
 
-use link::SubmitError;
-use link::session::TransactError;
+use link::session::{Outbound, TransactError};
+use link::{Begun, SubmitError};
 use messages::{Effect, Program, StepEnd, StepSpec, Usage, When};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::attempt::{Attempt, AttemptState, BootId, StateError};
@@ -72,6 +73,14 @@ enum Doubt {
     Undecided(String),
 }
 
+/// A commit that was handed over.
+enum Commit {
+    /// Of this run alone.
+    Own(Begun),
+    /// Of all that came with this run: true when it is done.
+    Batch(watch::Receiver<bool>),
+}
+
 /// One run being executed.
 struct Execution {
     worker: Worker,
@@ -81,12 +90,25 @@ struct Execution {
     ticket: Option<Ticket>,
     /// Held while something of it runs or is about to.
     slot: Option<Slot>,
+    /// The commit with which the attempt under way began, until it is known to be on stable storage. While there is one, nothing of
+    /// the attempt is on the disk but what this process has put there.
+    begun: Option<Commit>,
     /// What the attempt that ended last used.
     used: Option<Usage>,
+    /// Nothing came on its outputs.
+    silent: bool,
     /// Nobody knows whether the step that is given up took effect.
     unknown: bool,
     /// Why no step of it can be begun: the folder that it was to go on in is gone.
     homeless: Option<String>,
+}
+
+/// A place for a run, and what it began with.
+pub(crate) enum Place {
+    /// Its place in the row of those that wait for a slot; nothing if it asks for one later.
+    Waits(Option<Ticket>),
+    /// It was begun when it was taken. The receiver says when that is on stable storage.
+    Begun(Slot, watch::Receiver<bool>),
 }
 
 /// Executes what is left of a run until it has ended. While it waits for a person or for another try it has no slot.
@@ -94,24 +116,50 @@ pub(crate) async fn execute(
     worker: &Worker,
     record: RunRecord,
     control: Control,
-    ticket: Option<Ticket>,
+    place: Place,
 ) -> Result<RunRecord, ExecuteError> {
-    let mut run = Execution {
-        worker: worker.clone(),
-        record,
-        control,
-        ticket,
-        slot: None,
-        used: None,
-        unknown: false,
-        homeless: None,
-    };
+    let mut run = Execution::new(worker, record, control);
+    match place {
+        Place::Waits(ticket) => run.ticket = ticket,
+        Place::Begun(slot, done) => (run.slot, run.begun) = (Some(slot), Some(Commit::Batch(done))),
+    }
     run.take_over().await;
     run.go().await?;
     Ok(run.record)
 }
 
+/// Begins a run that is just being taken: its first step, in a slot that is free, and the report of that, for the transaction in which
+/// the run is taken. Nothing if the run is to wait for anything, or if something is to be found out first.
+pub(crate) fn begin_at_once(worker: &Worker, record: &mut RunRecord, control: &Control) -> Option<(Slot, Outbound)> {
+    if record.progress.doubtful || record.start.earlier.is_some() {
+        return None;
+    }
+    let slot = worker.slots().at_once()?;
+    let mut run = Execution::new(worker, record.clone(), control.clone());
+    run.skip_unwanted();
+    let spec = run.record.spec()?.clone();
+    // What cannot be reported is found again, and said, when the run is executed.
+    let report = run.beginning(&spec).ok()?;
+    *record = run.record;
+    Some((slot, report))
+}
+
 impl Execution {
+    fn new(worker: &Worker, record: RunRecord, control: Control) -> Self {
+        Self {
+            worker: worker.clone(),
+            record,
+            control,
+            ticket: None,
+            slot: None,
+            begun: None,
+            used: None,
+            silent: false,
+            unknown: false,
+            homeless: None,
+        }
+    }
+
     async fn go(&mut self) -> Result<(), ExecuteError> {
         // Of a step that an earlier process began, a doubtful run knows only what its folder says.
         let mut recorded = self.record.attempt() > 0;
@@ -146,7 +194,7 @@ impl Execution {
             if self.record.attempt() == 0 {
                 self.begin(&spec).await?;
             }
-            match self.attend(&spec).await {
+            match self.attend(&spec).await? {
                 Outcome::Again => {
                     self.record.progress.at.resumes += 1;
                     self.begin(&spec).await?;
@@ -177,6 +225,13 @@ impl Execution {
             When::Always => true,
             When::Failure => stopped || progress.failed.is_some(),
             When::Success => !stopped && progress.failed.is_none(),
+        }
+    }
+
+    /// Goes to the next step that is to be run, of a run that is not in doubt.
+    fn skip_unwanted(&mut self) {
+        while self.record.spec().is_some_and(|spec| !self.wanted(spec)) {
+            self.record.progress.step += 1;
         }
     }
 

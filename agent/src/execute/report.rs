@@ -4,19 +4,40 @@
 use std::collections::BTreeMap;
 
 use link::session::{Outbound, Transaction};
-use link::{outbound, wall_ms};
+use link::{Begun, SubmitError, outbound, wall_ms};
 use messages::limits::TEXT_BYTES_MAX;
 use messages::{Body, RunEnd, RunFinished, StepChanged, StepEnd, StepEvent, StepSpec};
 
-use super::{ExecuteError, Execution};
+use super::{Commit, ExecuteError, Execution};
 use crate::attempt::records::cut;
 use crate::clock::{RunClock, steady_ms};
 use crate::control::Closing;
 use crate::records::AtStep;
 
 impl Execution {
-    /// Commits that another attempt begins. Only then may it.
+    /// Hands over that another attempt begins, to be committed. Only when it is, the attempt may: see [`Self::begun`].
     pub(super) async fn begin(&mut self, spec: &StepSpec) -> Result<(), ExecuteError> {
+        let report = self.beginning(spec)?;
+        let begun = self.hand_over(vec![report]).await?;
+        self.begun = Some(Commit::Own(begun));
+        Ok(())
+    }
+
+    /// Waits until the beginning of the attempt under way is on stable storage.
+    pub(super) async fn begun(&mut self) -> Result<(), ExecuteError> {
+        match self.begun.take() {
+            Some(Commit::Own(begun)) => begun.done().await?,
+            Some(Commit::Batch(mut done)) => {
+                // Its sender goes away without a word when the journal has failed.
+                done.wait_for(|done| *done).await.map_err(|_| SubmitError::Stopped)?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Notes that another attempt begins, and makes the report of it. Both are to be one transaction.
+    pub(super) fn beginning(&mut self, spec: &StepSpec) -> Result<Outbound, ExecuteError> {
         self.record.begin();
         let boot = self.worker.boot();
         let limited = self.record.start.timeout_ms.is_some();
@@ -26,9 +47,8 @@ impl Execution {
             progress.clock.get_or_insert_with(|| RunClock::start(boot, steady_ms()));
         }
         let note = self.unenforced(spec);
-        self.used = None;
-        let report = self.step_changed(spec, StepEvent::Started, note, BTreeMap::new())?;
-        self.commit(vec![report]).await
+        (self.used, self.silent) = (None, false);
+        self.step_changed(spec, StepEvent::Started, note, BTreeMap::new())
     }
 
     /// Commits how a step ended, and with it the end of the run if nothing is left to be run.
@@ -103,9 +123,9 @@ impl Execution {
         note: Option<String>,
         outputs: BTreeMap<String, String>,
     ) -> Result<Outbound, ExecuteError> {
-        let usage = match event {
-            StepEvent::Ended(_) | StepEvent::Retrying(..) => self.used,
-            StepEvent::Started | StepEvent::Undecided(_) => None,
+        let (usage, silent) = match event {
+            StepEvent::Ended(_) | StepEvent::Retrying(..) => (self.used, self.silent),
+            StepEvent::Started | StepEvent::Undecided(_) => (None, false),
         };
         let report = StepChanged {
             run: self.record.start.run,
@@ -117,19 +137,25 @@ impl Execution {
             outputs,
             note,
             unknown: self.unknown,
+            silent,
         };
         let (id, cause) = (self.worker.message_id(), Some(self.record.progress.message));
         Ok(outbound(self.worker.server(), id, &Body::StepChanged(report), cause)?)
     }
 
     async fn commit(&mut self, send: Vec<Outbound>) -> Result<(), ExecuteError> {
+        let committed = self.hand_over(send).await?;
+        self.begun().await?;
+        Ok(committed.done().await?)
+    }
+
+    async fn hand_over(&mut self, send: Vec<Outbound>) -> Result<Begun, ExecuteError> {
         let (boot, progress) = (self.worker.boot(), &mut self.record.progress);
         let counting = progress.undecided.is_none();
         if let Some(clock) = &mut progress.clock {
             clock.note(boot, steady_ms(), counting);
         }
         let rows = vec![self.record.progress_row()];
-        self.worker.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await?;
-        Ok(())
+        Ok(self.worker.endpoint().begin_checked(Transaction { rows, send, ..Transaction::default() }).await?)
     }
 }

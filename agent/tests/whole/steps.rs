@@ -1,14 +1,17 @@
 //! What steps are given and what they hand on: outputs, users, limits.
 
-use messages::{Body, OutputType, RunEnd, StepEnd, StepEvent};
+use std::collections::BTreeSet;
+
+use messages::{Body, OutputType, RunEnd, StepChanged, StepEnd, StepEvent};
 
 use crate::Test;
 use crate::world::{How, World, on};
 
-pub(crate) const TESTS: [Test; 4] = [
+pub(crate) const TESTS: [Test; 5] = [
     ("outputs_are_given_to_later_steps_and_to_the_server", || on(outputs())),
     ("a_step_that_does_not_hand_on_what_it_declared_has_failed", || on(missing())),
     ("a_step_that_uses_more_memory_than_it_may_fails_and_the_host_says_what_it_enforces", || on(memory())),
+    ("a_step_that_said_nothing_has_nothing_shipped_and_its_report_says_so", || on(silent())),
     ("a_step_runs_as_another_user_only_under_root", || on(user())),
 ];
 
@@ -60,6 +63,25 @@ async fn memory() {
     world.send(&Body::RunStart(free.clone())).await;
     assert_eq!(world.run_end(free.run).await, RunEnd::Succeeded);
     agent.stop().await;
+}
+
+async fn silent() {
+    let world = World::new().await;
+    let agent = world.agent(How::default());
+    let mut again = world.step("again", "[ $LONGSHORE_ATTEMPT = 2 ] && echo now");
+    again.retry = Some(messages::Retry { limit: 1, on_exit: Vec::new(), first_ms: 1, max_ms: 1 });
+    let run = world.run(1, vec![world.step("quiet", "true"), again, world.step("loud", "echo >&2 here")]);
+    world.send(&Body::RunStart(run.clone())).await;
+    assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
+    let over = |change: &StepChanged| matches!(change.event, StepEvent::Ended(_) | StepEvent::Retrying(..));
+    let said: Vec<_> = world.changes(run.run).into_iter().filter(over).map(|change| change.silent).collect();
+    assert_eq!(said, [true, true, false, false]);
+    // An agent that has drained has shipped the logs.
+    agent.drain.send_replace(true);
+    agent.ended().await.unwrap();
+    let shipped: BTreeSet<_> =
+        world.logs.lock().unwrap().taken.keys().map(|key| (key.step.to_string(), key.attempt)).collect();
+    assert_eq!(shipped, [("again", 2), ("loud", 1)].map(|(step, attempt)| (step.to_owned(), attempt)).into());
 }
 
 async fn user() {

@@ -276,6 +276,23 @@ mod tests {
     }
 
     #[test]
+    fn attempts_that_said_nothing_are_remembered_the_latest_of_very_many() {
+        let mut run = run();
+        let (one, silent) = ("one".parse().unwrap(), |attempt| {
+            let event = StepEvent::Retrying(StepEnd::Exited(1), 0);
+            StepChanged { silent: true, ..report("one", attempt, event) }
+        });
+        run.step_changed(&silent(1)).unwrap();
+        run.step_changed(&report("one", 2, StepEvent::Ended(StepEnd::Exited(0)))).unwrap();
+        let known = |run: &RunRow| [0, 1, 2, 3].map(|attempt| run.is_silent(&one, attempt));
+        assert_eq!(known(&run), [false, true, false, false]);
+        for attempt in 3..3 + SILENT_MAX as u32 {
+            run.step_changed(&silent(attempt)).unwrap();
+        }
+        assert_eq!(known(&run), [false, false, false, true]);
+    }
+
+    #[test]
     fn an_unknown_outcome_waits_for_a_person_with_its_evidence() {
         let mut run = run();
         let undecided = StepEvent::Undecided("the shim was killed\u{1b}[31m".into());
