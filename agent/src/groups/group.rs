@@ -1,7 +1,7 @@
 //! One control group, a folder that the kernel fills with files. No file is ever made in it, so that a folder which is none is left as
 //! it is.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -87,6 +87,11 @@ impl Group {
                 ))
             }
         }
+    }
+
+    /// Its folder, by which a process can be started in it.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        File::open(&self.dir)
     }
 
     /// Where a process is moved here.

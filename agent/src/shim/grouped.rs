@@ -1,15 +1,22 @@
-//! The control group around the processes of a step. The shim moves itself in, starts the program and moves back: what is started is
-//! in the group from its first instruction on. The shim itself is not, so that nothing that ends the group ends the shim.
+//! The control group around the processes of a step. The program is started in it: as a child that is made there, or, where the kernel
+//! cannot do that, by a shim that moves itself in and back out. Either way it is in the group from its first instruction on, and the shim
+//! is not, so that nothing that ends the group ends the shim.
 
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::process::Command;
 
 use messages::Usage;
+use rustix::fs::Mode;
 use rustix::process::Pid;
 
+use super::held::Held;
 use crate::attempt::survivors::group_of;
 use crate::attempt::{GroupPlan, Plan};
 use crate::groups::{Group, own_group};
+
+/// Tries at a group that is swept away before a process is in it, which happens once at most.
+const FORK_TRIES: u32 = 3;
 
 /// The group of the step.
 pub(super) struct Grouped {
@@ -19,7 +26,65 @@ pub(super) struct Grouped {
     memory_bytes: Option<u64>,
 }
 
+/// The process that is to become the program, in its group. Dropped, both are gone.
+pub(super) struct Waiting(Option<(Held, Grouped)>);
+
+impl Waiting {
+    /// Lets it become the program.
+    ///
+    /// # Errors
+    /// Why the program cannot be executed. Nothing of it has run, and the group is gone.
+    pub(super) fn let_go(mut self) -> io::Result<(Pid, Grouped)> {
+        let (held, grouped) = self.0.take().ok_or(io::ErrorKind::NotFound)?;
+        match held.let_go() {
+            Ok(leader) => Ok((leader, grouped)),
+            Err(error) => {
+                grouped.group.remove();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some((held, grouped)) = self.0.take() {
+            drop(held);
+            grouped.group.remove();
+        }
+    }
+}
+
 impl Grouped {
+    /// Makes the group with its limits, if the plan has one, and in it the process that is to become the program. Nothing if that cannot
+    /// be done this way: [`Self::start`] has another. A limit that was promised and cannot be set is a reason not to start.
+    pub(super) fn hold(dir: &Path, plan: &Plan, command: &mut Command, umask: Mode) -> Result<Option<Waiting>, String> {
+        let (Some(wanted), Some(group)) = (&plan.group, group_of(dir, plan)) else { return Ok(None) };
+        let Ok(home) = own_group() else { return Ok(None) };
+        let mut tries = FORK_TRIES;
+        let held = loop {
+            tries -= 1;
+            match group.make().and_then(|()| Held::fork(&group, command, umask)) {
+                Ok(held) => break held,
+                // An empty group may be swept away at any time.
+                Err(error) if tries > 0 && is_gone(&error) => {}
+                Err(_) => {
+                    group.remove();
+                    return Ok(None);
+                }
+            }
+        };
+        let memory = wanted.memory_bytes.map_or(Ok(()), |bytes| group.limit_memory(bytes));
+        let limited = memory.and_then(|()| wanted.cpu_percent.map_or(Ok(()), |percent| group.limit_cpu(percent)));
+        if let Err(error) = limited {
+            drop(held);
+            group.remove();
+            return Err(format!("its limits cannot be set: {error}"));
+        }
+        let grouped = Self { group, home: Group::at(home), memory_bytes: wanted.memory_bytes };
+        Ok(Some(Waiting(Some((held, grouped)))))
+    }
+
     /// Makes the group with its limits, if the plan has one, and starts the program in it. A group without limits that cannot be made is
     /// done without; a limit that was promised and cannot be set is a reason not to start.
     pub(super) fn start(
@@ -96,6 +161,11 @@ impl Grouped {
         });
         (usage, used.out_of_memory)
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [libc::ENOENT, libc::ENODEV];
+    error.raw_os_error().is_some_and(|number| gone.contains(&number))
 }
 
 // Kept beside the attempt, in the file for what the shim has to complain about.

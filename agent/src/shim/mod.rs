@@ -1,8 +1,11 @@
 //! The small process that one step runs under. It outlives the agent, writes down how the step ended, and is gone. It never
 //! starts a step twice, never talks to a network, never reads a configuration: all it knows is in its folder.
 
+mod fork;
 mod grouped;
+mod held;
 mod output;
+mod step;
 mod supervise;
 mod tree;
 mod usage;
@@ -12,26 +15,21 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, getpid, set_child_subreaper, setsid, umask};
+use rustix::process::{getpid, set_child_subreaper, setsid, umask};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::attempt::command::{command, limited, spawn_reason};
-use crate::attempt::layout::{
-    self, CANCEL, EXIT, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms,
-};
+use crate::attempt::layout::{self, CANCEL, EXIT, LOCK, PLAN, Record, STARTED, chain, now_ms};
 use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
 use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
-use grouped::Grouped;
-use output::Capture;
-use supervise::{Event, Outcome, Supervisor};
+use step::Ready;
+use supervise::Event;
 
 /// What the shim's own files may be read and written by: their owner. The step gets the mask the agent was started with.
 const UMASK: Mode = Mode::RWXG.union(Mode::RWXO);
@@ -95,11 +93,14 @@ fn run(dir: &Path) -> Result<(), ShimError> {
             return record(dir, &not_started(&format!("the plan cannot be believed: {damage}"), false));
         }
     };
+    // While there is one thread only.
+    let ready = Ready::new(dir, &plan, agents_umask);
     let (sender, events) = mpsc::channel();
     catch_signals(&sender).map_err(ShimError::Itself)?;
     // Orphans of the step become children of the shim, so that none is lost sight of.
     set_child_subreaper(Some(getpid())).map_err(|error| ShimError::Itself(error.into()))?;
     if let Err(error) = mark_started(dir) {
+        drop(ready);
         return match error.kind() {
             io::ErrorKind::AlreadyExists => Err(ShimError::AlreadyStarted),
             _ => record(dir, &not_started(&format!("the beginning cannot be recorded: {error}"), false)),
@@ -108,9 +109,11 @@ fn run(dir: &Path) -> Result<(), ShimError> {
     // A wish that cannot be looked for is no reason to leave the end unrecorded.
     let wished = exists(dir, CANCEL).unwrap_or(false);
     if wished || events.try_recv().is_ok_and(|event| matches!(event, Event::Terminate)) {
+        // First what was made ready is gone, then the record says that nothing was begun.
+        drop(ready);
         return record(dir, &not_started("it was cancelled before it began", true));
     }
-    let exit = match Step::start(dir, &plan, agents_umask, sender) {
+    let exit = match ready.and_then(|ready| ready.start(dir, &plan, sender)) {
         Ok(step) => step.supervise(dir, &plan, &events),
         Err(reason) => not_started(&reason, false),
     };
@@ -182,115 +185,4 @@ fn catch_signals(events: &Sender<Event>) -> io::Result<()> {
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body).map(drop)
-}
-
-/// A step that runs.
-struct Step {
-    leader: Pid,
-    started_at_ms: u64,
-    stdout: Capture,
-    stderr: Capture,
-    group: Option<Grouped>,
-}
-
-impl Step {
-    // Everything that could fail comes before the program is started, so that "not started" is always the truth.
-    fn start(dir: &Path, plan: &Plan, agents_umask: Mode, events: Sender<Event>) -> Result<Self, String> {
-        let program = plan.memory_bytes_max.map(|bytes_max| limited(&plan.program, bytes_max));
-        let program = program.as_ref().unwrap_or(&plan.program);
-        let mut command = command(program, &plan.env, &plan.dir)?;
-        let capture = |name, events| {
-            Capture::start(dir, name, plan.output_bytes_max, events)
-                .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
-        };
-        let (stdout, stdout_pipe) = capture(STDOUT, events.clone())?;
-        let (stderr, stderr_pipe) = capture(STDERR, events.clone())?;
-        let tree = tree_lock(dir).map_err(|error| format!("its processes cannot be kept track of: {error}"))?;
-        let (give, take) = mpsc::channel();
-        spawn("reaper", move || {
-            if let Ok(leader) = take.recv() {
-                reap(leader, &events);
-            }
-        })
-        .map_err(|error| format!("nobody could wait for it: {error}"))?;
-        command.stdout(Stdio::from(stdout_pipe)).stderr(Stdio::from(stderr_pipe));
-        if let Some(user) = plan.run_as {
-            // Becoming another user also leaves every other group.
-            command.uid(user.uid).gid(user.gid);
-        }
-        let spawn = || start_program(&mut command, agents_umask).map_err(|error| spawn_reason(&plan.program, &error));
-        let (leader, group) = Grouped::start(dir, plan, spawn)?;
-        let started_at_ms = now_ms();
-        let _ = give.send(leader);
-        // From here on only the step's processes hold their lock and the writing ends of the pipes.
-        drop((tree, command));
-        Ok(Self { leader, started_at_ms, stdout, stderr, group })
-    }
-
-    fn supervise(self, dir: &Path, plan: &Plan, events: &Receiver<Event>) -> Exit {
-        let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
-        let outcome = Supervisor::new(timeout).run(
-            events,
-            |signal| {
-                if let (Signal::KILL, Some(group)) = (signal, &self.group) {
-                    group.kill();
-                }
-                // Also those that left the group.
-                tree::signal(self.leader, signal);
-            },
-            || self.stdout.bytes_wait() || self.stderr.bytes_wait(),
-        );
-        let Outcome { end, cancelled, left_processes } = outcome;
-        let ended_at_ms = now_ms();
-        // Asked when every process that was waited for has been reaped.
-        let (usage, out_of_memory) = match self.group {
-            Some(group) => group.finish(usage::of_children()),
-            None => (usage::of_children(), false),
-        };
-        // The record of the end says that this is there too. A step may have removed it, which is its own affair.
-        let _ = layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all());
-        Exit {
-            end,
-            cancelled,
-            started_at_ms: self.started_at_ms,
-            ended_at_ms,
-            stdout: self.stdout.finish(),
-            stderr: self.stderr.finish(),
-            left_processes,
-            usage,
-            out_of_memory,
-        }
-    }
-}
-
-fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
-    let own = umask(agents_umask);
-    let child = command.spawn();
-    umask(own);
-    // Not waited for through the handle: the reaper waits for all children alike.
-    child.map(|child| Pid::from_child(&child))
-}
-
-// Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it.
-fn tree_lock(dir: &Path) -> io::Result<File> {
-    let lock = layout::open_lock(dir, TREE)?;
-    take_lock(&lock)?
-        .ok_or_else(|| io::Error::new(io::ErrorKind::ResourceBusy, "its lock is held by another process"))?;
-    rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
-    Ok(lock)
-}
-
-fn reap(leader: Pid, events: &Sender<Event>) {
-    loop {
-        let event = match rustix::process::wait(rustix::process::WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == leader => Event::LeaderEnded(status.into()),
-            Ok(Some(_) | None) | Err(Errno::INTR) => continue,
-            // No child is left, which is the only other answer there is.
-            Err(_) => Event::AllGone,
-        };
-        let last = matches!(event, Event::AllGone);
-        if events.send(event).is_err() || last {
-            return;
-        }
-    }
 }

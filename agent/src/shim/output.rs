@@ -2,7 +2,7 @@
 //! blocked by what it writes.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{self, PipeReader, Read as _, Write as _};
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,13 +40,14 @@ struct Kept {
 }
 
 impl Capture {
-    /// Starts copying into that file of the folder. The step is to get the writing end.
+    /// Starts copying from the pipe into that file of the folder.
     pub(super) fn start(
         dir: &Path,
         name: &str,
         bytes_max: u64,
         events: Sender<Event>,
-    ) -> io::Result<(Self, PipeWriter)> {
+        pipe: PipeReader,
+    ) -> io::Result<Self> {
         let file = open_empty(dir, name)?;
         let kept = Kept {
             file,
@@ -58,14 +59,13 @@ impl Capture {
             ended: false,
             closed: false,
         };
-        let (pipe, writer) = io::pipe()?;
         let kept = Arc::new(Mutex::new(kept));
         let (reader, shared) = (pipe.try_clone()?, Arc::clone(&kept));
         spawn(name, move || {
             copy(reader, &shared);
             let _ = events.send(Event::StreamEnded);
         })?;
-        Ok((Self { kept, pipe }, writer))
+        Ok(Self { kept, pipe })
     }
 
     /// Whether bytes of the step wait in the pipe: the disk is slower than the step was.
@@ -157,7 +157,8 @@ mod tests {
     fn what_is_beyond_the_limit_is_counted_and_the_writer_is_never_blocked() {
         let dir = tempfile::tempdir().unwrap();
         let (events, ended) = mpsc::channel();
-        let (capture, mut writer) = Capture::start(dir.path(), "stdout", 10, events).unwrap();
+        let (pipe, mut writer) = io::pipe().unwrap();
+        let capture = Capture::start(dir.path(), "stdout", 10, events, pipe).unwrap();
         writer.write_all(&[b'x'; 300_000]).unwrap();
         drop(writer);
         assert!(matches!(ended.recv().unwrap(), Event::StreamEnded));
@@ -176,7 +177,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", dir.path().join("stdout")).unwrap();
         let (events, ended) = mpsc::channel();
-        let (capture, mut writer) = Capture::start(dir.path(), "stdout", u64::MAX, events).unwrap();
+        let (pipe, mut writer) = io::pipe().unwrap();
+        let capture = Capture::start(dir.path(), "stdout", u64::MAX, events, pipe).unwrap();
         writer.write_all(&[b'x'; 300_000]).unwrap();
         drop(writer);
         ended.recv().unwrap();
@@ -188,7 +190,8 @@ mod tests {
     #[test]
     fn a_stream_that_somebody_holds_open_is_finished_without_waiting_for_its_end() {
         let dir = tempfile::tempdir().unwrap();
-        let (capture, _writer) = Capture::start(dir.path(), "stdout", 10, mpsc::channel().0).unwrap();
+        let (pipe, _writer) = io::pipe().unwrap();
+        let capture = Capture::start(dir.path(), "stdout", 10, mpsc::channel().0, pipe).unwrap();
         assert!(capture.finish().left_open);
     }
 }

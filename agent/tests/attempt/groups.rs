@@ -8,17 +8,18 @@ use std::sync::LazyLock;
 
 use agent::attempt::{Attempt, AttemptEnd, AttemptState, GroupPlan, Plan, Survivors, boot_id};
 use agent::groups::Groups;
-use messages::LogStream;
+use messages::{LogStream, Program};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Held, PATIENCE, Place, ended, hear, let_go, output, state};
+use crate::support::{Held, PATIENCE, Place, ended, hear, let_go, not_started_reason, output, shim, state};
 use crate::swarm::{SWARM, expect_all_gone};
 
-pub(crate) const TESTS: [(&str, fn()); 7] = [
+pub(crate) const TESTS: [(&str, fn()); 8] = [
     ("two_hundred_grandchildren_in_a_group_end_with_a_cancelled_step", swarm),
     ("a_process_that_hides_and_outlives_its_shim_is_found_by_its_group_and_ended", hidden),
     ("a_copy_of_an_attempt_never_reaches_the_group_of_the_original", copied),
     ("the_group_of_a_step_is_gone_after_it", gone),
+    ("a_step_that_does_not_begin_leaves_no_group_and_no_process", not_begun),
     ("a_process_that_was_left_behind_keeps_its_group_and_is_not_ended", left),
     ("a_step_is_limited_as_a_whole_where_the_host_can_do_it", limited),
     ("a_hierarchy_that_cannot_be_written_is_said_and_done_without", read_only),
@@ -116,6 +117,24 @@ fn gone() {
     assert!(output(&attempt, LogStream::Stdout).lines().any(|line| line.starts_with("0::") && line.contains(&name)));
     assert!(exit.usage.is_some() && !exit.out_of_memory, "{exit:?}");
     assert!(folders(&plan).is_empty());
+}
+
+fn not_begun() {
+    let place = Place::new();
+    let Some(cancelled) = grouped(place.shell("touch began"), "cancelled") else { return };
+    let attempt = place.prepare(&cancelled);
+    attempt.cancel().unwrap();
+    attempt.launch(&shim()).unwrap();
+    assert_eq!(not_started_reason(&ended(&attempt)), "it was cancelled before it began");
+    assert!(folders(&cancelled).is_empty() && !place.path("began").exists());
+
+    let place = Place::new();
+    let missing = Plan { program: Program::Exec(vec!["/no/such/program".to_owned()]), ..place.shell("") };
+    let missing = grouped(missing, "missing").unwrap();
+    let (_, exit) = place.run(&missing);
+    let reason = not_started_reason(&exit);
+    assert!(reason.starts_with("`/no/such/program` cannot be started: No such file"), "{reason}");
+    assert!(folders(&missing).is_empty());
 }
 
 fn left() {

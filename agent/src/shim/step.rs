@@ -1,0 +1,162 @@
+//! A step from its preparation to its end: what it needs is made ready, then it is started, then watched until it is over. Whatever
+//! could fail comes before the program is started, so that "not started" is always the truth.
+
+use std::fs::File;
+use std::io::{self, PipeReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, umask};
+
+use super::grouped::{Grouped, Waiting};
+use super::output::Capture;
+use super::spawn;
+use super::supervise::{Event, Outcome, Supervisor};
+use super::{tree, usage};
+use crate::attempt::command::{command, limited, spawn_reason};
+use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, TREE, now_ms};
+use crate::attempt::{Exit, Plan, take_lock};
+
+/// Everything for a step that has not begun.
+pub(super) struct Ready {
+    command: Command,
+    umask: Mode,
+    /// The reading ends of its outputs.
+    outputs: (PipeReader, PipeReader),
+    tree: File,
+    /// The process that becomes the program, where it can be made in the step's group.
+    waiting: Option<Waiting>,
+}
+
+impl Ready {
+    /// Makes it ready. To be called while the process has one thread only: otherwise it is moved into its group later, which takes longer.
+    pub(super) fn new(dir: &Path, plan: &Plan, umask: Mode) -> Result<Self, String> {
+        let program = plan.memory_bytes_max.map(|bytes_max| limited(&plan.program, bytes_max));
+        let program = program.as_ref().unwrap_or(&plan.program);
+        let mut command = command(program, &plan.env, &plan.dir)?;
+        let pipe = || io::pipe().map_err(|error| format!("there is no pipe for its output: {error}"));
+        let ((stdout, stdout_writer), (stderr, stderr_writer)) = (pipe()?, pipe()?);
+        command.stdout(Stdio::from(stdout_writer)).stderr(Stdio::from(stderr_writer));
+        if let Some(user) = plan.run_as {
+            // Becoming another user also leaves every other group.
+            command.uid(user.uid).gid(user.gid);
+        }
+        let tree = tree_lock(dir).map_err(|error| format!("its processes cannot be kept track of: {error}"))?;
+        let waiting = Grouped::hold(dir, plan, &mut command, umask)?;
+        Ok(Self { command, umask, outputs: (stdout, stderr), tree, waiting })
+    }
+
+    /// Starts the program.
+    pub(super) fn start(self, dir: &Path, plan: &Plan, events: Sender<Event>) -> Result<Step, String> {
+        let Self { mut command, umask, outputs, tree, waiting } = self;
+        let capture = |name, events, pipe| {
+            Capture::start(dir, name, plan.output_bytes_max, events, pipe)
+                .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
+        };
+        let stdout = capture(STDOUT, events.clone(), outputs.0)?;
+        let stderr = capture(STDERR, events.clone(), outputs.1)?;
+        let (give, take) = mpsc::channel();
+        spawn("reaper", move || {
+            if let Ok(leader) = take.recv() {
+                reap(leader, &events);
+            }
+        })
+        .map_err(|error| format!("nobody could wait for it: {error}"))?;
+        let reason = |error: &io::Error| spawn_reason(&plan.program, error);
+        let (leader, group) = match waiting {
+            Some(waiting) => {
+                let (leader, group) = waiting.let_go().map_err(|error| reason(&error))?;
+                (leader, Some(group))
+            }
+            None => Grouped::start(dir, plan, || start_program(&mut command, umask).map_err(|error| reason(&error)))?,
+        };
+        let started_at_ms = now_ms();
+        let _ = give.send(leader);
+        // From here on only the step's processes hold their lock and the writing ends of the pipes.
+        drop((tree, command));
+        Ok(Step { leader, started_at_ms, stdout, stderr, group })
+    }
+}
+
+/// A step that runs.
+pub(super) struct Step {
+    leader: Pid,
+    started_at_ms: u64,
+    stdout: Capture,
+    stderr: Capture,
+    group: Option<Grouped>,
+}
+
+impl Step {
+    /// Watches it until it is over.
+    pub(super) fn supervise(self, dir: &Path, plan: &Plan, events: &Receiver<Event>) -> Exit {
+        let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
+        let outcome = Supervisor::new(timeout).run(
+            events,
+            |signal| {
+                if let (Signal::KILL, Some(group)) = (signal, &self.group) {
+                    group.kill();
+                }
+                // Also those that left the group.
+                tree::signal(self.leader, signal);
+            },
+            || self.stdout.bytes_wait() || self.stderr.bytes_wait(),
+        );
+        let Outcome { end, cancelled, left_processes } = outcome;
+        let ended_at_ms = now_ms();
+        // Asked when every process that was waited for has been reaped.
+        let (usage, out_of_memory) = match self.group {
+            Some(group) => group.finish(usage::of_children()),
+            None => (usage::of_children(), false),
+        };
+        // The record of the end says that this is there too. A step may have removed it, which is its own affair.
+        let _ = layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all());
+        Exit {
+            end,
+            cancelled,
+            started_at_ms: self.started_at_ms,
+            ended_at_ms,
+            stdout: self.stdout.finish(),
+            stderr: self.stderr.finish(),
+            left_processes,
+            usage,
+            out_of_memory,
+        }
+    }
+}
+
+fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
+    let own = umask(agents_umask);
+    let child = command.spawn();
+    umask(own);
+    // Not waited for through the handle: the reaper waits for all children alike.
+    child.map(|child| Pid::from_child(&child))
+}
+
+// Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it.
+fn tree_lock(dir: &Path) -> io::Result<File> {
+    let lock = layout::open_lock(dir, TREE)?;
+    take_lock(&lock)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::ResourceBusy, "its lock is held by another process"))?;
+    rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
+    Ok(lock)
+}
+
+fn reap(leader: Pid, events: &Sender<Event>) {
+    loop {
+        let event = match rustix::process::wait(rustix::process::WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == leader => Event::LeaderEnded(status.into()),
+            Ok(Some(_) | None) | Err(Errno::INTR) => continue,
+            // No child is left, which is the only other answer there is.
+            Err(_) => Event::AllGone,
+        };
+        let last = matches!(event, Event::AllGone);
+        if events.send(event).is_err() || last {
+            return;
+        }
+    }
+}
