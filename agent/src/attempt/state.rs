@@ -167,6 +167,7 @@ mod tests {
                     ended_at_ms: 2,
                     stdout,
                     stderr,
+                    output_error: None,
                     left_processes: false,
                     usage: None,
                     out_of_memory: false,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use messages::{StepEnd, StepSpec};
 use tokio::sync::oneshot;
 
+use super::outputs::relied_on;
 use super::{ExecuteError, Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
 use crate::attempt::layout::chain;
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, Exit, LaunchError, PrepareError, StateError, Survivors};
@@ -82,7 +83,8 @@ impl Execution {
                         true => self.worker.ship().silent(run, &spec.id, number),
                         false => self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit)),
                     }
-                    return Ok(Outcome::Ended(self.end_of(exit)));
+                    let error = exit.output_error.clone();
+                    return Ok(Outcome::Ended(relied_on(spec, self.end_of(exit), error)));
                 }
                 AttemptState::Interrupted(interruption) => {
                     self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());

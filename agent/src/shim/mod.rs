@@ -27,7 +27,7 @@ use crate::attempt::command::{command, limited, spawn_reason};
 use crate::attempt::layout::{
     self, CANCEL, EXIT, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE, chain, now_ms,
 };
-use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
+use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX, STREAM_ERROR_BYTES_MAX, cut};
 use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
 use grouped::Grouped;
 use output::Capture;
@@ -139,6 +139,7 @@ fn not_started(reason: &str, cancelled: bool) -> Exit {
         ended_at_ms: now,
         stdout: StreamEnd::empty(),
         stderr: StreamEnd::empty(),
+        output_error: None,
         left_processes: false,
         usage: None,
         out_of_memory: false,
@@ -248,7 +249,12 @@ impl Step {
             None => (usage::of_children(), false),
         };
         // The record of the end says that this is there too. A step may have removed it, which is its own affair.
-        let _ = layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all());
+        let output_error = match layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX))
+            }
+            Ok(()) | Err(_) => None,
+        };
         Exit {
             end,
             cancelled,
@@ -256,6 +262,7 @@ impl Step {
             ended_at_ms,
             stdout: self.stdout.finish(),
             stderr: self.stderr.finish(),
+            output_error,
             left_processes,
             usage,
             out_of_memory,

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use agent::attempt::{Attempt, AttemptEnd, AttemptState, BootId, Plan, Settled, boot_id};
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, BootId, Plan, Settled, ShimCommand, boot_id};
 use messages::limits::LOG_BYTES_DEFAULT;
 use messages::{Digest, Program};
 use rustix::process::Signal;
@@ -20,10 +20,12 @@ use crate::power_loss::disk::{Disk, Tree, read, write};
 use crate::power_loss::losses::losses;
 use crate::power_loss::recording::{Moment, replay};
 use crate::power_loss::strace;
-use crate::support::{ended, shim};
+use crate::support::{Place, ended, shim};
 
-pub(crate) const TESTS: [(&str, fn()); 1] =
-    [("no_loss_of_power_makes_a_step_look_as_if_it_had_not_begun_or_loses_its_end", trials)];
+pub(crate) const TESTS: [(&str, fn()); 2] = [
+    ("no_loss_of_power_makes_a_step_look_as_if_it_had_not_begun_or_loses_its_end", trials),
+    ("a_failed_sync_of_what_a_step_hands_on_is_in_the_record_of_its_end", unsynced),
+];
 
 /// Where the agent's folder is on the recorded disk: in folders that it must make.
 const AGENT: &str = "var/lib/agent";
@@ -95,6 +97,27 @@ pub(crate) fn live(root: &Path) -> ExitCode {
         writeln!(out, "{word} {} {} {}", name.0, name.1, name.2).and_then(|()| out.flush()).unwrap();
     }
     ExitCode::SUCCESS
+}
+
+fn unsynced() {
+    let end = |script: &str, fail: bool| {
+        let place = Place::new();
+        let attempt = place.prepare(&place.shell(script));
+        let file = attempt.dir().join("output").canonicalize().unwrap().to_str().unwrap().to_owned();
+        let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+        let inject: &[&str] = if fail { &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"] } else { &[] };
+        let words = [&["-f", "-qq", "-o", "/dev/null", "-P", &file], inject, &[&own, crate::SHIM]].concat();
+        attempt.launch(&ShimCommand::new("strace", words)).unwrap();
+        let exit = ended(&attempt);
+        assert_eq!(exit.end, AttemptEnd::Exited(0));
+        exit.output_error
+    };
+    assert_eq!(end("true", false), None);
+    assert!(end("true", true).is_some_and(|error| error.contains("Input/output error")));
+    let output = |then: &str| format!("rm \"${{PLACE}}/attempt/output\"; {then} \"${{PLACE}}/attempt/output\"");
+    // To remove it is to hand on nothing.
+    assert_eq!(end(&output(":"), false), None);
+    assert!(end(&output("mkdir"), false).is_some_and(|error| error.contains("not a plain file")));
 }
 
 /// How far an attempt is known to have come.
