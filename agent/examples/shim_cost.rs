@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use agent::attempt::{Attempt, AttemptState, Plan, ShimCommand, boot_id};
+use agent::attempt::{Attempt, AttemptState, Plan, Settled, ShimCommand, boot_id};
 use messages::Program;
 use messages::limits::LOG_BYTES_DEFAULT;
 
@@ -45,9 +45,10 @@ fn plan(dir: &Path, words: &[&str]) -> Plan {
 fn starts(dir: &Path, shim: &ShimCommand) -> Result<(), Box<dyn Error>> {
     let boot = boot_id()?;
     let (mut whole, mut prepared, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    let mut settled = Settled::folder(dir);
     for number in 0..STARTS {
         let begun = Instant::now();
-        let attempt = Attempt::prepare(&dir.join(format!("start-{number}")), &plan(dir, &["true"]))?;
+        let attempt = Attempt::prepare(&dir.join(format!("start-{number}")), &plan(dir, &["true"]), &mut settled)?;
         prepared.push(begun.elapsed());
         let begun = Instant::now();
         attempt.launch(shim)?;
@@ -74,8 +75,10 @@ fn middle(mut times: Vec<Duration>) -> (Duration, Duration) {
 fn at_once(dir: &Path, shim: &ShimCommand, many: usize) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let mut attempts = Vec::new();
+    let mut settled = Settled::folder(dir);
     for number in 0..many {
-        let attempt = Attempt::prepare(&dir.join(format!("many-{number}")), &plan(dir, &["sleep", "1000"]))?;
+        let plan = plan(dir, &["sleep", "1000"]);
+        let attempt = Attempt::prepare(&dir.join(format!("many-{number}")), &plan, &mut settled)?;
         attempt.launch(shim)?;
         attempts.push(attempt);
     }

@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::attempt::{ShimCommand, boot_id};
 use crate::records::ResumeError;
 use crate::ship::Ship;
-use crate::worker::{Worker, WorkerEnd, WorkerParts, make_folder};
+use crate::worker::{Worker, WorkerEnd, WorkerParts};
 
 /// How long the endpoint may take to stop after one of the parts that depend on it.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -150,7 +150,7 @@ pub async fn run(
     // Attempts have absolute folders, whatever the agent was told.
     let folder = |source| AgentError::Folder { path: config.dir.clone(), source };
     let dir = std::path::absolute(&config.dir).map_err(folder)?;
-    make_folder(&dir.join("runs")).map_err(folder)?;
+    journal::make_folder(&dir.join("runs")).map_err(folder)?;
     let ship = Ship::new();
     let worker = Worker::new(WorkerParts {
         endpoint: service.endpoint.clone(),

@@ -172,8 +172,13 @@ impl Worker {
         self.0.parts.dir.clone()
     }
 
+    /// Where the folders of all runs are. Its own name is on stable storage.
+    pub(crate) fn runs_dir(&self) -> PathBuf {
+        self.0.parts.dir.join("runs")
+    }
+
     pub(crate) fn run_dir(&self, run: RunId) -> PathBuf {
-        self.0.parts.dir.join("runs").join(run.to_string())
+        self.runs_dir().join(run.to_string())
     }
 
     pub(crate) fn work_dir(&self, run: RunId) -> PathBuf {

@@ -1,5 +1,5 @@
 //! The folder of an attempt: the names in it, and how its files are written so that a crash leaves either the whole record
-//! or none. Nothing here decides what a record means.
+//! or none, or one that shows that it is torn. Nothing here decides what a record means.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -137,21 +137,16 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Writes a file whole or not at all, durably.
+/// Writes a file so that every process sees it whole or not at all. A loss of power may leave it torn, which its checksum shows.
 pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    sync_dir(dir)
+    open_empty(dir, &format!("{name}.new"))?.write_all(bytes)?;
+    fs::rename(&temporary, dir.join(name))
 }
 
-/// Takes the space for the record of the end. Durable as a name only once the folder is synced.
+/// Takes the space for the record of the end.
 pub(crate) fn reserve(dir: &Path, bytes: usize) -> io::Result<()> {
-    let mut file = open_empty(dir, EXIT_RESERVED)?;
-    file.write_all(&vec![0; bytes])?;
-    file.sync_all()
+    open_empty(dir, EXIT_RESERVED)?.write_all(&vec![0; bytes])
 }
 
 /// Makes a file that must not exist yet, with these bytes, durably.

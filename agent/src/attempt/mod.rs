@@ -10,6 +10,7 @@ mod launch;
 pub(crate) mod layout;
 pub(crate) mod procfs;
 pub(crate) mod records;
+mod settled;
 mod state;
 pub(crate) mod survivors;
 
@@ -33,6 +34,7 @@ pub use layout::Damage;
 use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
 use records::STARTED_BYTES_MAX;
 pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, GroupPlan, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd};
+pub use settled::Settled;
 pub use state::{AttemptState, BootMatch, Interruption, Survivors};
 use state::{Lock, Observation};
 
@@ -48,8 +50,8 @@ pub struct Attempt {
 /// Why an attempt was not prepared. Nothing has run.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// The folder is that of an attempt which was prepared before.
-    #[error("`{}` is an attempt already; open it, or choose another folder", dir.display())]
+    /// The folder is that of an attempt which has begun, or is just being begun.
+    #[error("`{}` is an attempt that was begun; open it, or choose another folder", dir.display())]
     Exists {
         /// The folder.
         dir: PathBuf,
@@ -116,11 +118,12 @@ pub enum CancelOutcome {
 
 impl Attempt {
     /// Makes the folder with everything that the end of the step will need, the space for its record included. Parent folders
-    /// must exist. After a crash in the middle it may be called again.
+    /// must exist; when this returns, their names are on stable storage, and that of the folder. What is in the folder need not be
+    /// ([`Settled`] says why), so an attempt that has not begun, and that this process has not prepared, must be prepared again.
     ///
     /// # Errors
     /// [`PrepareError`].
-    pub fn prepare(dir: &Path, plan: &Plan) -> Result<Self, PrepareError> {
+    pub fn prepare(dir: &Path, plan: &Plan, settled: &mut Settled) -> Result<Self, PrepareError> {
         if let Some(name) = environment::unusable(&plan.env) {
             return Err(PrepareError::Variable { name: name.to_owned() });
         }
@@ -136,24 +139,25 @@ impl Attempt {
         match DirBuilder::new().mode(DIR_MODE).create(&attempt.dir) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                for name in [PLAN, STARTED, EXIT] {
-                    if layout::exists(&attempt.dir, name).map_err(at(name))? {
-                        return Err(PrepareError::Exists { dir: attempt.dir });
-                    }
-                }
                 fs::set_permissions(&attempt.dir, fs::Permissions::from_mode(DIR_MODE)).map_err(at(""))?;
             }
             Err(error) => return Err(at("")(error)),
         }
-        for name in [LOCK, TREE, STDOUT, STDERR, OUTPUT, SHIM_ERRORS] {
+        // Held until everything is there, so that no shim begins meanwhile, nor goes on while it is changed under it.
+        let lock = layout::open_empty(&attempt.dir, LOCK).map_err(at(LOCK))?;
+        let free = take_lock(&lock).map_err(at(LOCK))?.is_some();
+        for name in [STARTED, EXIT] {
+            if !free || layout::exists(&attempt.dir, name).map_err(at(name))? {
+                return Err(PrepareError::Exists { dir: attempt.dir });
+            }
+        }
+        for name in [TREE, STDOUT, STDERR, OUTPUT, SHIM_ERRORS] {
             layout::open_empty(&attempt.dir, name).map_err(at(name))?;
         }
         layout::reserve(&attempt.dir, EXIT_BYTES_MAX).map_err(at(EXIT_RESERVED))?;
-        if let Some(parent) = attempt.dir.parent() {
-            layout::sync_dir(parent).map_err(|source| PrepareError::Io { path: parent.to_owned(), source })?;
-        }
-        // Last, so that a plan means that everything else is there.
+        // Last, so that to every process a plan means that everything else is there.
         layout::write_whole(&attempt.dir, PLAN, &bytes).map_err(at(PLAN))?;
+        settled.settle(&attempt.dir).map_err(|(path, source)| PrepareError::Io { path, source })?;
         Ok(attempt)
     }
 
@@ -311,9 +315,10 @@ impl Attempt {
         }
     }
 
-    // The lock is made first of all and never removed. Without it nobody can say whether a shim lives.
+    // The lock is made first of all and never removed. Without it nobody can say whether a shim lives; but the mark that a step began
+    // never comes to the disk without it.
     fn without_lock(&self) -> Result<AttemptState, StateError> {
-        for name in [PLAN, STARTED, EXIT] {
+        for name in [STARTED, EXIT] {
             if layout::exists(&self.dir, name).map_err(|source| self.error(name, source))? {
                 return Ok(AttemptState::Unreadable { file: LOCK, damage: Damage::Missing });
             }

@@ -16,10 +16,10 @@ pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of the mark that a step began: an id and three numbers.
 pub(crate) const STARTED_BYTES_MAX: usize = 1024;
 
-/// Bytes of the record of an end, and the space that is reserved for it beforehand. Two reasons in words fit in.
+/// Bytes of the record of an end, and the space that is reserved for it beforehand. Every reason in words fits in.
 pub const EXIT_BYTES_MAX: usize = 8 * 1024;
 
-/// Bytes of the reason why a stream could not be kept: one line from the operating system.
+/// Bytes of the reason why a stream, or what the step hands on, could not be kept: one line from the operating system.
 pub(crate) const STREAM_ERROR_BYTES_MAX: usize = 256;
 
 /// Everything that a shim needs to know. It reads nothing else: no configuration, no environment.
@@ -95,6 +95,10 @@ pub struct Exit {
     pub stdout: StreamEnd,
     /// What became of its standard error.
     pub stderr: StreamEnd,
+    /// Why what the step hands on may be lost with the next loss of power, or cannot be read, if so. A step that removed the file hands
+    /// on nothing, which is no error. Nothing, too, when a shim of an older version wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<String>,
     /// Whether the step left processes behind. They were not waited for, and not ended unless the step was.
     pub left_processes: bool,
     /// What its processes used, those that it left behind not counted. Nothing when none was started, the system did not say, or a
@@ -202,7 +206,8 @@ mod tests {
             started_at_ms: u64::MAX,
             ended_at_ms: u64::MAX,
             stdout: stream.clone(),
-            stderr: stream,
+            stderr: stream.clone(),
+            output_error: stream.error,
             left_processes: true,
             usage: Some(Usage { user_ms: u64::MAX, system_ms: u64::MAX, memory_bytes: u64::MAX }),
             out_of_memory: true,

@@ -11,9 +11,9 @@ use super::records::{Exit, Plan, Started};
 #[doc = include_str!("truth-table.md")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptState {
-    /// Preparing was cut short: prepare it again.
+    /// The step has not begun. Preparing was cut short, or is lost: prepare it again.
     NotPrepared,
-    /// Prepared, and the step has not begun: it may be launched.
+    /// The step has not begun: it may be launched by the process that prepared it. Any other prepares it again.
     NotStarted,
     /// A shim is alive.
     Running {
@@ -113,10 +113,7 @@ pub(super) fn decide(seen: Observation, boot: BootId) -> AttemptState {
             AttemptState::Interrupted(Interruption { started: None, boot: BootMatch::Unknown, survivors })
         }
         (Record::Absent, Lock::Free, Record::Absent, Record::Readable(_)) => AttemptState::NotStarted,
-        (Record::Absent, Lock::Free, Record::Absent, Record::Damaged(damage)) => {
-            AttemptState::Unreadable { file: super::layout::PLAN, damage }
-        }
-        (Record::Absent, Lock::Free, Record::Absent, Record::Absent) => AttemptState::NotPrepared,
+        (Record::Absent, Lock::Free, Record::Absent, Record::Absent | Record::Damaged(_)) => AttemptState::NotPrepared,
     }
 }
 
@@ -170,6 +167,7 @@ mod tests {
                     ended_at_ms: 2,
                     stdout,
                     stderr,
+                    output_error: None,
                     left_processes: false,
                     usage: None,
                     out_of_memory: false,

@@ -7,11 +7,15 @@ use std::path::PathBuf;
 use messages::{StepEnd, StepSpec};
 use tokio::sync::oneshot;
 
+use super::outputs::relied_on;
 use super::{ExecuteError, Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
 use crate::attempt::layout::chain;
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, Exit, LaunchError, PrepareError, StateError, Survivors};
 use crate::ship::Ending;
 use crate::worker::make_folder;
+
+/// What a look at an attempt shows.
+type Look = Result<AttemptState, StateError>;
 
 impl Execution {
     pub(super) async fn attend(&mut self, spec: &StepSpec) -> Result<Outcome, ExecuteError> {
@@ -23,8 +27,8 @@ impl Execution {
             Err(error) => return Ok(Outcome::Ended(StepEnd::NotStarted(error.to_string()))),
         };
         self.worker.ship().track(run, &spec.id, number, &attempt);
-        let mut state = match self.first_look(spec, &attempt).await {
-            Ok(state) => state,
+        let (mut state, mut prepared) = match self.first_look(spec, &attempt).await {
+            Ok(first) => first,
             Err(reason) => return Ok(Outcome::Ended(StepEnd::NotStarted(reason))),
         };
         let (mut looks, mut launches) = (0, 0);
@@ -44,10 +48,15 @@ impl Execution {
                 AttemptState::NotPrepared | AttemptState::NotStarted if self.stopping() => {
                     return Ok(Outcome::Ended(StepEnd::Cancelled));
                 }
-                AttemptState::NotPrepared => {
+                AttemptState::NotPrepared | AttemptState::NotStarted if !prepared => {
+                    prepared = true;
                     if let Err(reason) = self.prepare(spec, dir.clone()).await {
                         return Ok(Outcome::Ended(StepEnd::NotStarted(reason)));
                     }
+                }
+                AttemptState::NotPrepared => {
+                    let reason = format!("what was prepared for it is gone from {}", dir.display());
+                    return Ok(Outcome::Ended(StepEnd::NotStarted(reason)));
                 }
                 AttemptState::NotStarted if launches == LAUNCHES_MAX => {
                     let reason =
@@ -74,7 +83,8 @@ impl Execution {
                         true => self.worker.ship().silent(run, &spec.id, number),
                         false => self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit)),
                     }
-                    return Ok(Outcome::Ended(self.end_of(exit)));
+                    let error = exit.output_error.clone();
+                    return Ok(Outcome::Ended(relied_on(spec, self.end_of(exit), error)));
                 }
                 AttemptState::Interrupted(interruption) => {
                     self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());
@@ -102,12 +112,13 @@ impl Execution {
         }
     }
 
-    /// What is true of the attempt at first. One that was begun a moment ago is prepared at once, while its beginning is committed.
-    async fn first_look(&self, spec: &StepSpec, attempt: &Attempt) -> Result<Result<AttemptState, StateError>, String> {
+    /// What is true of the attempt at first, and whether this process has prepared it. One that was begun a moment ago is prepared at once,
+    /// while its beginning is committed.
+    async fn first_look(&mut self, spec: &StepSpec, attempt: &Attempt) -> Result<(Look, bool), String> {
         if self.begun.is_some() && !self.stopping() && self.prepare(spec, attempt.dir().to_owned()).await? {
-            return Ok(Ok(AttemptState::NotStarted));
+            return Ok((Ok(AttemptState::NotStarted), true));
         }
-        Ok(look(attempt, self.worker.boot()).await)
+        Ok((look(attempt, self.worker.boot()).await, false))
     }
 
     /// Waits until no shim is alive.
@@ -152,28 +163,32 @@ impl Execution {
         Ok(over.ok())
     }
 
-    /// Makes the folder of the attempt. Whether it was made now, and not by an earlier process.
-    async fn prepare(&self, spec: &StepSpec, dir: PathBuf) -> Result<bool, String> {
+    /// Makes the folder of the attempt. Not if the attempt was begun in the meantime.
+    async fn prepare(&mut self, spec: &StepSpec, dir: PathBuf) -> Result<bool, String> {
         if let Some(reason) = &self.homeless {
             return Err(reason.clone());
         }
         let (plan, account) = self.plan(spec, &dir)?;
         let work_dir = self.worker.work_dir(self.record.start.run);
         let agent_dir = self.worker.dir();
+        let mut settled = self.settled.clone();
         let prepared = blocking(move || {
             make_folder(&work_dir)?;
             if let Some(parent) = dir.parent() {
                 make_folder(parent)?;
             }
-            let prepared = Attempt::prepare(&dir, &plan);
+            let prepared = Attempt::prepare(&dir, &plan, &mut settled);
             if let (Ok(_), Some(account)) = (&prepared, &account) {
                 account.let_in(&agent_dir, &work_dir, &dir)?;
             }
-            Ok::<_, io::Error>(prepared)
+            Ok::<_, io::Error>(prepared.map(|_| settled))
         })
         .await;
         match prepared {
-            Ok(Ok(_)) => Ok(true),
+            Ok(Ok(settled)) => {
+                self.settled = settled;
+                Ok(true)
+            }
             // Its state tells.
             Ok(Err(PrepareError::Exists { .. })) => Ok(false),
             Ok(Err(error)) => Err(chain(&error)),

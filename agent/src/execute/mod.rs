@@ -26,7 +26,7 @@ use messages::{Effect, Program, StepEnd, StepSpec, Usage, When};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use crate::attempt::{Attempt, AttemptState, BootId, StateError};
+use crate::attempt::{Attempt, AttemptState, BootId, Settled, StateError};
 use crate::control::Control;
 use crate::records::RunRecord;
 use crate::slots::{Slot, Ticket};
@@ -99,6 +99,8 @@ struct Execution {
     silent: bool,
     /// Nobody knows whether the step that is given up took effect.
     unknown: bool,
+    /// Folders of this run that a loss of power leaves.
+    settled: Settled,
     /// Why no step of it can be begun: the folder that it was to go on in is gone.
     homeless: Option<String>,
 }
@@ -156,6 +158,7 @@ impl Execution {
             used: None,
             silent: false,
             unknown: false,
+            settled: Settled::folder(&worker.runs_dir()),
             homeless: None,
         }
     }

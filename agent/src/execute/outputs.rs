@@ -58,6 +58,17 @@ impl Execution {
     }
 }
 
+/// How a step ended whose shim could not keep what it hands on, if that is the error: a later step would be given what the next loss of
+/// power may take away, so one that declares outputs has not succeeded.
+pub(super) fn relied_on(spec: &StepSpec, end: StepEnd, error: Option<String>) -> StepEnd {
+    match error {
+        Some(error) if end == StepEnd::Exited(0) && !spec.outputs.is_empty() => {
+            StepEnd::Failed(format!("what it hands on could not be put on the disk for good: {error}"))
+        }
+        Some(_) | None => end,
+    }
+}
+
 /// The variable that an output is given to later steps as.
 fn variable(step: &StepId, name: &str) -> String {
     let upper = |c: char| if matches!(c, '-' | '.') { '_' } else { c.to_ascii_uppercase() };
@@ -164,6 +175,18 @@ mod tests {
         std::fs::remove_file(dir.path().join(OUTPUT)).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join(OUTPUT)).unwrap();
         assert!(at(100).is_err());
+    }
+
+    #[test]
+    fn a_step_whose_outputs_could_not_be_synced_has_failed_if_it_declares_any() {
+        let mut spec = StepSpec::new("one".parse().unwrap(), messages::Program::Shell("true".to_owned()));
+        let end = |spec: &StepSpec, end, error: Option<&str>| relied_on(spec, end, error.map(str::to_owned));
+        assert_eq!(end(&spec, StepEnd::Exited(0), Some("EIO")), StepEnd::Exited(0));
+        spec.outputs = declared();
+        assert_eq!(end(&spec, StepEnd::Exited(0), None), StepEnd::Exited(0));
+        assert_eq!(end(&spec, StepEnd::Exited(3), Some("EIO")), StepEnd::Exited(3));
+        let StepEnd::Failed(reason) = end(&spec, StepEnd::Exited(0), Some("EIO")) else { panic!("it succeeded") };
+        assert_eq!(reason, "what it hands on could not be put on the disk for good: EIO");
     }
 
     #[test]

@@ -21,6 +21,11 @@ const FORK_TRIES: u32 = 3;
 /// The group of the step.
 pub(super) struct Grouped {
     group: Group,
+}
+
+/// A shim that has moved itself into the group of its step.
+struct Moved {
+    group: Group,
     /// Where the shim belongs.
     home: Group,
     memory_bytes: Option<u64>,
@@ -60,7 +65,6 @@ impl Grouped {
     /// be done this way: [`Self::start`] has another. A limit that was promised and cannot be set is a reason not to start.
     pub(super) fn hold(dir: &Path, plan: &Plan, command: &mut Command, umask: Mode) -> Result<Option<Waiting>, String> {
         let (Some(wanted), Some(group)) = (&plan.group, group_of(dir, plan)) else { return Ok(None) };
-        let Ok(home) = own_group() else { return Ok(None) };
         let mut tries = FORK_TRIES;
         let held = loop {
             tries -= 1;
@@ -81,8 +85,7 @@ impl Grouped {
             group.remove();
             return Err(format!("its limits cannot be set: {error}"));
         }
-        let grouped = Self { group, home: Group::at(home), memory_bytes: wanted.memory_bytes };
-        Ok(Some(Waiting(Some((held, grouped)))))
+        Ok(Some(Waiting(Some((held, Self { group })))))
     }
 
     /// Makes the group with its limits, if the plan has one, and starts the program in it. A group without limits that cannot be made is
@@ -93,8 +96,8 @@ impl Grouped {
         spawn: impl FnOnce() -> Result<Pid, String>,
     ) -> Result<(Pid, Option<Self>), String> {
         let (Some(wanted), Some(group)) = (&plan.group, group_of(dir, plan)) else { return Ok((spawn()?, None)) };
-        match own_group().map_err(io::Error::other).and_then(|home| Self::enter(group, Group::at(home), wanted)) {
-            Ok(grouped) => grouped.spawn(spawn),
+        match own_group().map_err(io::Error::other).and_then(|home| Moved::enter(group, Group::at(home), wanted)) {
+            Ok(moved) => moved.spawn(spawn),
             Err(error) if wanted.memory_bytes.is_some() || wanted.cpu_percent.is_some() => {
                 Err(format!("its limits cannot be set: {error}"))
             }
@@ -103,43 +106,6 @@ impl Grouped {
                 Ok((spawn()?, None))
             }
         }
-    }
-
-    // From here to the start of the program the group has a process in it, so nobody sweeps it away.
-    fn enter(group: Group, home: Group, wanted: &GroupPlan) -> io::Result<Self> {
-        group.make_and_enter()?;
-        let limited = wanted.memory_bytes.map_or(Ok(()), |bytes| {
-            // Tried, and taken back until the shim has left.
-            group.limit_memory(bytes)?;
-            group.unlimit_memory()
-        });
-        let limited = limited.and_then(|()| wanted.cpu_percent.map_or(Ok(()), |percent| group.limit_cpu(percent)));
-        if let Err(error) = limited {
-            home.enter()?;
-            group.remove();
-            return Err(error);
-        }
-        Ok(Self { group, home, memory_bytes: wanted.memory_bytes })
-    }
-
-    fn spawn(self, spawn: impl FnOnce() -> Result<Pid, String>) -> Result<(Pid, Option<Self>), String> {
-        let started = spawn();
-        // Failing, it stays in the group and is ended with it: then the step counts as interrupted, which is the truth.
-        let left = self.home.enter();
-        let leader = match started {
-            Ok(leader) => leader,
-            Err(reason) => {
-                self.group.remove();
-                return Err(reason);
-            }
-        };
-        // Only now: in the group the shim would be the largest process, and the first to be ended.
-        let limited = left.and_then(|()| self.memory_bytes.map_or(Ok(()), |bytes| self.group.limit_memory(bytes)));
-        if let Err(error) = limited {
-            complain(&format!("the step cannot be limited as it must be, so it is ended: {error}"));
-            self.kill();
-        }
-        Ok((leader, Some(self)))
     }
 
     /// Ends everything in it.
@@ -160,6 +126,46 @@ impl Grouped {
             Usage { user_ms, system_ms, memory_bytes: used.memory_bytes.unwrap_or(children.memory_bytes) }
         });
         (usage, used.out_of_memory)
+    }
+}
+
+impl Moved {
+    // From here to the start of the program the group has a process in it, so nobody sweeps it away.
+    fn enter(group: Group, home: Group, wanted: &GroupPlan) -> io::Result<Self> {
+        group.make_and_enter()?;
+        let limited = wanted.memory_bytes.map_or(Ok(()), |bytes| {
+            // Tried, and taken back until the shim has left.
+            group.limit_memory(bytes)?;
+            group.unlimit_memory()
+        });
+        let limited = limited.and_then(|()| wanted.cpu_percent.map_or(Ok(()), |percent| group.limit_cpu(percent)));
+        if let Err(error) = limited {
+            home.enter()?;
+            group.remove();
+            return Err(error);
+        }
+        Ok(Self { group, home, memory_bytes: wanted.memory_bytes })
+    }
+
+    fn spawn(self, spawn: impl FnOnce() -> Result<Pid, String>) -> Result<(Pid, Option<Grouped>), String> {
+        let started = spawn();
+        // Failing, it stays in the group and is ended with it: then the step counts as interrupted, which is the truth.
+        let left = self.home.enter();
+        let leader = match started {
+            Ok(leader) => leader,
+            Err(reason) => {
+                self.group.remove();
+                return Err(reason);
+            }
+        };
+        let grouped = Grouped { group: self.group };
+        // Only now: in the group the shim would be the largest process, and the first to be ended.
+        let limited = left.and_then(|()| self.memory_bytes.map_or(Ok(()), |bytes| grouped.group.limit_memory(bytes)));
+        if let Err(error) = limited {
+            complain(&format!("the step cannot be limited as it must be, so it is ended: {error}"));
+            grouped.kill();
+        }
+        Ok((leader, Some(grouped)))
     }
 }
 

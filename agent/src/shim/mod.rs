@@ -142,6 +142,7 @@ fn not_started(reason: &str, cancelled: bool) -> Exit {
         ended_at_ms: now,
         stdout: StreamEnd::empty(),
         stderr: StreamEnd::empty(),
+        output_error: None,
         left_processes: false,
         usage: None,
         out_of_memory: false,

@@ -19,6 +19,7 @@ use super::supervise::{Event, Outcome, Supervisor};
 use super::{tree, usage};
 use crate::attempt::command::{command, limited, spawn_reason};
 use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, TREE, now_ms};
+use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
 use crate::attempt::{Exit, Plan, take_lock};
 
 /// Everything for a step that has not begun.
@@ -114,7 +115,12 @@ impl Step {
             None => (usage::of_children(), false),
         };
         // The record of the end says that this is there too. A step may have removed it, which is its own affair.
-        let _ = layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all());
+        let output_error = match layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX))
+            }
+            Ok(()) | Err(_) => None,
+        };
         Exit {
             end,
             cancelled,
@@ -122,6 +128,7 @@ impl Step {
             ended_at_ms,
             stdout: self.stdout.finish(),
             stderr: self.stderr.finish(),
+            output_error,
             left_processes,
             usage,
             out_of_memory,

@@ -251,13 +251,14 @@ fn refused_plans() {
     let place = Place::new();
     let mut plan = place.shell("true");
     plan.env.insert("A=B".into(), String::new());
-    let prepare = |plan: &agent::attempt::Plan| agent::attempt::Attempt::prepare(&place.dir(), plan);
+    let prepare = |plan: &agent::attempt::Plan| crate::support::prepare(&place.dir(), plan);
     assert!(matches!(prepare(&plan), Err(PrepareError::Variable { name }) if name == "A=B"));
     let mut plan = place.shell("true");
     plan.dir = "relative".into();
     assert!(matches!(prepare(&plan), Err(PrepareError::RelativeDir { .. })));
     assert!(matches!(prepare(&place.shell(&"x".repeat(2_000_000))), Err(PrepareError::Plan(_))));
     assert!(!place.dir().exists());
-    prepare(&place.shell("true")).unwrap();
+    let (_, exit) = place.run(&place.shell("true"));
+    assert_eq!(exit.end, AttemptEnd::Exited(0));
     assert!(matches!(prepare(&place.shell("true")), Err(PrepareError::Exists { .. })));
 }

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent::attempt::{Attempt, AttemptEnd, AttemptState, PrepareError, boot_id};
+use agent::attempt::{AttemptEnd, AttemptState, PrepareError, boot_id};
 
-use crate::support::{Place, ended, hear, let_go, not_started_reason, shim};
+use crate::support::{Place, ended, hear, let_go, not_started_reason, prepare, shim};
 
 pub(crate) const TESTS: [(&str, fn()); 3] = [
     ("a_disk_that_fills_up_under_a_step_still_takes_the_record_of_its_end", fills_up),
@@ -58,7 +58,7 @@ fn fills_up() {
     let Some(disk) = SmallDisk::mount(&place, "a disk that fills up") else { return };
     let (ready, go) = (place.pipe("ready"), place.pipe("go"));
     let script = "echo early; echo yes > ready; read go < go; head -c 100000 /dev/zero; exit 6";
-    let attempt = Attempt::prepare(&disk.mounted_at.join("attempt"), &place.shell(script)).unwrap();
+    let attempt = prepare(&disk.mounted_at.join("attempt"), &place.shell(script)).unwrap();
     attempt.launch(&shim()).unwrap();
     assert_eq!(hear(&ready), "yes");
     disk.fill();
@@ -73,7 +73,7 @@ fn fills_up() {
 fn full_before() {
     let place = Place::new();
     let Some(disk) = SmallDisk::mount(&place, "a disk that is full before") else { return };
-    let attempt = Attempt::prepare(&disk.mounted_at.join("attempt"), &place.shell("touch began")).unwrap();
+    let attempt = prepare(&disk.mounted_at.join("attempt"), &place.shell("touch began")).unwrap();
     disk.fill();
     attempt.launch(&shim()).unwrap();
     let exit = ended(&attempt);
@@ -87,8 +87,8 @@ fn refuses() {
     let Some(disk) = SmallDisk::mount(&place, "a full disk that refuses") else { return };
     disk.fill();
     let dir = disk.mounted_at.join("attempt");
-    assert!(matches!(Attempt::prepare(&dir, &place.shell("true")), Err(PrepareError::Io { .. })));
+    assert!(matches!(prepare(&dir, &place.shell("true")), Err(PrepareError::Io { .. })));
     fs::remove_file(disk.mounted_at.join("filler")).unwrap();
-    let attempt = Attempt::prepare(&dir, &place.shell("true")).unwrap();
+    let attempt = prepare(&dir, &place.shell("true")).unwrap();
     assert_eq!(attempt.state(boot_id().unwrap()).unwrap(), AttemptState::NotStarted);
 }

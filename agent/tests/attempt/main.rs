@@ -10,6 +10,10 @@ mod crashes;
 mod ends;
 mod full_disk;
 mod groups;
+mod power;
+#[path = "../../../journal/tests/power/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the journal, which use all of it")]
+mod power_loss;
 mod support;
 mod swarm;
 
@@ -27,6 +31,9 @@ pub(crate) const LAUNCHER: &str = "as-launcher";
 /// The argument that makes this program wait for an attempt of another and print the state.
 pub(crate) const WAITER: &str = "as-waiter";
 
+/// The argument that makes this program an agent of which every call is recorded.
+pub(crate) const RECORDED: &str = "as-recorded";
+
 /// The argument that makes this program say what the host allows of control groups.
 pub(crate) const GROUPS: &str = "as-groups";
 
@@ -35,6 +42,7 @@ fn main() -> ExitCode {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, SHIM, dir] => agent::shim::main(Path::new(dir)),
         [_, LAUNCHER, dir] => support::launch_and_stay(Path::new(dir)),
+        [_, RECORDED, dir] => power::live(Path::new(dir)),
         [_, GROUPS] => groups::say(),
         [_, WAITER, dir] => support::wait_and_print(Path::new(dir)),
         _ => libtest_mimic::run(&Arguments::from_args(), trials()).exit_code(),
@@ -50,11 +58,16 @@ fn trials() -> Vec<Trial> {
     tests.extend(full_disk::TESTS);
     tests.extend(swarm::TESTS);
     tests.extend(groups::TESTS);
+    let untraced = power_loss::strace::missing();
+    if let Some(reason) = &untraced {
+        println!("SKIPPED: losses of power from recorded calls: {reason}");
+    }
     let trial = |(name, test): (&'static str, fn())| {
         Trial::test(name, move || {
             test();
             Ok(())
         })
     };
-    tests.into_iter().map(trial).collect()
+    let recorded = power::TESTS.into_iter().map(|test| trial(test).with_ignored_flag(untraced.is_some()));
+    tests.into_iter().map(trial).chain(recorded).collect()
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, Plan, ShimCommand, boot_id};
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, Plan, PrepareError, Settled, ShimCommand, boot_id};
 use messages::limits::LOG_BYTES_DEFAULT;
 use messages::{LogStream, Program};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -60,7 +60,7 @@ impl Place {
     }
 
     pub(crate) fn prepare(&self, plan: &Plan) -> Attempt {
-        Attempt::prepare(&self.dir(), plan).unwrap()
+        prepare(&self.dir(), plan).unwrap()
     }
 
     pub(crate) fn launch(&self, plan: &Plan) -> Attempt {
@@ -75,6 +75,11 @@ impl Place {
         let exit = ended(&attempt);
         (attempt, exit)
     }
+}
+
+/// Prepares an attempt in a folder that is there for good.
+pub(crate) fn prepare(dir: &Path, plan: &Plan) -> Result<Attempt, PrepareError> {
+    Attempt::prepare(dir, plan, &mut Settled::folder(dir.parent().unwrap()))
 }
 
 pub(crate) fn shim() -> ShimCommand {

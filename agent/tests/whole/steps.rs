@@ -7,11 +7,12 @@ use messages::{Body, OutputType, RunEnd, StepChanged, StepEnd, StepEvent};
 use crate::Test;
 use crate::world::{How, World, on};
 
-pub(crate) const TESTS: [Test; 5] = [
+pub(crate) const TESTS: [Test; 6] = [
     ("outputs_are_given_to_later_steps_and_to_the_server", || on(outputs())),
     ("a_step_that_does_not_hand_on_what_it_declared_has_failed", || on(missing())),
     ("a_step_that_uses_more_memory_than_it_may_fails_and_the_host_says_what_it_enforces", || on(memory())),
     ("a_step_that_said_nothing_has_nothing_shipped_and_its_report_says_so", || on(silent())),
+    ("what_another_process_prepared_is_prepared_again_before_it_is_begun", || on(prepared_before())),
     ("a_step_runs_as_another_user_only_under_root", || on(user())),
 ];
 
@@ -82,6 +83,21 @@ async fn silent() {
     let shipped: BTreeSet<_> =
         world.logs.lock().unwrap().taken.keys().map(|key| (key.step.to_string(), key.attempt)).collect();
     assert_eq!(shipped, [("again", 2), ("loud", 1)].map(|(step, attempt)| (step.to_owned(), attempt)).into());
+}
+
+async fn prepared_before() {
+    let world = World::new().await;
+    let run = world.run(1, vec![world.step("one", "true")]);
+    // Of what the earlier process did, a loss of power left a part.
+    let dir = world.agent_dir().join("runs").join(run.run.to_string()).join("steps/one/1");
+    std::fs::create_dir_all(&dir).unwrap();
+    for name in ["lock", "plan"] {
+        std::fs::write(dir.join(name), []).unwrap();
+    }
+    let agent = world.agent(How::default());
+    world.send(&Body::RunStart(run.clone())).await;
+    assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded, "{:?}", world.step_ends(run.run));
+    agent.stop().await;
 }
 
 async fn user() {

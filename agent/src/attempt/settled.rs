@@ -1,0 +1,73 @@
+//! Which names on the way to an attempt are on stable storage, as far as this process knows, and the syncs that put the others
+//! there. It makes no folder and removes none.
+//!
+//! **What must hold.** Once the step's program has begun, no loss of power may make it look as if it had not. What says that it began is
+//! the name `started` in the attempt's folder; whoever looks finds it only through the names of all folders above. A name is on
+//! stable storage once the folder that holds it was synced after the name was made, and by nothing else that POSIX promises.
+//!
+//! **Why no sync here can be left out.** Each folder from the one above the attempt up to one that is settled holds a name on that way
+//! which may be new. Without its sync that name may be lost, and everything below it. A folder that this process found is no
+//! better than one that it made: the process that made it may have been killed before its sync. So a folder counts as settled only
+//! when this process has synced the one above it: of a run's first attempt four folders are synced, of a further step's two, of a
+//! further attempt's one.
+//!
+//! **Why no other sync is needed to prepare an attempt.** `started` is made exclusively, and its folder is synced before the program
+//! begins (`shim/`): that sync covers every other name in the folder, too. If `started` is lost, nothing has begun, and whatever
+//! else the loss of power left in the folder, a torn plan or half of the names, is made again before anything is launched
+//! ([`super::Attempt::prepare`]). If it is there, the plan decides nothing any more. The space for the record of the end is taken by
+//! writing it: file systems that choose the place of bytes later set the space aside at once, and it is wanted for as long
+//! as the machine runs, not after.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::layout::sync_dir;
+
+/// Folders whose names, with those of all folders above them, are on stable storage.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled(BTreeSet<PathBuf>);
+
+impl Settled {
+    /// That folder is. It must be absolute, as attempts are.
+    #[must_use]
+    pub fn folder(folder: &Path) -> Self {
+        Self(BTreeSet::from([folder.to_owned()]))
+    }
+
+    /// Makes the name of that folder durable, and those of the folders above it up to one that is settled.
+    ///
+    /// # Errors
+    /// The folder that cannot be synced, and what the system says. Nothing more counts as settled then.
+    pub(super) fn settle(&mut self, dir: &Path) -> Result<(), (PathBuf, io::Error)> {
+        let mut way = vec![dir];
+        for folder in dir.ancestors().skip(1) {
+            sync_dir(folder).map_err(|error| (folder.to_owned(), error))?;
+            if self.0.contains(folder) {
+                break;
+            }
+            way.push(folder);
+        }
+        self.0.extend(way.into_iter().map(Path::to_owned));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_settled_only_once_those_above_it_were_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (runs, one) = (dir.path().join("runs"), dir.path().join("runs/r/steps/one"));
+        std::fs::create_dir_all(one.join("1")).unwrap();
+        let mut settled = Settled::folder(&runs);
+        let (missing, _) = settled.settle(&runs.join("none/steps/one/1")).unwrap_err();
+        assert_eq!((missing, &settled), (runs.join("none/steps/one"), &Settled::folder(&runs)));
+        settled.settle(&one.join("1")).unwrap();
+        let known = ["", "r", "r/steps", "r/steps/one", "r/steps/one/1"].map(|name| runs.join(name));
+        assert_eq!(settled, Settled(known.into()));
+    }
+}
