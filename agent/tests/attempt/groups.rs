@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 
-use agent::attempt::{Attempt, AttemptEnd, AttemptState, GroupPlan, Plan, Survivors, boot_id};
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, GroupPlan, Plan, ShimCommand, Survivors, boot_id};
 use agent::groups::Groups;
 use messages::{LogStream, Program};
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,12 +14,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{Held, PATIENCE, Place, ended, hear, let_go, not_started_reason, output, shim, state};
 use crate::swarm::{SWARM, expect_all_gone};
 
-pub(crate) const TESTS: [(&str, fn()); 8] = [
+pub(crate) const TESTS: [(&str, fn()); 9] = [
     ("two_hundred_grandchildren_in_a_group_end_with_a_cancelled_step", swarm),
     ("a_process_that_hides_and_outlives_its_shim_is_found_by_its_group_and_ended", hidden),
     ("a_copy_of_an_attempt_never_reaches_the_group_of_the_original", copied),
     ("the_group_of_a_step_is_gone_after_it", gone),
     ("a_step_that_does_not_begin_leaves_no_group_and_no_process", not_begun),
+    ("a_shim_that_cannot_fork_into_the_group_moves_there_and_back", moved),
     ("a_process_that_was_left_behind_keeps_its_group_and_is_not_ended", left),
     ("a_step_is_limited_as_a_whole_where_the_host_can_do_it", limited),
     ("a_hierarchy_that_cannot_be_written_is_said_and_done_without", read_only),
@@ -117,6 +118,26 @@ fn gone() {
     assert!(output(&attempt, LogStream::Stdout).lines().any(|line| line.starts_with("0::") && line.contains(&name)));
     assert!(exit.usage.is_some() && !exit.out_of_memory, "{exit:?}");
     assert!(folders(&plan).is_empty());
+}
+
+/// As with a kernel before 5.7, or under a filter that forbids the call.
+fn moved() {
+    let place = Place::new();
+    // Its parent is the shim.
+    let script = "cat /proc/self/cgroup; echo parent; cat /proc/$PPID/cgroup";
+    let Some(plan) = grouped(place.shell(script), "moved") else { return };
+    let name = plan.group.as_ref().unwrap().place.file_name().unwrap().to_str().unwrap().to_owned();
+    for shim in [shim(), ShimCommand::new("/proc/self/exe", [crate::SHIM_OF_TWO])] {
+        let place = Place::new();
+        let attempt = place.prepare(&plan);
+        attempt.launch(&shim).unwrap();
+        assert_eq!(ended(&attempt).end, AttemptEnd::Exited(0));
+        let text = output(&attempt, LogStream::Stdout);
+        let (own, parents) = text.split_once("parent").unwrap();
+        let in_group = |text: &str| text.lines().any(|line| line.starts_with("0::") && line.contains(&name));
+        assert!(in_group(own) && !in_group(parents), "{text}");
+        assert!(folders(&plan).is_empty());
+    }
 }
 
 fn not_begun() {

@@ -25,6 +25,9 @@ use libtest_mimic::{Arguments, Trial};
 /// The argument that makes this program a shim.
 pub(crate) const SHIM: &str = "as-shim";
 
+/// The argument that makes this program a shim with a second thread, which cannot fork.
+pub(crate) const SHIM_OF_TWO: &str = "as-shim-of-two";
+
 /// The argument that makes this program an agent that launches and then stays until it is killed.
 pub(crate) const LAUNCHER: &str = "as-launcher";
 
@@ -41,6 +44,14 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, SHIM, dir] => agent::shim::main(Path::new(dir)),
+        [_, SHIM_OF_TWO, dir] => {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+            agent::shim::main(Path::new(dir))
+        }
         [_, LAUNCHER, dir] => support::launch_and_stay(Path::new(dir)),
         [_, RECORDED, dir] => power::live(Path::new(dir)),
         [_, GROUPS] => groups::say(),
