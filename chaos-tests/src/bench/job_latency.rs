@@ -46,8 +46,7 @@ fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> 
             let times = (0..jobs).map(|_| crew.one()).collect::<Result<Vec<_>, _>>()?;
             let spent = meter.end()?;
             crew.end()?;
-            std::fs::remove_dir_all(dir)?;
-            Ok(Figures { latency: Latency::of(times), ..Figures::of(jobs, spent) })
+                    Ok(Figures { latency: Latency::of(times), ..Figures::of(jobs, spent) })
         }
         (Side::Reference, Against::Bare) => bare(stage, jobs, 1, 1),
         (Side::Reference, Against::Celery(kit)) => {

@@ -73,7 +73,7 @@ impl<'a> Stage<'a> {
         (self.say)(line);
     }
 
-    /// A folder that nobody used before. Whoever asks for it removes it, if it is large.
+    /// A folder that nobody used before. Whoever asks for it removes it if it is large, but not if it has many files: see `crew`.
     ///
     /// # Errors
     /// The operating system's.

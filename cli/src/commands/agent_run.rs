@@ -10,7 +10,7 @@ use messages::AgentId;
 use super::agent_monitor;
 use super::agent_worker::{self, Keeper};
 use crate::args::Global;
-use crate::config::{AgentFlags, AgentSettings, BrokerFlags, ConfigFile, JournalEngine, Label};
+use crate::config::{AgentFlags, AgentSettings, BrokerFlags, ConfigFile, DiskFlags, JournalEngine, Label};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::home::Home;
@@ -46,6 +46,8 @@ pub(crate) struct AgentRunArgs {
     /// What keeps the journal, chosen when it is made [default: sled, or what an existing journal has]
     #[arg(long, env = "LONGSHORE_JOURNAL_ENGINE", value_enum, value_name = "ENGINE")]
     journal_engine: Option<JournalEngine>,
+    #[command(flatten)]
+    disk: DiskFlags,
     /// Without the process that starts the agent again when it dies: for containers
     #[arg(long, env = "LONGSHORE_NO_MONITOR", value_parser = FalseyValueParser::new())]
     no_monitor: bool,
@@ -71,6 +73,7 @@ pub(crate) fn run(args: &AgentRunArgs, global: &Global) -> Result<Exit, Failure>
         pool: args.pool.clone(),
         labels: args.labels.clone(),
         once: args.once,
+        disk: args.disk.clone(),
     };
     // Before there is a monitor, so that what is wrong is said once and where it was typed.
     let settings = AgentSettings::new(file, &args.broker, flags)?;

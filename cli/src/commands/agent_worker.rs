@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agent::attempt::ShimCommand;
 use agent::monitor::Lifeline;
-use agent::{AgentConfig, AgentError, DiskLimits};
+use agent::{AgentConfig, AgentError};
 use journal::OpenError;
 use link::StartError;
 use link::amqp::{AmqpConfig, Role};
@@ -64,7 +64,7 @@ pub(crate) fn serve(home: &Home, settings: AgentSettings, keeper: Keeper) -> Res
             once: settings.once,
             pool: settings.pool,
             labels,
-            disk: DiskLimits::default(),
+            disk: settings.disk,
         };
         run(config, broker, asked, &supervisor, tries).await
     })?

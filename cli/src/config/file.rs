@@ -24,7 +24,21 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 const SECTIONS: [(&str, &[&str]); 3] = [
     ("broker", &["url", "ca", "client_cert", "client_key"]),
     ("server", &["listen", "agents", "queue_type", "journal_engine"]),
-    ("agent", &["name", "slots", "journal_engine", "pool", "labels", "once"]),
+    (
+        "agent",
+        &[
+            "name",
+            "slots",
+            "journal_engine",
+            "pool",
+            "labels",
+            "once",
+            "keep_runs",
+            "keep_mib",
+            "quota_mib",
+            "free_mib",
+        ],
+    ),
 ];
 
 /// What a configuration file says.
@@ -83,6 +97,14 @@ pub(crate) struct AgentSection {
     pub(crate) labels: Option<BTreeMap<String, String>>,
     /// Whether it does one run and then ends. Default: no.
     pub(crate) once: Option<bool>,
+    /// Ended runs that it keeps with their folders. Default: 200.
+    pub(crate) keep_runs: Option<usize>,
+    /// MiB that the folders of ended runs may have together. Default: 4096.
+    pub(crate) keep_mib: Option<u64>,
+    /// MiB that its whole folder may have for new runs to be taken. Default: no limit.
+    pub(crate) quota_mib: Option<u64>,
+    /// MiB that are to be free on its disk for new runs to be taken. Default: 2 % of the disk, between 256 and 1024.
+    pub(crate) free_mib: Option<u64>,
 }
 
 /// Why a configuration file cannot be used.

@@ -2,10 +2,12 @@
 //! their valid form; unknown keys are refused with their place. Nothing is started here.
 
 mod broker_url;
+mod disk;
 mod file;
 mod settings;
 
 pub(crate) use broker_url::BrokerUrl;
+pub(crate) use disk::DiskFlags;
 pub(crate) use file::ConfigFile;
 pub(crate) use settings::{
     AgentFlags, AgentSettings, BrokerFlags, BrokerSettings, JournalEngine, Label, QueueType, ServerFlags,

@@ -6,12 +6,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use agent::DiskLimits;
 use clap::{Args, ValueEnum};
 use link::amqp::{AmqpConfig, ConfigError, Role, TlsFiles};
 use messages::{AgentFacts, AgentId, is_label};
 use serde::Deserialize;
 
 use super::broker_url::{BrokerUrl, BrokerUrlError};
+use super::disk::DiskFlags;
 use super::file::{BrokerSection, ConfigFile};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -247,6 +249,8 @@ pub(crate) struct AgentSettings {
     pub(crate) labels: BTreeMap<String, String>,
     /// Whether it does one run and then ends.
     pub(crate) once: bool,
+    /// What it may fill its disk with.
+    pub(crate) disk: DiskLimits,
 }
 
 /// What `agent run` was told.
@@ -259,6 +263,7 @@ pub(crate) struct AgentFlags {
     /// Beside those of the file; one of the same name wins over it.
     pub(crate) labels: Vec<Label>,
     pub(crate) once: bool,
+    pub(crate) disk: DiskFlags,
 }
 
 /// One label, as `NAME=VALUE`.
@@ -285,6 +290,7 @@ impl AgentSettings {
     /// # Errors
     /// [`SettingsError`].
     pub(crate) fn new(file: ConfigFile, broker: &BrokerFlags, flags: AgentFlags) -> Result<Self, SettingsError> {
+        let disk = flags.disk.limits(&file.agent);
         let slots = flags.slots.or(file.agent.slots).unwrap_or(SLOTS_DEFAULT);
         if !SLOTS.contains(&slots) {
             return Err(SettingsError::Slots { slots });
@@ -299,7 +305,7 @@ impl AgentSettings {
         facts.check().map_err(SettingsError::Facts)?;
         let AgentFacts { pool, labels, .. } = facts;
         let broker = BrokerSettings::new(file.broker, broker)?;
-        Ok(Self { broker, name, slots, journal_engine, pool, labels, once })
+        Ok(Self { broker, name, slots, journal_engine, pool, labels, once, disk })
     }
 }
 

@@ -29,8 +29,9 @@ pub struct Config {
     pub window: u32,
     /// Settled messages of which the header is kept for people, per stream. Default 1,000.
     pub history: u64,
-    /// Milliseconds after which a received message is reported at the latest. Default 20: it trades statuses for latency of
-    /// the received mark, which nothing waits for but the window.
+    /// Milliseconds after which a received message is reported at the latest. Default 100: it trades statuses for latency of
+    /// the received mark, which nothing waits for but the window. A status costs the broker and both ends as much as a message, so a
+    /// trickle of messages is to cause few of them.
     pub status_delay_ms: u64,
     /// Messages received after which a status is sent at once. Default 256.
     pub status_every: u32,
@@ -49,7 +50,7 @@ impl Default for Config {
         Self {
             window: 4_096,
             history: 1_000,
-            status_delay_ms: 20,
+            status_delay_ms: 100,
             status_every: 256,
             probe_first_ms: 1_000,
             probe_max_ms: 60_000,
