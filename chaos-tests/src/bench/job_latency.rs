@@ -4,7 +4,7 @@ use journal::Engine;
 
 use super::celery::Celery;
 use super::crew::{Crew, CrewOptions};
-use super::jobs::{Against, WARM_UP, bare, cases_against};
+use super::jobs::{Against, PAIRS_MAX, WARM_UP, bare, cases_against};
 use super::{
     BenchError, Benchmark, Bound, Case, Figures, Goal, Latency, Meter, Options, P50_US, P99_US, Side, Stage,
 };
@@ -22,13 +22,13 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 };
 
 /// Jobs of a run: a few seconds.
-const JOBS: u64 = 300;
+const JOBS: u64 = 150;
 
 fn cases(options: &Options) -> Vec<Case> {
     let goal = Goal::ratio(P50_US, Bound::AtMost(1.2));
     let tail = Goal::shown(P99_US);
-    let mut cases = cases_against(options, true, &[goal, tail], usize::MAX, run);
-    cases.extend(cases_against(options, false, &[Goal::shown(P50_US), tail], usize::MAX, run));
+    let mut cases = cases_against(options, true, &[goal, tail], PAIRS_MAX, run);
+    cases.extend(cases_against(options, false, &[Goal::shown(P50_US), tail], PAIRS_MAX, run));
     cases
 }
 
