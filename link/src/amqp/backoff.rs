@@ -6,7 +6,11 @@ use std::time::Duration;
 /// The longest first wait.
 const BASE: Duration = Duration::from_millis(100);
 
-/// The longest wait while the broker is away: an agent is back within this time of the broker.
+/// The longest wait while nobody listens at the broker's address: an agent is back within this time of the broker. Such an attempt costs
+/// one packet each way.
+const ABSENT_CAP: Duration = Duration::from_secs(2);
+
+/// The longest wait while the broker is there and does not manage: every attempt adds to its work.
 const CAP: Duration = Duration::from_secs(5);
 
 /// The longest wait while the broker refuses us: only a person or the server can mend that, and asking fills its log.
@@ -18,6 +22,8 @@ pub(super) const STABLE: Duration = Duration::from_secs(30);
 /// Why the last attempt failed, as far as waiting goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
+    /// Nobody listens there.
+    Absent,
     /// It may be over soon.
     Passing,
     /// Somebody has to do something.
@@ -47,6 +53,7 @@ impl Backoff {
 
     fn ceiling(&self, trouble: Trouble) -> Duration {
         let cap = match trouble {
+            Trouble::Absent => ABSENT_CAP,
             Trouble::Passing => CAP,
             Trouble::Refused => REFUSED_CAP,
         };
@@ -67,6 +74,7 @@ mod tests {
             let ceiling = backoff.ceiling(Trouble::Refused);
             assert!(backoff.next(Trouble::Refused) <= ceiling);
         }
+        assert_eq!(backoff.ceiling(Trouble::Absent), ABSENT_CAP);
         assert_eq!(backoff.ceiling(Trouble::Passing), CAP);
         assert_eq!(backoff.ceiling(Trouble::Refused), REFUSED_CAP);
         backoff.reset();

@@ -119,6 +119,7 @@ impl Failure {
             | Self::Access { .. }
             | Self::Different { .. }
             | Self::Name(_) => Trouble::Refused,
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => Trouble::Absent,
             Self::Resolve { .. }
             | Self::NoAddress { .. }
             | Self::Connect { .. }
