@@ -15,7 +15,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::config::{AmqpConfig, ConfigError};
+use super::config::{AmqpConfig, ConfigError, Role};
 use super::failure::{Failure, within};
 use super::stream::{ByteStream, Host};
 use super::tls;
@@ -42,9 +42,13 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(15);
 /// Seconds. A dead peer is noticed within two of these.
 const HEARTBEAT: u16 = 10;
 
-/// Bytes. The library prepares buffers for many frames of this size, whether they are ever used or not: 7.8 MiB for each connection
-/// without a value, 0.5 with this one. A message of 1 KiB is one frame of it, the largest one some twenty.
-const FRAME_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes, for the server. The library prepares buffers for 32 frames of this size each way, whether they are ever used or not, and
+/// writes zeros over them: 7.8 MiB for each connection without a value. The server has two connections and many messages.
+const SERVER_FRAME_BYTES_MAX: u32 = 64 * 1024;
+
+/// Bytes, for an agent: the least that every version of the broker takes. There are many agents, and each is to be small and quick to
+/// come back. A message of 1 KiB is one frame, the largest one some forty.
+const AGENT_FRAME_BYTES_MAX: u32 = 8 * 1024;
 
 /// Channels of a connection; two are in use.
 const CHANNELS_MAX: u16 = 8;
@@ -183,7 +187,10 @@ fn uri(config: &AmqpConfig) -> AMQPUri {
         authority: AMQPAuthority { userinfo, host: config.url.host.clone(), port: config.url.port },
         vhost: config.url.vhost.clone(),
         query: AMQPQueryString {
-            frame_max: Some(FRAME_BYTES_MAX),
+            frame_max: Some(match &config.role {
+                Role::Server { .. } => SERVER_FRAME_BYTES_MAX,
+                Role::Agent(_) => AGENT_FRAME_BYTES_MAX,
+            }),
             channel_max: Some(CHANNELS_MAX),
             heartbeat: Some(HEARTBEAT),
             connection_timeout: None,
