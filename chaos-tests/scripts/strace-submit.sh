@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Shows that one submit is on stable storage before the broker hears of it. Attaches strace to a real server, submits one job,
-# and compares three system calls: the write that carries the job into the journal's file, the fdatasync that covers it, and
-# the first write of the job to the broker's socket. Prints PASS, FAIL or SKIP with the evidence; 0, 1 or 0 is the exit code.
+# Shows that one submit is on stable storage before the broker hears of it, and the beginning of its step before the step's shim is
+# started. Attaches strace to a real server and a real agent, submits one job, and compares three system calls of each: the write that
+# carries the job, or the beginning, into the journal's file, the fdatasync that covers it, and the first write of the job to the
+# broker's socket, or the start of the shim. Prints PASS, FAIL or SKIP with the evidence; 0, 1 or 0 is the exit code.
 #
 #   strace-submit.sh               the whole way, with a private broker, server and agent in a temporary folder
 #   strace-submit.sh --self-test   only the judge: doctored traces, of which all but the sound ones must be refused
@@ -12,12 +13,13 @@ set -euo pipefail
 
 readonly READY_LIMIT_S=180   # a first start may have to fetch RabbitMQ
 readonly EVENT_LIMIT_S=30    # attaching, submitting, publishing
+readonly SYNC_DELAY_US=300000 # of the agent's journal
 readonly TEXT_BYTES=1048576  # the engine writes its whole buffer at once; what we look for may be anywhere in it
 
 # Judges a trace by the order of its lines: strace writes one when a call begins and, if others came in between, another when
 # it ends. Needs no clock.
-judge() { # trace marker
-    awk -v marker="$2" '
+judge() { # trace marker [begin]
+    awk -v marker="$2" -v what="${3:-submit}" '
         function target(line) { match(line, /\([0-9]+<[^ ]*>/); return substr(line, RSTART, RLENGTH) }
         function verdict(word, why) { print word ": " why; judged = 1; exit (word == "PASS" ? 0 : 1) }
         FNR == NR {
@@ -31,7 +33,7 @@ judge() { # trace marker
             else if ($0 ~ /^[0-9]+ +[0-9.]+ <\.\.\. [a-z0-9_]+ resumed>/) { begins = 0; call = open[pid]; delete open[pid] }
             name = call; sub(/^[0-9]+ +[0-9.]+ /, "", name); sub(/\(.*/, "", name)
             file = target(call); journal = (file ~ /\/store\/db>$/)
-            good = ($0 ~ /= [0-9]+$/)
+            good = ($0 ~ /= [0-9]+( \(DELAYED\))?$/)
             if (name ~ /^(p?writev?|pwrite64|pwritev2)$/ && journal && index(call, marker) && ends && good && !wrote) {
                 wrote = FNR; wrote_at = $2
             }
@@ -39,25 +41,27 @@ judge() { # trace marker
                 if (begins) covers[pid] = (wrote > 0)
                 if (ends && good && covers[pid] && !synced) { synced = FNR; synced_at = $2 }
             }
-            if (name ~ /^(sendto|sendmsg|write|writev)$/ && begins && (file in broker) && index(call, marker) && !sent) {
+            publish = (name ~ /^(sendto|sendmsg|write|writev)$/ && (file in broker) && index(call, marker))
+            launch = (name == "execve" && index(call, "\"agent\", \"shim\""))
+            if ((what == "submit" ? publish : launch) && begins && !sent) {
                 sent = FNR; sent_at = $2
-                if (!wrote) verdict("FAIL", "the job went to the broker before it was in the journal")
-                if (!synced) verdict("FAIL", "the job went to the broker before the data sync of its journal had ended")
+                if (!wrote) verdict("FAIL", (what == "submit" ? "the job went to the broker before it" : "the shim was started before the beginning") " was in the journal")
+                if (!synced) verdict("FAIL", (what == "submit" ? "the job went to the broker" : "the shim was started") " before the data sync of its journal had ended")
             }
         }
         END {
             if (judged) exit
-            if (!sent) { print "FAIL: the trace shows no publish of the job"; exit 1 }
-            printf "  journal write  %s\n  fdatasync      %s  (+%.3f ms)\n  basic.publish  %s  (+%.3f ms)\n",
-                wrote_at, synced_at, (synced_at - wrote_at) * 1000, sent_at, (sent_at - wrote_at) * 1000
-            print "PASS: journal write, data sync, then publish"
+            if (!sent) { print "FAIL: the trace shows no " (what == "submit" ? "publish of the job" : "start of a shim"); exit 1 }
+            printf "  journal write  %s\n  fdatasync      %s  (+%.3f ms)\n  %s  %s  (+%.3f ms)\n",
+                wrote_at, synced_at, (synced_at - wrote_at) * 1000, (what == "submit" ? "basic.publish" : "execve of shim"), sent_at, (sent_at - wrote_at) * 1000
+            print "PASS: journal write, data sync, then " (what == "submit" ? "publish" : "the start of the shim")
         }' "$1" "$1"
 }
 
-expect() { # PASS|FAIL name; the trace comes on standard input
+expect() { # PASS|FAIL name [begin]; the trace comes on standard input
     local file="$work/doctored" word
     cat >"$file"
-    word=$(judge "$file" MARK || true)
+    word=$(judge "$file" MARK "${3:-submit}" || true)
     case "$word" in
         *"$1: "*) ;;
         *) echo "FAIL: self-test '$2' should have ended in $1 but said: $word"; exit 1 ;;
@@ -84,6 +88,11 @@ self_test() {
     printf '%s\n' "$write" "${sync/store/other}" "$publish" | expect FAIL 'the sync of another file'
     printf '%s\n' "$write" "$sync" "$status" | expect FAIL 'no publish at all'
     : | expect FAIL 'an empty trace'
+    local shim='9 3.0 execve("/proc/self/exe", ["longshore", "agent", "shim", "/d/1"], 0x1 /* 0 vars */) = 0'
+    printf '%s\n' "$write" "$sync" "$shim" | expect PASS 'a shim in the right order' begin
+    printf '%s\n' "$write" "$sync_begins" "$shim" "$sync_ends" | expect FAIL 'a shim started while the sync was under way' begin
+    printf '%s\n' "$shim" "$write" "$sync" | expect FAIL 'a shim started before anything was written' begin
+    printf '%s\n' "$write" "$sync" "${shim/shim/other}" | expect FAIL 'no shim at all' begin
 }
 
 # Waits for a command to succeed. What is waited for writes to files, which announce nothing.
@@ -105,12 +114,12 @@ await() { # seconds what command...
     done
 }
 
-# The server among the processes that `longshore dev` started.
-server_pid() {
+# The process, among those that `longshore dev` started, that does this.
+pid_of() { # words of its command line
     local status pid
     for status in /proc/[0-9]*/status; do
         pid=${status#/proc/} pid=${pid%/status}
-        if grep -qs "^PPid:[[:space:]]*$dev\$" "$status" && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q ' server run '; then
+        if grep -qs "^PPid:[[:space:]]*$dev\$" "$status" && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q " $1 "; then
             echo "$pid"
             return
         fi
@@ -119,6 +128,7 @@ server_pid() {
 }
 
 published() { grep -F "$marker" "$work/trace" 2>/dev/null | grep -F TCP | grep -qF longshore.v1.down; }
+launched() { grep -F execve "$work/trace.agent" 2>/dev/null | grep -qF '"agent", "shim"'; }
 
 cleanup() {
     local pid
@@ -161,19 +171,24 @@ longshore() { "$LONGSHORE_BIN" --dir "$work/home" "$@"; }
 "$LONGSHORE_BIN" --dir "$work/home" dev --agents 1 --listen 127.0.0.1:0 >"$work/dev.log" 2>&1 &
 dev=$!
 await "$READY_LIMIT_S" 'the start of broker, server and agent' grep -qs '^Ready: ' "$work/dev.log"
-await "$EVENT_LIMIT_S" 'the start of the server' server_pid >/dev/null
-server=$(server_pid)
+await "$EVENT_LIMIT_S" 'the start of the server' pid_of 'server run' >/dev/null
+await "$EVENT_LIMIT_S" 'the start of the agent' pid_of 'agent run' >/dev/null
 
-strace -f -yy -ttt -s "$TEXT_BYTES" -o "$work/trace" \
-    -e trace=fdatasync,fsync,sync_file_range,sendto,sendmsg,write,writev,pwrite64,pwritev,pwritev2 \
-    -p "$server" 2>"$work/strace.log" &
-tracer=$!
-attached() { grep -q attached "$work/strace.log" || ! kill -0 "$tracer" 2>/dev/null; }
-await "$EVENT_LIMIT_S" 'attaching strace' attached
-if ! kill -0 "$tracer" 2>/dev/null; then
-    echo "SKIP: strace cannot attach to a process of one's own here: $(tail -n 1 "$work/strace.log")"
-    exit 0
-fi
+attach() { # file pid [more options]
+    strace "${@:3}" -f -yy -ttt -s "$TEXT_BYTES" -o "$1" \
+        -e trace=fdatasync,fsync,sync_file_range,sendto,sendmsg,write,writev,pwrite64,pwritev,pwritev2,execve \
+        -p "$2" 2>"$1.log" &
+    tracer="$tracer $!"
+    attached() { grep -qs attached "$1.log" || ! kill -0 "$!" 2>/dev/null; }
+    await "$EVENT_LIMIT_S" 'attaching strace' attached "$1"
+    if ! kill -0 "$!" 2>/dev/null; then
+        echo "SKIP: strace cannot attach to a process of one's own here: $(tail -n 1 "$1.log")"
+        exit 0
+    fi
+}
+attach "$work/trace" "$(pid_of 'server run')"
+# Its folder is prepared while the beginning is synced, and would hide a launch that does not wait: so the sync takes longer.
+attach "$work/trace.agent" "$(pid_of 'agent run')" -e "inject=fdatasync:delay_enter=$SYNC_DELAY_US"
 
 marker="marker-$$-$RANDOM$RANDOM"
 printf 'name = "traced"\ntarget = { agents = ["a1"] }\n[[step]]\nid = "mark"\nrun = "echo %s"\n' "$marker" >"$work/job.toml"
@@ -183,15 +198,23 @@ longshore job run "$work/job.toml" >"$work/submit.log" 2>&1 || {
     exit 1
 }
 await "$EVENT_LIMIT_S" 'the publish of the job' published
-kill -INT "$tracer"
-wait "$tracer" 2>/dev/null || true
+await "$EVENT_LIMIT_S" 'the start of the shim' launched
+for pid in $tracer; do
+    kill -INT "$pid"
+    wait "$pid" 2>/dev/null || true
+done
 tracer=''
 [ -z "${LONGSHORE_KEEP_TRACE:-}" ] || cp "$work/trace" "$LONGSHORE_KEEP_TRACE"
 
-judge "$work/trace" "$marker"
 # The same trace without its data syncs must be refused, or the judge did not look at it.
-grep -vE 'f(data)?sync(\(| resumed)' "$work/trace" >"$work/without"
-if judge "$work/without" "$marker" >/dev/null; then
-    echo 'FAIL: the trace passes without its data syncs too'
-    exit 1
-fi
+judge_both() { # trace marker what
+    judge "$1" "$2" "$3"
+    grep -vE 'f(data)?sync(\(| resumed)' "$1" >"$work/without"
+    if judge "$work/without" "$2" "$3" >/dev/null; then
+        echo 'FAIL: the trace passes without its data syncs too'
+        exit 1
+    fi
+}
+judge_both "$work/trace" "$marker" submit
+# What is reported of a beginning has this word, and nothing else in the agent's journal has it.
+judge_both "$work/trace.agent" started begin
