@@ -41,8 +41,8 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
         Column::new("STATE"),
         Column::number("AGENTS"),
         Column::number("STEPS"),
-        Column::new(clock.heading("AGE", "CREATED")),
-        Column::new("TOOK"),
+        Column::new(clock.heading("AGE", "CREATED")).raw("created_ms"),
+        Column::new("TOOK").raw("took_ms"),
         Column::new("ID").wide(),
     ]);
     for job in &view.jobs {
@@ -68,6 +68,9 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
 pub(crate) fn show(args: &JobShowArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
     let view: JobView = Client::new(global)?.get(&path(&args.job))?;
     print(&view, printer)?;
+    if let Some(hint) = super::job_retry::hint(&view).filter(|_| printer.for_people()) {
+        printer.note(&hint);
+    }
     Ok(Exit::Ok)
 }
 
@@ -98,7 +101,7 @@ pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
         Column::new("STATE"),
         Column::new("EFFECT"),
         Column::number("ATTEMPT"),
-        Column::new("TOOK"),
+        Column::new("TOOK").raw("took_ms"),
         Column::new("DETAIL"),
         Column::new("RUN").wide(),
     ]);
