@@ -82,7 +82,6 @@ prepare() { # SUITE CONSOLE
 
 judge() { # CONSOLE
     cp "$1" "$root.console"
-    grep -a '^PROOF' "$1" | tr -d '\r' || true
     grep -aq '^PROOF done' "$1" || die "it did not come to its end; what it printed is in $root.console"
     ! grep -aq '^PROOF FAIL' "$1" || die "something is not as it should be; what it printed is in $root.console"
     echo PASS
@@ -107,6 +106,7 @@ boot() {
         exec unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup bash "$2" "$3"' \
         x "$group" "$scripts/namespaces.sh" "$out/root" >"$out/start" 2>&1 </dev/null || true
     cat "$out/start" "$out/root/opt/longshore/log" >"$out/console" 2>/dev/null || true
+    sed -n 's/\r$//; /^PROOF/p' "$out/console"
     judge "$out/console"
 }
 
@@ -115,18 +115,26 @@ machine() {
     need qemu-system-x86_64 qemu-system-x86
     need cpio cpio
     prepare "${1:-trixie}" /dev/ttyS0
-    [ "${BOOT_SERVICES:-no}" = no ] || touch "$over/opt/longshore/services"
+    [ "${BOOT_SERVICES:-yes}" = no ] || touch "$over/opt/longshore/services"
     kernel=$(ls "$root"/boot/vmlinuz-* | tail -n 1)
     image=$out/image
     (cd "$root" && find . -path ./boot -prune -o -path ./usr/lib/modules -prune -o -path ./var/cache -prune -o -path ./var/lib/apt -prune \
         -o -path ./usr/share/doc -prune -o -path ./usr/share/locale -prune -o -print | cpio -o -H newc --quiet) >"$image"
     (cd "$over" && find . | cpio -o -H newc --quiet) >>"$image"
     echo "booting ${1:-trixie} with $(basename "$kernel")"
-    # An emulated processor is slow: the kernel is not to conclude from that that its timer is broken.
-    timeout "${BOOT_SECONDS:-1800}" qemu-system-x86_64 -accel "${BOOT_ACCEL:-tcg}" -m "${BOOT_MIB:-4096}" -smp 2 -nographic -no-reboot \
-        -nodefaults -serial stdio -kernel "$kernel" -initrd "$image" \
+    : >"$out/console"
+    # An emulated processor is slow: the kernel is not to conclude from that that its timer is broken. More processors than this
+    # script may use would wait for each other.
+    timeout "${BOOT_SECONDS:-3600}" qemu-system-x86_64 -accel "${BOOT_ACCEL:-tcg}" -m "${BOOT_MIB:-4096}" -smp "$(nproc)" -nographic \
+        -no-reboot -nodefaults -serial stdio -kernel "$kernel" -initrd "$image" \
         -append "console=ttyS0 rdinit=/lib/systemd/systemd no_timer_check panic=-1 systemd.show_status=no" \
-        </dev/null >"$out/console" 2>&1 || true
+        </dev/null >"$out/console" 2>&1 &
+    vm=$!
+    trap 'kill "$vm" 2>/dev/null; wait "$vm" 2>/dev/null; rm -rf "$out"' EXIT
+    trap 'exit 130' INT TERM
+    # What is proved, as it is proved.
+    tail -n +1 -f --pid="$vm" "$out/console" | sed -un 's/\r$//; /^PROOF/p' &
+    wait
     judge "$out/console"
 }
 
