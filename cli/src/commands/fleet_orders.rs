@@ -105,6 +105,8 @@ fn released(before: &AgentView, agent: &AgentView, word: AgentOrderWord) -> Stri
         return format!("{name} was not {word}; nothing was changed");
     }
     match agent.state {
+        // It is told by a message, and has not said yet that it heard.
+        AgentState::Online if agent.draining => format!("{name} was told to take work again"),
         AgentState::Online => format!("{name} is given work again"),
         AgentState::Unreachable | AgentState::NeverSeen => {
             format!("{name} is given work again as soon as it can be reached")

@@ -58,6 +58,9 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
         ]);
     }
     printer.list(&view, &view.jobs, &table)?;
+    if printer.for_people() && view.jobs.is_empty() {
+        printer.note("no jobs");
+    }
     if printer.for_people() && view.more {
         printer.note("there are more; give -n N for more of them");
     }
@@ -68,8 +71,14 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
 pub(crate) fn show(args: &JobShowArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
     let view: JobView = Client::new(global)?.get(&path(&args.job))?;
     print(&view, printer)?;
-    if let Some(hint) = super::job_retry::hint(&view).filter(|_| printer.for_people()) {
-        printer.note(&hint);
+    if printer.for_people() {
+        if let Some(hint) = super::job_retry::hint(&view) {
+            printer.note(&hint);
+        }
+        if view.state == JobState::NeedsDecision {
+            printer
+                .note(&format!("`longshore job resolve {} --as done|retry|fail --note WHY` decides", short(view.id)));
+        }
     }
     Ok(Exit::Ok)
 }

@@ -166,6 +166,9 @@ fn a_job_that_did_not_succeed_says_how_to_start_it_again() {
     assert_eq!(end(JobState::Failed, RunState::Failed, false), hint);
     assert_eq!(end(JobState::Failed, RunState::Failed, true), "");
     assert_eq!(end(JobState::Succeeded, RunState::Succeeded, false), "");
+    let decide = format!("`longshore job resolve {short} --as done|retry|fail --note WHY` decides\n");
+    assert_eq!(end(JobState::NeedsDecision, RunState::NeedsDecision, false), decide);
+    assert_eq!(server.run(&["job", "list", "--state", "failed"]).err, "no jobs\n");
 }
 
 #[test]
