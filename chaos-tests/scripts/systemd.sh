@@ -67,11 +67,12 @@ prepare() { # SUITE CONSOLE
     out=$(mktemp -d)
     trap 'rm -rf "$out"' EXIT
     over=$out/over
-    mkdir -p "$over/opt/longshore" "$over/etc/systemd/system/multi-user.target.wants"
+    mkdir -p "$over/opt/longshore" "$over/etc/systemd/system" "$over/etc/rabbitmq"
     cp "$bin" "$over/opt/longshore/longshore"
     cp "$scripts/inside.sh" "$over/opt/longshore/"
     cp "$scripts/proof.service" "$scripts/groups.service" "$over/etc/systemd/system/"
-    ln -s ../proof.service "$over/etc/systemd/system/multi-user.target.wants/"
+    # Without spinning, which an emulated processor pays dearly for.
+    echo 'SERVER_ADDITIONAL_ERL_ARGS="+sbwt none +sbwtdcpu none +sbwtdio none"' >"$over/etc/rabbitmq/rabbitmq-env.conf"
     local tests=${ATTEMPT_TESTS:-$(find target/debug/deps -name 'attempt-*' -type f -executable -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d' ' -f2)}
     if [ -n "$tests" ]; then cp "$tests" "$over/opt/longshore/attempt"; else echo "without the tests of control groups, which are not built"; fi
     units "$over/etc/systemd/system" /opt/longshore/longshore ops
@@ -127,7 +128,7 @@ machine() {
     # script may use would wait for each other.
     timeout "${BOOT_SECONDS:-3600}" qemu-system-x86_64 -accel "${BOOT_ACCEL:-tcg}" -m "${BOOT_MIB:-4096}" -smp "$(nproc)" -nographic \
         -no-reboot -nodefaults -serial stdio -kernel "$kernel" -initrd "$image" \
-        -append "console=ttyS0 rdinit=/lib/systemd/systemd no_timer_check panic=-1 systemd.show_status=no" \
+        -append "console=ttyS0 rdinit=/lib/systemd/systemd no_timer_check panic=-1 systemd.show_status=no systemd.unit=proof.service" \
         </dev/null >"$out/console" 2>&1 &
     vm=$!
     trap 'kill "$vm" 2>/dev/null; wait "$vm" 2>/dev/null; rm -rf "$out"' EXIT
