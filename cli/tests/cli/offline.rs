@@ -151,7 +151,9 @@ fn a_second_dev_in_the_same_folder_says_that_there_is_one() {
     let home = Home::new();
     let lock = std::fs::File::create(home.path().join("dev.lock")).unwrap();
     lock.lock().unwrap();
-    let ran = home.run(&["dev", "--listen", "127.0.0.1:0"]);
+    // Should it not be seen, the port is taken, too, so that nothing is started.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ran = home.run(&["dev", "--listen", &taken.local_addr().unwrap().to_string()]);
     assert!(ran.code == 78 && ran.err.starts_with("error: `longshore dev` runs already in "), "{ran:?}");
     assert!(ran.err.contains("nothing was started") && ran.err.contains("--dir OTHER"), "{ran:?}");
     assert!(!home.path().join("broker").exists());
