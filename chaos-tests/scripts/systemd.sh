@@ -5,19 +5,22 @@
 #   systemd.sh boot [SUITE]      starts Debian's own systemd (default: of trixie) in namespaces of its own, with RabbitMQ, a server and an
 #                                agent as services, and runs scripts/systemd/inside.sh under it
 #   systemd.sh machine [SUITE]   systemd in a virtual machine with Debian's kernel, which has every controller of control groups: the
-#                                agent's own tests of them, in a unit that delegates; and with BOOT_SERVICES=yes what `boot` proves
+#                                agent's own tests of them, in a unit that delegates, and what `boot` proves, with the limits of steps;
+#                                with BOOT_SERVICES=no the tests alone
+#   systemd.sh clean             removes the Debian that these two keep
 #
 # The tests are those of `cargo test -p agent --test attempt --no-run`, or the program that ATTEMPT_TESTS names.
-# The last two need root and debootstrap, `machine` qemu-system-x86_64 and cpio besides, and install what is missing. Everything in them is
-# made from packages of Debian, kept under .cache/systemd. They have no network, and change nothing of this machine. The processor of
-# the virtual machine is emulated, so that it runs anywhere; BOOT_ACCEL=kvm is several times as fast where that works.
+# `boot` and `machine` need root and debootstrap, `machine` qemu-system-x86_64 and cpio besides, and install what is missing. Everything in them is
+# made from packages of Debian, kept under .cache/systemd. They have no network, and change nothing else of this machine. The processor
+# of the virtual machine is emulated, so that it runs anywhere; it takes about five minutes of a core. BOOT_ACCEL=kvm is several
+# times as fast where that works. BOOT_SECONDS (3600) ends what hangs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=${LONGSHORE_BIN:-target/debug/longshore}
 scripts=chaos-tests/scripts/systemd
 
 die() { echo "systemd.sh: $*" >&2; exit 1; }
-[ -x "$bin" ] || die "$bin is not built; run: cargo build -p cli"
+[ -x "$bin" ] || [ "${1:-}" = clean ] || die "$bin is not built; run: cargo build -p cli"
 
 units() { # FOLDER PROGRAM USER
     "$bin" agent service unit --program "$2" --user "$3" >"$1/longshore-agent.service" 2>/dev/null
@@ -143,5 +146,6 @@ case ${1:-} in
     verify) verify ;;
     boot) verify; boot "${2:-}" ;;
     machine) verify; machine "${2:-}" ;;
-    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    clean) rm -rf "${SYSTEMD_CACHE:-.cache/systemd}" ;;
+    *) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -246,5 +246,8 @@ if [ -e $tracing/events/kprobes/longshore ]; then
 else
     say "ok   the kernel has no kprobes, so that cgroup.kill was written is not traced"
 fi
-journalctl -u longshore-agent -u longshore-server -p warning -o cat | tail -n 20 | sed 's/^/LOG /'
+# What happened that was not asked for is seen here: on a machine that stands still for longer than a watchdog waits, that one ends an agent.
+say "ok   service manager's restarts of the agent since it was last started by hand: $(shown NRestarts longshore-agent)"
+journalctl -u longshore-agent -u longshore-server -o short-monotonic | grep -aE 'Watchdog|Main process exited|timed out|Failed with' | sed 's/^/LOG /'
+journalctl -u longshore-agent -u longshore-server -p warning -o cat | grep -av -e left-over -e 'unclean termination' | tail -n 20 | sed 's/^/LOG /'
 say done
