@@ -100,7 +100,7 @@ boot() {
     group=$unified/$(sed -n 's/^0:://p' /proc/self/cgroup)/systemd-proof-$$
     mkdir "$group" "$out/work" "$out/root"
     mount -t overlay overlay -o "lowerdir=$root,upperdir=$over,workdir=$out/work" "$out/root" || die "there is no overlay file system"
-    trap 'umount -l "$out/root"; echo 1 >"$group/cgroup.kill"; sleep 1; find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; rm -rf "$out"' EXIT
+    trap 'set +e; umount -l "$out/root"; echo 1 >"$group/cgroup.kill"; sleep 1; find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; rm -rf "$out"' EXIT
     echo "starting systemd of ${1:-trixie} in namespaces"
     : >"$over/opt/longshore/log"
     # Devices are not its own.
@@ -134,7 +134,8 @@ machine() {
         -append "console=ttyS0 rdinit=/lib/systemd/systemd no_timer_check panic=-1 systemd.show_status=no systemd.unit=proof.service" \
         </dev/null >"$out/console" 2>&1 &
     vm=$!
-    trap 'kill "$vm" 2>/dev/null; wait "$vm" 2>/dev/null; rm -rf "$out"' EXIT
+    # Also if one of these has nothing to do any more.
+    trap 'set +e; kill "$vm" 2>/dev/null; wait "$vm" 2>/dev/null; rm -rf "$out"' EXIT
     trap 'exit 130' INT TERM
     # What is proved, as it is proved.
     tail -n +1 -f --pid="$vm" "$out/console" | sed -un 's/\r$//; /^PROOF/p' &

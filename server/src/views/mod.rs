@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    fn round<T: Schema + Serialize + for<'de> Deserialize<'de> + PartialEq + std::fmt::Debug>(view: T) -> String {
+    fn round<T: Schema + Serialize + for<'de> Deserialize<'de> + PartialEq + fmt::Debug>(view: T) -> String {
         let answer = Answer::new(view);
         let text = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Answer<T>>(&text).unwrap(), answer);
