@@ -182,7 +182,8 @@ impl Worker {
             return Some((RefusalCode::Draining, "this agent finishes what it has and ends".to_owned()));
         }
         if let Some(drain) = standing.drain.as_ref().filter(|drain| drain.draining) {
-            return Some((RefusalCode::Draining, format!("this agent is drained: {}", drain.note)));
+            let why = if drain.note.is_empty() { String::new() } else { format!(": {}", drain.note) };
+            return Some((RefusalCode::Draining, format!("this agent is drained{why}")));
         }
         self.disk().short().map(|reason| (RefusalCode::Disk, reason))
     }

@@ -5,19 +5,22 @@
 #   systemd.sh boot [SUITE]      starts Debian's own systemd (default: of trixie) in namespaces of its own, with RabbitMQ, a server and an
 #                                agent as services, and runs scripts/systemd/inside.sh under it
 #   systemd.sh machine [SUITE]   systemd in a virtual machine with Debian's kernel, which has every controller of control groups: the
-#                                agent's own tests of them, in a unit that delegates; and with BOOT_SERVICES=yes what `boot` proves
+#                                agent's own tests of them, in a unit that delegates, and what `boot` proves, with the limits of steps;
+#                                with BOOT_SERVICES=no the tests alone
+#   systemd.sh clean             removes the Debian that these two keep
 #
 # The tests are those of `cargo test -p agent --test attempt --no-run`, or the program that ATTEMPT_TESTS names.
-# The last two need root and debootstrap, `machine` qemu-system-x86_64 and cpio besides, and install what is missing. Everything in them is
-# made from packages of Debian, kept under .cache/systemd. They have no network, and change nothing of this machine. The processor of
-# the virtual machine is emulated, so that it runs anywhere; BOOT_ACCEL=kvm is several times as fast where that works.
+# `boot` and `machine` need root and debootstrap, `machine` qemu-system-x86_64 and cpio besides, and install what is missing. Everything in them is
+# made from packages of Debian, kept under .cache/systemd. They have no network, and change nothing else of this machine. The processor
+# of the virtual machine is emulated, so that it runs anywhere; it takes about five minutes of a core. BOOT_ACCEL=kvm is several
+# times as fast where that works. BOOT_SECONDS (3600) ends what hangs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=${LONGSHORE_BIN:-target/debug/longshore}
 scripts=chaos-tests/scripts/systemd
 
 die() { echo "systemd.sh: $*" >&2; exit 1; }
-[ -x "$bin" ] || die "$bin is not built; run: cargo build -p cli"
+[ -x "$bin" ] || [ "${1:-}" = clean ] || die "$bin is not built; run: cargo build -p cli"
 
 units() { # FOLDER PROGRAM USER
     "$bin" agent service unit --program "$2" --user "$3" >"$1/longshore-agent.service" 2>/dev/null
@@ -67,11 +70,12 @@ prepare() { # SUITE CONSOLE
     out=$(mktemp -d)
     trap 'rm -rf "$out"' EXIT
     over=$out/over
-    mkdir -p "$over/opt/longshore" "$over/etc/systemd/system/multi-user.target.wants"
+    mkdir -p "$over/opt/longshore" "$over/etc/systemd/system" "$over/etc/rabbitmq"
     cp "$bin" "$over/opt/longshore/longshore"
     cp "$scripts/inside.sh" "$over/opt/longshore/"
     cp "$scripts/proof.service" "$scripts/groups.service" "$over/etc/systemd/system/"
-    ln -s ../proof.service "$over/etc/systemd/system/multi-user.target.wants/"
+    # Without spinning, which an emulated processor pays dearly for.
+    echo 'SERVER_ADDITIONAL_ERL_ARGS="+sbwt none +sbwtdcpu none +sbwtdio none"' >"$over/etc/rabbitmq/rabbitmq-env.conf"
     local tests=${ATTEMPT_TESTS:-$(find target/debug/deps -name 'attempt-*' -type f -executable -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d' ' -f2)}
     if [ -n "$tests" ]; then cp "$tests" "$over/opt/longshore/attempt"; else echo "without the tests of control groups, which are not built"; fi
     units "$over/etc/systemd/system" /opt/longshore/longshore ops
@@ -82,7 +86,6 @@ prepare() { # SUITE CONSOLE
 
 judge() { # CONSOLE
     cp "$1" "$root.console"
-    grep -a '^PROOF' "$1" | tr -d '\r' || true
     grep -aq '^PROOF done' "$1" || die "it did not come to its end; what it printed is in $root.console"
     ! grep -aq '^PROOF FAIL' "$1" || die "something is not as it should be; what it printed is in $root.console"
     echo PASS
@@ -97,7 +100,7 @@ boot() {
     group=$unified/$(sed -n 's/^0:://p' /proc/self/cgroup)/systemd-proof-$$
     mkdir "$group" "$out/work" "$out/root"
     mount -t overlay overlay -o "lowerdir=$root,upperdir=$over,workdir=$out/work" "$out/root" || die "there is no overlay file system"
-    trap 'umount -l "$out/root"; echo 1 >"$group/cgroup.kill"; sleep 1; find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; rm -rf "$out"' EXIT
+    trap 'set +e; umount -l "$out/root"; echo 1 >"$group/cgroup.kill"; sleep 1; find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; rm -rf "$out"' EXIT
     echo "starting systemd of ${1:-trixie} in namespaces"
     : >"$over/opt/longshore/log"
     # Devices are not its own.
@@ -107,6 +110,7 @@ boot() {
         exec unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup bash "$2" "$3"' \
         x "$group" "$scripts/namespaces.sh" "$out/root" >"$out/start" 2>&1 </dev/null || true
     cat "$out/start" "$out/root/opt/longshore/log" >"$out/console" 2>/dev/null || true
+    sed -n 's/\r$//; /^PROOF/p' "$out/console"
     judge "$out/console"
 }
 
@@ -115,18 +119,27 @@ machine() {
     need qemu-system-x86_64 qemu-system-x86
     need cpio cpio
     prepare "${1:-trixie}" /dev/ttyS0
-    [ "${BOOT_SERVICES:-no}" = no ] || touch "$over/opt/longshore/services"
+    [ "${BOOT_SERVICES:-yes}" = no ] || touch "$over/opt/longshore/services"
     kernel=$(ls "$root"/boot/vmlinuz-* | tail -n 1)
     image=$out/image
     (cd "$root" && find . -path ./boot -prune -o -path ./usr/lib/modules -prune -o -path ./var/cache -prune -o -path ./var/lib/apt -prune \
         -o -path ./usr/share/doc -prune -o -path ./usr/share/locale -prune -o -print | cpio -o -H newc --quiet) >"$image"
     (cd "$over" && find . | cpio -o -H newc --quiet) >>"$image"
     echo "booting ${1:-trixie} with $(basename "$kernel")"
-    # An emulated processor is slow: the kernel is not to conclude from that that its timer is broken.
-    timeout "${BOOT_SECONDS:-1800}" qemu-system-x86_64 -accel "${BOOT_ACCEL:-tcg}" -m "${BOOT_MIB:-4096}" -smp 2 -nographic -no-reboot \
-        -nodefaults -serial stdio -kernel "$kernel" -initrd "$image" \
-        -append "console=ttyS0 rdinit=/lib/systemd/systemd no_timer_check panic=-1 systemd.show_status=no" \
-        </dev/null >"$out/console" 2>&1 || true
+    : >"$out/console"
+    # An emulated processor is slow: the kernel is not to conclude from that that its timer is broken. More processors than this
+    # script may use would wait for each other.
+    timeout "${BOOT_SECONDS:-3600}" qemu-system-x86_64 -accel "${BOOT_ACCEL:-tcg}" -m "${BOOT_MIB:-4096}" -smp "$(nproc)" -nographic \
+        -no-reboot -nodefaults -serial stdio -kernel "$kernel" -initrd "$image" \
+        -append "console=ttyS0 rdinit=/lib/systemd/systemd no_timer_check panic=-1 systemd.show_status=no systemd.unit=proof.service" \
+        </dev/null >"$out/console" 2>&1 &
+    vm=$!
+    # Also if one of these has nothing to do any more.
+    trap 'set +e; kill "$vm" 2>/dev/null; wait "$vm" 2>/dev/null; rm -rf "$out"' EXIT
+    trap 'exit 130' INT TERM
+    # What is proved, as it is proved.
+    tail -n +1 -f --pid="$vm" "$out/console" | sed -un 's/\r$//; /^PROOF/p' &
+    wait
     judge "$out/console"
 }
 
@@ -134,5 +147,6 @@ case ${1:-} in
     verify) verify ;;
     boot) verify; boot "${2:-}" ;;
     machine) verify; machine "${2:-}" ;;
-    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    clean) rm -rf "${SYSTEMD_CACHE:-.cache/systemd}" ;;
+    *) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

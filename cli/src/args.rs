@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and what holds for every command. Nothing is done here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -102,6 +103,15 @@ impl Global {
     }
 }
 
+/// How long to wait: a time such as `90s` or `10m`, or a bare number of seconds.
+pub(crate) fn wait(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    span.ok_or_else(|| "expected a time such as 90s or 10m".to_owned())
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -133,7 +143,8 @@ pub(crate) enum Command {
     /// A completion script for a shell
     Completions(completions::CompletionsArgs),
     /// What the exit codes mean
-    #[command(name = "exit-codes", hide = true, long_about = exit_codes())]
+    // A topic of `help`, which is asked for as one and has no options worth a page.
+    #[command(name = "exit-codes", hide = true, help_template = "{about}", about = exit_codes(), long_about = exit_codes())]
     ExitCodes,
 }
 

@@ -28,6 +28,8 @@ pub enum WireEvent {
     Down {
         /// Why, for people. Never holds a password.
         reason: String,
+        /// Whether nothing is wrong: an agent that was quicker than its server waits for its queue to be declared.
+        expected: bool,
     },
     /// Bytes for this endpoint.
     Delivery {

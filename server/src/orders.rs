@@ -141,31 +141,40 @@ impl Core {
         self.view(job).await?.ok_or(OrderError::NotFound)
     }
 
-    /// Gives an agent nothing more, or something again.
+    /// Gives an agent nothing more, or something again. What is so already is neither written nor sent again.
     pub(crate) async fn order_agent(self, agent: AgentId, order: AgentOrder) -> Result<AgentView, OrderError> {
         if !self.known_agents().contains(&agent) {
             return Err(OrderError::NotFound);
         }
         let _turn = self.turn().await;
+        let undrain = matches!(order, AgentOrder::Undrain);
+        let says_draining = self.dispatching().fleet().get(&agent).is_some_and(|now| now.draining);
         let changes = {
             let mut books = self.books();
-            let mut row = books.agent(&agent).cloned().unwrap_or_default();
+            let before = books.agent(&agent).cloned().unwrap_or_default();
+            let mut row = before.clone();
             let mut changes = Changes::for_agents(self.known_agents().clone());
             let drain = |draining, note: &str| Body::AgentDrain(AgentDrain { draining, note: note.to_owned() });
             match order {
-                AgentOrder::Pause { note } => row.paused = Some(note),
+                AgentOrder::Pause { note } => row.paused = Some(latest(note, before.paused.as_ref())),
                 AgentOrder::Resume => row.paused = None,
-                AgentOrder::Drain { note } => {
-                    changes.tell(&agent, &drain(true, &note)).map_err(unsendable)?;
-                    row.draining = Some(note);
-                }
-                AgentOrder::Undrain => {
-                    changes.tell(&agent, &drain(false, "")).map_err(unsendable)?;
-                    row.draining = None;
-                }
+                AgentOrder::Drain { note } => row.draining = Some(latest(note, before.draining.as_ref())),
+                AgentOrder::Undrain => row.draining = None,
             }
-            changes.rows.push(put_app(AgentRow::key(&agent), row.encode()));
-            books.put_agent(agent.clone(), row);
+            match &row.draining {
+                Some(note) if row.draining != before.draining => {
+                    changes.tell(&agent, &drain(true, note)).map_err(unsendable)?;
+                }
+                // Also if only the agent knows of a drain: the books may have been lost since.
+                None if undrain && (before.draining.is_some() || says_draining) => {
+                    changes.tell(&agent, &drain(false, "")).map_err(unsendable)?;
+                }
+                Some(_) | None => {}
+            }
+            if row != before {
+                changes.rows.push(put_app(AgentRow::key(&agent), row.encode()));
+                books.put_agent(agent.clone(), row);
+            }
             changes
         };
         self.carry_out(changes).await.map_err(failed)?;
@@ -248,6 +257,14 @@ impl Core {
         if let Err(error) = self.carry_out(rows).await {
             tracing::error!(%error, "Time limits could not be counted anew after a start of the machine.");
         }
+    }
+}
+
+/// The reason that was given last. To ask again without one takes none away.
+fn latest(given: String, before: Option<&String>) -> String {
+    match before {
+        Some(before) if given.is_empty() => before.clone(),
+        Some(_) | None => given,
     }
 }
 

@@ -170,7 +170,7 @@ fn go_on(run: &RunRow, plan: &Plan, from: Option<&StepId>) -> Result<(Vec<StepRo
         // One behind the failed step was for that case, and took effect.
         if at < from || once_and_done(&step) {
             done.insert(row.id.clone());
-            rows.push(carried(row, run.id));
+            rows.push(carried(row, run));
             continue;
         }
         let known = doubt(row, spec);
@@ -212,9 +212,13 @@ fn doubt(row: &StepRow, spec: &StepSpec) -> Option<String> {
 }
 
 /// A step that is not run, because an earlier run did it or did not want it.
-fn carried(row: &StepRow, run: RunId) -> StepRow {
-    let earlier = row.earlier.or(row.is_done().then_some(run));
-    let detail = earlier.map(|run| format!("done in run {run}"));
+fn carried(row: &StepRow, run: &RunRow) -> StepRow {
+    let earlier = row.earlier.or(row.is_done().then_some(run.id));
+    // People know jobs, not runs. If it was done even earlier, its detail says so already.
+    let detail = match row.earlier {
+        Some(_) => row.detail.clone(),
+        None => earlier.map(|_| format!("done in job {:.13}", run.job.to_string())),
+    };
     let (attempt, note, usage, silent) = (0, None, None, BTreeSet::new());
     StepRow { attempt, detail, started_ms: None, ended_ms: None, usage, note, silent, earlier, ..row.clone() }
 }

@@ -10,6 +10,7 @@ use crate::books::Books;
 use crate::job_file::{Target, Who};
 use crate::records::{AgentRow, Policy};
 use crate::tally::Counts;
+use crate::views::counted;
 
 /// Runs given to an agent for each of its slots, so that it has the next one when a run ends. A run that any agent may do waits at
 /// the server instead.
@@ -63,7 +64,9 @@ pub(crate) enum Hold {
     Unknown(AgentId),
     /// An operator gives it nothing.
     Paused(AgentId, String),
-    /// It takes nothing new.
+    /// It is to finish what it has, and take nothing new.
+    Drained(AgentId, String),
+    /// It takes nothing new, by itself.
     Draining(AgentId),
     /// Its streams are stopped.
     Frozen(AgentId),
@@ -88,10 +91,13 @@ impl fmt::Display for Hold {
             Self::Cancelled => f.write_str("its job is being cancelled"),
             Self::Group { group, holder } => write!(f, "the group `{group}` is held by job {holder}"),
             Self::Failed => f.write_str("too many other runs of the job did not succeed"),
+            Self::Parallel { limit: 1 } => f.write_str("a run of the job is under way, and no more may be at once"),
             Self::Parallel { limit } => write!(f, "{limit} runs of the job are under way, and no more may be at once"),
             Self::Unknown(agent) => write!(f, "the server's configuration does not name agent {agent} any more"),
             Self::Paused(agent, note) if note.is_empty() => write!(f, "agent {agent} is paused"),
             Self::Paused(agent, note) => write!(f, "agent {agent} is paused: {note}"),
+            Self::Drained(agent, note) if note.is_empty() => write!(f, "agent {agent} is drained"),
+            Self::Drained(agent, note) => write!(f, "agent {agent} is drained: {note}"),
             Self::Draining(agent) => write!(f, "agent {agent} is draining"),
             Self::Frozen(agent) => {
                 write!(f, "the streams with agent {agent} are stopped; see `longshore reconcile show {agent}`")
@@ -100,7 +106,7 @@ impl fmt::Display for Hold {
             Self::Once(agent) => write!(f, "agent {agent} does one run only, and had it"),
             Self::Busy { agent, load, slots, online } => {
                 let there = if *online { "" } else { " and cannot be reached" };
-                write!(f, "agent {agent} has {load} runs for {slots} slots{there}")
+                write!(f, "agent {agent} has {} for {}{there}", counted(*load, "run"), counted(*slots, "slot"))
             }
             Self::NoMatch { of } => write!(f, "0 of {of} agents match"),
             Self::NoneFree { matching: 1, example } => write!(f, "{example}"),
@@ -150,7 +156,10 @@ pub(crate) fn agent_hold(books: &Books, fleet: &Fleet, agent: &AgentId, any: boo
     if now.frozen {
         return Some(Hold::Frozen(name()));
     }
-    if let Some(note) = row.and_then(|row| row.draining.as_ref().or(row.paused.as_ref())) {
+    if let Some(note) = row.and_then(|row| row.draining.as_ref()) {
+        return Some(Hold::Drained(name(), note.clone()));
+    }
+    if let Some(note) = row.and_then(|row| row.paused.as_ref()) {
         return Some(Hold::Paused(name(), note.clone()));
     }
     if now.draining {

@@ -182,23 +182,48 @@ fn limited() {
         eprintln!("skipped: {reason}");
         return;
     }
+    together_too_large();
+    throttled();
+}
+
+/// Two processes hold 50 MB each, so that one is within a limit of 80 MiB and both are not. Each says when it has them. Without a limit
+/// both would, and end.
+const HOLDING: &str = r#"
+mkfifo said never
+hold() { { head -c 50000000 /dev/zero; echo held > said; read -r word < never; } | tail -c 60000000 > /dev/null; }
+hold & read -r word < said; echo one
+hold & read -r word < said; echo both
+exec 3<> never; echo go >&3; echo go >&3; wait
+"#;
+
+fn together_too_large() {
     let place = Place::new();
-    // Two processes, each within the limit and too large together. None of them could be ended alone.
-    let script = "x() { head -c 50000000 /dev/zero | tr '\\0' x; }; a=$(x); sh -c 'a=$(head -c 50000000 /dev/zero | tr \"\\0\" x); echo both'; echo on";
-    let mut plan = grouped(place.shell(script), "memory").unwrap();
+    let mut plan = grouped(place.shell(HOLDING), "memory").unwrap();
     plan.group.as_mut().unwrap().memory_bytes = Some(80 << 20);
     let (attempt, exit) = place.run(&plan);
-    assert_eq!((exit.end, exit.out_of_memory), (AttemptEnd::Signaled(9), true));
-    assert_eq!(output(&attempt, LogStream::Stdout), "");
+    assert_eq!((exit.end, exit.out_of_memory, exit.left_processes), (AttemptEnd::Signaled(9), true, false));
+    assert_eq!(output(&attempt, LogStream::Stdout), "one\n");
     assert!(exit.usage.unwrap().memory_bytes <= 80 << 20);
-    // Half a core: what takes it in full takes twice as long as it is counted.
+    assert!(folders(&plan).is_empty());
+}
+
+/// A step that would take a whole core is held back by the kernel, which counts how often.
+fn throttled() {
     let place = Place::new();
-    let mut plan = grouped(place.shell("i=0; while [ $i -lt 3000000 ]; do i=$((i+1)); done"), "cpu").unwrap();
-    plan.group.as_mut().unwrap().cpu_percent = Some(50);
-    let (_, exit) = place.run(&plan);
-    let (used, took) = (exit.usage.unwrap(), exit.ended_at_ms - exit.started_at_ms);
-    assert!(used.user_ms > 500, "too little to say anything: {used:?}");
-    assert!((used.user_ms + used.system_ms) * 10 <= took * 6, "{used:?} in {took} ms");
+    let mut plan = grouped(place.shell("echo up > up; while :; do :; done"), "cpu").unwrap();
+    plan.group.as_mut().unwrap().cpu_percent = Some(10);
+    let up = place.pipe("up");
+    let attempt = place.launch(&plan);
+    assert_eq!(hear(&up), "up");
+    let group = folders(&plan).remove(0);
+    let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    assert_eq!(read("cpu.max"), "10000 100000\n");
+    // Its share of even a busy core is more than a tenth, however slow the machine is.
+    while read("cpu.stat").lines().any(|line| line == "nr_throttled 0") {
+        std::thread::yield_now();
+    }
+    attempt.cancel().unwrap();
+    assert!(ended(&attempt).cancelled);
 }
 
 /// What this program says of groups, as a process of its own.

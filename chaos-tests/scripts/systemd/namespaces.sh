@@ -31,4 +31,4 @@ mkdir -p "$root/.old"
 cd "$root"
 pivot_root . .old
 exec chroot . /usr/bin/env -i container=longshore PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    /bin/sh -c 'umount -l /.old && rmdir /.old && exec /lib/systemd/systemd'
+    /bin/sh -c 'umount -l /.old && rmdir /.old && exec /lib/systemd/systemd --unit=proof.service'

@@ -119,7 +119,7 @@ fn drained() -> Result<(), Failed> {
     let mark = world.path("mark");
     let job = world.submit(&format!("[[step]]\nid = \"one\"\nrun = 'echo x >> {}'\n", mark.display()))?;
     let shown = world.cli(&["job", "show", &job])?;
-    ensure(text(&shown).contains("agent a1 is paused: disk swap"), text(&shown))?;
+    ensure(text(&shown).contains("agent a1 is drained: disk swap"), text(&shown))?;
     ensure(world.fleet.api().job_state(&job).as_deref() == Some("waiting"), text(&shown))?;
     let said = world.cli(&["fleet", "undrain", "a1"])?;
     ensure(said.status.success(), text(&said))?;

@@ -12,9 +12,10 @@ use clap::{Args, Subcommand};
 use link::amqp::Role;
 use messages::AgentId;
 use serde::Serialize;
-use server::views::Schema;
+use server::views::{AgentsView, Schema};
 
 use crate::args::Global;
+use crate::client::Client;
 use crate::config::{BrokerFlags, BrokerSettings, ConfigFile, QueueType, SettingsError};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -41,7 +42,8 @@ pub(crate) struct BrokerCheckArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     broker: BrokerFlags,
-    /// The agents whose queues must be there, separated by commas [default: those in the configuration]
+    /// The agents whose queues are looked at, too, separated by commas [default: those in the configuration; for the broker of
+    /// `longshore dev` those that its server knows]
     #[arg(long, env = "LONGSHORE_AGENTS", value_name = "NAMES", value_delimiter = ',')]
     agents: Option<Vec<AgentId>>,
 }
@@ -88,23 +90,31 @@ pub(crate) fn run(command: &BrokerCommand, global: &Global, printer: &Printer) -
         BrokerCommand::Check(args) => {
             let home = Home::find(global.dir.as_deref())?;
             let file = ConfigFile::read(args.config.as_deref(), &home.config_file())?;
-            let agents = args.agents.clone().or(file.server.agents).unwrap_or_default();
+            let mut agents = args.agents.clone().or(file.server.agents);
             let mut settings = BrokerSettings::new(file.broker, &args.broker)?;
-            // Nobody named a broker, but this home folder has its own.
+            // Nobody named a broker, but this home folder has its own, and perhaps a server that knows its agents.
             if !settings.given
                 && let Ok(Some(node)) = Node::find(&home.broker_dir())
             {
                 settings.url = node.url.parse().map_err(SettingsError::from)?;
+                agents = agents.or_else(|| known_agents(global));
             }
-            check(&settings, agents, printer)
+            check(&settings, agents.unwrap_or_default(), printer)
         }
         BrokerCommand::Definitions(args) => definitions(&args.agents, args.queue_type, printer),
         BrokerCommand::Conf => conf(printer),
     }
 }
 
+/// The agents that the server knows, if it can be asked.
+fn known_agents(global: &Global) -> Option<Vec<AgentId>> {
+    let view: AgentsView = Client::new(global).and_then(|client| client.get("/v1/agents")).ok()?;
+    Some(view.agents.into_iter().map(|agent| agent.name).collect())
+}
+
 /// Reaches the broker and prints what was found.
 fn check(settings: &BrokerSettings, agents: Vec<AgentId>, printer: &Printer) -> Result<Exit, Failure> {
+    let nobody = agents.is_empty();
     let config = settings.transport(Role::Server { agents: agents.clone() }, QueueType::Quorum)?;
     let found = serving::run(|_| async move { link::amqp::check(&config, &agents).await })?;
     let url = settings.url.to_string();
@@ -132,6 +142,9 @@ fn check(settings: &BrokerSettings, agents: Vec<AgentId>, printer: &Printer) -> 
         table.row([Cell::new(&finding.what), state, count(finding.messages), count(finding.consumers)]);
     }
     printer.one(&CheckView { url: url.clone(), ok, findings }, &format!("{url} answers\n"), &table)?;
+    if nobody {
+        printer.note("no agents were named, so no agent's queue was looked at; name them with --agents");
+    }
     Ok(if ok { Exit::Ok } else { Exit::Failed })
 }
 

@@ -1,6 +1,7 @@
 //! `longshore dev`: a broker, a server and agents in the foreground, everything in the home folder. For trying things out; nothing
 //! here is meant to be reached from other machines. What dies is started again, so that anything may be killed.
 
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use broker_config::node::{Node, NodeError, NodeOptions, default_cache, ensure};
 use clap::Args;
 use server::api::Access;
+use server::views::counted;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -29,6 +31,9 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often the broker is looked after, and the server asked whether it is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Locked by the one that runs.
+const LOCK_FILE: &str = "dev.lock";
 
 /// Arguments of `longshore dev`.
 #[derive(Debug, Args)]
@@ -100,6 +105,8 @@ pub(crate) fn run(args: &DevArgs, global: &Global, printer: &Printer) -> Result<
     logging::start(global);
     let given = args.broker_url.as_deref().map(str::parse::<BrokerUrl>).transpose();
     given.map_err(SettingsError::from)?;
+    // Held until this process ends, however it does.
+    let _only = only_one(&home)?;
     // Before a whole broker is started in vain.
     if let Err(source) = std::net::TcpListener::bind(args.listen) {
         let next = "stop the other process, or give another address with --listen (port 0 takes a free one)";
@@ -107,6 +114,34 @@ pub(crate) fn run(args: &DevArgs, global: &Global, printer: &Printer) -> Result<
         return Err(Failure::words(Exit::Config, error, "nothing was started", next));
     }
     serving::run(|stop| serve(&home, args, printer, stop))?
+}
+
+/// Takes the lock of the one `dev` that may run in a home folder.
+fn only_one(home: &Home) -> Result<File, Failure> {
+    let path = home.path().join(LOCK_FILE);
+    let opened = std::fs::create_dir_all(home.path())
+        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+    let io = |source: &std::io::Error| {
+        let error = format!("{} cannot be locked: {source}", path.display());
+        Failure::words(
+            Exit::Config,
+            error,
+            "nothing was started",
+            "look at permissions, or give another folder with --dir",
+        )
+    };
+    let file = opened.map_err(|source| io(&source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(source)) => Err(io(&source)),
+        Err(TryLockError::WouldBlock) => {
+            let dir = home.path().display();
+            let error = format!("`longshore dev` runs already in {dir}");
+            let next = "use it from another terminal, or stop it with Ctrl-C there; a second one beside it needs --dir OTHER and \
+                        --listen 127.0.0.1:0";
+            Err(Failure::words(Exit::Config, error, "nothing was started; the other one goes on", next))
+        }
+    }
 }
 
 async fn serve(home: &Home, args: &DevArgs, printer: &Printer, stop: watch::Receiver<bool>) -> Result<Exit, Failure> {
@@ -290,11 +325,12 @@ fn announce(printer: &Printer, home: &Home, args: &DevArgs, access: &Access) {
     let dir = home.path().display();
     let own = std::env::args().next().unwrap_or_else(|| "longshore".to_owned());
     printer.note(&format!(
-        "Ready: server at {}, {} agents, everything in {dir}. Ctrl-C stops it all.\n\
+        "Ready: server at {}, {}, everything in {dir}. Ctrl-C stops it all.\n\
          In another terminal, from this folder:\n\
          \x20 {own} --dir {dir} fleet list\n\
          \x20 {own} --dir {dir} job run FILE.toml --follow\n\
          \x20 {own} --dir {dir} journal list --endpoint a1",
-        access.url, args.agents
+        access.url,
+        counted(args.agents, "agent")
     ));
 }

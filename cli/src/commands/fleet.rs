@@ -79,7 +79,7 @@ fn table(agents: &[AgentView], clock: &Clock) -> Table {
         Column::number("SLOTS"),
         Column::number("RUNS"),
         Column::number("LAG"),
-        Column::new(clock.heading("SEEN", "SEEN AT")),
+        Column::new(clock.heading("SEEN", "SEEN AT")).raw("seen_ms"),
         Column::new("VERSION"),
         Column::new("LABELS").wide(),
         Column::new("NOTE"),

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use messages::AgentId;
-use server::views::{AgentOrderWord, AgentState, AgentView, OrderAgent};
+use server::views::{AgentOrderWord, AgentState, AgentView, OrderAgent, counted};
 
-use crate::args::Global;
+use crate::args::{Global, wait};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::Printer;
+use crate::output::{Printer, clean};
 
 /// How often it is looked whether an agent is drained.
 const LOOK: Duration = Duration::from_millis(500);
@@ -21,8 +21,8 @@ pub(crate) struct HoldArgs {
     /// The agent's name
     #[arg(value_name = "NAME")]
     name: AgentId,
-    /// Why, for whoever looks later
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    /// Why, for whoever looks later [default: as it is]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
 }
 
@@ -34,9 +34,9 @@ pub(crate) struct DrainArgs {
     /// Do not wait until its runs have ended
     #[arg(long)]
     no_wait: bool,
-    /// Wait at most so many seconds, then end with exit code 124; the drain stays
-    #[arg(long, value_name = "SECONDS")]
-    deadline: Option<u64>,
+    /// Wait at most so long, for example 10m, then end with exit code 124; the drain stays
+    #[arg(long, value_name = "TIME", value_parser = wait)]
+    deadline: Option<Duration>,
 }
 
 /// Arguments of `longshore fleet resume` and `undrain`.
@@ -58,13 +58,19 @@ pub(crate) fn pause(args: &HoldArgs, global: &Global, printer: &Printer) -> Resu
     let agent = order(&Client::new(global)?, &args.name, AgentOrderWord::Pause, &args.note)?;
     super::fleet::print(&agent, printer)?;
     if printer.for_people() {
-        let runs = agent.runs_active;
-        printer.note(&format!(
-            "{} is given nothing more; {runs} runs go on. `longshore fleet resume {0}` ends it",
-            agent.name
-        ));
+        let name = &agent.name;
+        printer.note(&format!("{name} is given nothing more{}", under_way(&agent)));
+        printer.note(&format!("`longshore fleet resume {name}` lets it work again"));
     }
     Ok(Exit::Ok)
+}
+
+/// What it still does, behind other words.
+fn under_way(agent: &AgentView) -> String {
+    match agent.runs_active {
+        0 => String::new(),
+        runs => format!("; {} under way", counted(runs, "run")),
+    }
 }
 
 /// Lets an agent work again.
@@ -74,33 +80,57 @@ pub(crate) fn release(
     global: &Global,
     printer: &Printer,
 ) -> Result<Exit, Failure> {
-    let agent = order(&Client::new(global)?, &args.name, word, "")?;
+    let client = Client::new(global)?;
+    let before: AgentView = client.get(&format!("/v1/agents/{}", args.name))?;
+    let agent = order(&client, &args.name, word, "")?;
     super::fleet::print(&agent, printer)?;
-    if printer.for_people()
-        && let Some(note) = &agent.paused
-    {
-        let still = if note.is_empty() { String::new() } else { format!(": {note}") };
-        printer.note(&format!("{} is still held back by another order{still}", agent.name));
+    if printer.for_people() {
+        printer.note(&released(&before, &agent, word));
     }
     Ok(Exit::Ok)
+}
+
+/// What became of a pause or a drain that was to end.
+fn released(before: &AgentView, agent: &AgentView, word: AgentOrderWord) -> String {
+    let name = &agent.name;
+    let undrain = word == AgentOrderWord::Undrain;
+    if let Some(note) = &agent.paused {
+        // One of the two was ended, so it is the other.
+        let (still, end) = if undrain { ("paused", "resume") } else { ("drained", "undrain") };
+        let why = if note.is_empty() { String::new() } else { format!(": {}", clean(note)) };
+        return format!("{name} is still {still}{why}\n`longshore fleet {end} {name}` lets it work again");
+    }
+    if before.paused.is_none() && !(undrain && before.draining) {
+        let word = if undrain { "drained" } else { "paused" };
+        return format!("{name} was not {word}; nothing was changed");
+    }
+    match agent.state {
+        // It is told by a message, and has not said yet that it heard.
+        AgentState::Online if agent.draining => format!("{name} was told to take work again"),
+        AgentState::Online => format!("{name} is given work again"),
+        AgentState::Unreachable | AgentState::NeverSeen => {
+            format!("{name} is given work again as soon as it can be reached")
+        }
+        AgentState::Frozen => format!("{name} is given work again when its streams go on"),
+    }
 }
 
 /// Gives an agent nothing more, tells it to take nothing, and waits until its runs have ended.
 pub(crate) fn drain(args: &DrainArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
     let client = Client::new(global)?;
     let name = &args.hold.name;
+    let undrain = format!("`longshore fleet undrain {name}` lets it work again");
     let mut agent = order(&client, name, AgentOrderWord::Drain, &args.hold.note)?;
-    if printer.for_people() {
-        printer.note(&format!("{name}: no new runs. {} under way.", agent.runs_active));
+    if printer.for_people() && agent.runs_active > 0 {
+        printer.note(&format!("{name} is given nothing more{}", under_way(&agent)));
     }
     let began = Instant::now();
     let mut told = agent.runs_active;
     while agent.runs_active > 0 && !args.no_wait {
-        if args.deadline.is_some_and(|seconds| began.elapsed() >= Duration::from_secs(seconds)) {
+        if args.deadline.is_some_and(|limit| began.elapsed() >= limit) {
             super::fleet::print(&agent, printer)?;
-            let left = agent.runs_active;
-            printer
-                .note(&format!("{name} has {left} runs left; the drain stays until `longshore fleet undrain {name}`"));
+            let left = counted(agent.runs_active, "run");
+            printer.note(&format!("{left} still under way on {name}; the drain stays\n{undrain}"));
             return Ok(Exit::WaitTimedOut);
         }
         std::thread::sleep(LOOK);
@@ -108,12 +138,15 @@ pub(crate) fn drain(args: &DrainArgs, global: &Global, printer: &Printer) -> Res
         if agent.runs_active != told && printer.for_people() && printer.progress() {
             told = agent.runs_active;
             let away = if agent.state == AgentState::Online { "" } else { " (it cannot be reached now)" };
-            printer.note(&format!("{name}: {told} runs left{away}"));
+            printer.note(&format!("{name}: {} left{away}", counted(told, "run")));
         }
     }
     super::fleet::print(&agent, printer)?;
-    if printer.for_people() && agent.runs_active == 0 {
-        printer.note(&format!("{name} is drained. `longshore fleet undrain {name}` lets it work again"));
+    if printer.for_people() {
+        if agent.runs_active == 0 {
+            printer.note(&format!("{name} is drained"));
+        }
+        printer.note(&undrain);
     }
     Ok(Exit::Ok)
 }

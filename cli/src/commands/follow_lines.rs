@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anstyle::{AnsiColor, Style};
 use messages::{LogKey, RunId};
-use server::views::{JobState, JobView, LogView, RunState, RunView, StepState, StepView};
+use server::views::{JobState, JobView, LogView, RunState, RunView, StepState, StepView, counted};
 
 use super::job::short;
 use crate::failure::Failure;
@@ -94,11 +94,14 @@ impl<'a> Lines<'a> {
         let spent = took(end.saturating_sub(job.created_ms));
         let ok = job.runs.iter().filter(|run| run.state == RunState::Succeeded).count();
         text.push_str(&format!(
-            "job {} {style}{}{style:#} in {spent} · {ok} of {} agents ok\n",
+            "job {} {style}{}{style:#} in {spent} · {ok} of {} ok\n",
             short(job.id),
             job.state,
-            job.runs.len()
+            counted(job.runs.len(), "agent")
         ));
+        if let Some(hint) = super::job_retry::hint(job) {
+            text.push_str(&format!("{hint}\n"));
+        }
         if job.state == JobState::NeedsDecision {
             let (id, how) = (short(job.id), "--as done|retry|fail --note WHY");
             text.push_str(&format!(

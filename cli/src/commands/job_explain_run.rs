@@ -73,7 +73,9 @@ const fn of_job(state: JobState) -> &'static str {
         JobState::Failed => {
             "every run ended, and at least one did not succeed; `longshore job retry` goes on from the step that failed"
         }
-        JobState::Cancelled => "it was cancelled, and nothing of it runs any more",
+        JobState::Cancelled => {
+            "it was cancelled, and nothing of it runs any more; `longshore job retry` starts it again"
+        }
         JobState::NeedsDecision => {
             "a step took effect or did not, nobody knows, and a person must say: `longshore job resolve`"
         }

@@ -50,9 +50,26 @@ pub(crate) fn run(args: &JobLintArgs, printer: &Printer) -> Result<Exit, Failure
     let values = params(&args.params)?;
     let mut files = Vec::new();
     let mut people = String::new();
+    let mut unread = false;
     for path in &args.files {
-        let text = read(path)?;
         let name = if path.as_os_str() == "-" { "standard input".into() } else { clean(&path.display().to_string()) };
+        let text = match read(path) {
+            Ok(text) => text,
+            Err(error) => {
+                // The other files are looked at all the same.
+                let what = clean(&Failure::from(error).view.error);
+                people.push_str(&format!("{name}: {what}\n"));
+                let problem = Problem { span: None, what, hint: None };
+                files.push(FileView {
+                    file: name,
+                    ok: false,
+                    problems: vec![ProblemView::new(problem, "")],
+                    warnings: Vec::new(),
+                });
+                unread = true;
+                continue;
+            }
+        };
         let checked = JobFile::parse(&text).and_then(|file| match values.is_empty() {
             true => Ok(file),
             false => file.plan(&values).map(|_| file),
@@ -79,7 +96,11 @@ pub(crate) fn run(args: &JobLintArgs, printer: &Printer) -> Result<Exit, Failure
             printer.list(&view, &view.files, &table(&view))?
         }
     }
-    Ok(if view.ok { Exit::Ok } else { Exit::Failed })
+    Ok(match (unread, view.ok) {
+        (true, _) => Exit::Usage,
+        (false, true) => Exit::Ok,
+        (false, false) => Exit::Failed,
+    })
 }
 
 fn summary(file: &JobFile) -> String {

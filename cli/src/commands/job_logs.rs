@@ -57,8 +57,12 @@ pub(crate) fn run(args: &JobLogsArgs, global: &Global, printer: &Printer) -> Res
         Format::Table | Format::Wide | Format::Csv | Format::Name => {}
     }
     let several = wanted.len() > 1;
+    let mut size = 0;
     for (run, step, stream) in wanted {
-        print(&Log { args, job: &job, run, step, stream, heading: several }, &client, printer)?;
+        size += print(&Log { args, job: &job, run, step, stream, heading: several }, &client, printer)?;
+    }
+    if size == 0 {
+        printer.note("nothing was written so far");
     }
     Ok(Exit::Ok)
 }
@@ -153,7 +157,8 @@ fn for_programs(
     Ok(Exit::Ok)
 }
 
-fn print(log: &Log<'_>, client: &Client, printer: &Printer) -> Result<(), Failure> {
+/// Prints one log, and answers its size.
+fn print(log: &Log<'_>, client: &Client, printer: &Printer) -> Result<u64, Failure> {
     let Log { run, step, stream, .. } = log;
     let attempt = log.args.attempt.unwrap_or(step.attempt);
     let terminal = std::io::stdout().is_terminal();
@@ -181,7 +186,7 @@ fn print(log: &Log<'_>, client: &Client, printer: &Printer) -> Result<(), Failur
                 printer
                     .note(&format!("{} {} {stream}: {cut} bytes beyond its limit were not kept", run.agent, step.id));
             }
-            return Ok(());
+            return Ok(piece.size);
         }
     }
 }

@@ -4,7 +4,7 @@
 use clap::{Args, ValueEnum};
 use messages::{AgentId, Decision, StepId};
 use server::api::JobPrefix;
-use server::views::{CancelJob, JobState, JobView, ResolveJob, StepState};
+use server::views::{CancelJob, JobView, ResolveJob, StepState};
 
 use super::job::{path, short};
 use super::job_show;
@@ -68,16 +68,18 @@ pub(crate) fn cancel(args: &JobCancelArgs, global: &Global, printer: &Printer) -
     let order = CancelJob { reason: args.reason.clone() };
     let (_, job): (_, JobView) = Client::new(global)?.post(&format!("{}/cancel", path(&args.job)), &order)?;
     job_show::print(&job, printer)?;
-    if job.state == JobState::Cancelled {
+    if !printer.for_people() {
         return Ok(Exit::Ok);
     }
+    let id = short(job.id);
+    let retry = format!("`longshore job retry {id}` starts it again");
     let open: Vec<&str> = job.runs.iter().filter(|run| !run.state.is_over()).map(|run| run.agent.as_str()).collect();
-    if !open.is_empty() {
-        printer.note(&format!(
-            "on its way to {}; the outcome arrives when it is ended there: `longshore job show {}`",
-            open.join(", "),
-            short(job.id)
-        ));
+    if open.is_empty() {
+        printer.note(&retry);
+    } else {
+        printer
+            .note(&format!("on its way to {}; `longshore job show {id}` says when it is ended there", open.join(", ")));
+        printer.note(&format!("then {retry}"));
     }
     Ok(Exit::Ok)
 }

@@ -4,9 +4,9 @@
 use clap::Args;
 use messages::{AgentId, JobId, StepId};
 use server::api::JobPrefix;
-use server::views::{JobView, RetryJob};
+use server::views::{JobState, JobView, RetryJob, RunState, RunView};
 
-use super::job::path;
+use super::job::{path, short};
 use super::job_run::{WatchArgs, agents, post, taken};
 use crate::args::Global;
 use crate::client::Client;
@@ -35,6 +35,19 @@ pub(crate) struct JobRetryArgs {
     id: Option<JobId>,
     #[command(flatten)]
     watch: WatchArgs,
+}
+
+/// How to start a job again, if something of it can be.
+pub(super) fn hint(job: &JobView) -> Option<String> {
+    let again = match job.state {
+        JobState::Failed | JobState::Cancelled => true,
+        JobState::Waiting | JobState::Running | JobState::Succeeded | JobState::NeedsDecision => false,
+    };
+    let open = |run: &RunView| run.state != RunState::Succeeded && run.retried.is_none();
+    // Without runs it ended before an agent was found for it. Then its chain tells whether it was started again.
+    let left =
+        job.runs.iter().any(open) || (job.runs.is_empty() && job.chain.last().is_none_or(|last| last.id == job.id));
+    (again && left).then(|| format!("`longshore job retry {}` starts again what did not succeed", short(job.id)))
 }
 
 /// Starts a job again.

@@ -15,7 +15,7 @@ use server::views::{JobView, ProblemView, SubmitJob};
 use super::follow::{self, FollowOptions};
 use super::job::{Param, params, read, short};
 use super::job_dry_run;
-use crate::args::{Format, Global};
+use crate::args::{Format, Global, wait};
 use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -57,11 +57,6 @@ pub(crate) struct WatchArgs {
     /// Stop watching after this time, for example 10m, with exit code 124; the job goes on
     #[arg(long, value_name = "TIME", requires = "follow", value_parser = wait)]
     timeout: Option<Duration>,
-}
-
-fn wait(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(span).map_err(|_| "a wait cannot be negative".to_owned())
 }
 
 /// Submits the job.

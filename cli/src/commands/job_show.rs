@@ -41,8 +41,8 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
         Column::new("STATE"),
         Column::number("AGENTS"),
         Column::number("STEPS"),
-        Column::new(clock.heading("AGE", "CREATED")),
-        Column::new("TOOK"),
+        Column::new(clock.heading("AGE", "CREATED")).raw("created_ms"),
+        Column::new("TOOK").raw("took_ms"),
         Column::new("ID").wide(),
     ]);
     for job in &view.jobs {
@@ -58,6 +58,9 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
         ]);
     }
     printer.list(&view, &view.jobs, &table)?;
+    if printer.for_people() && view.jobs.is_empty() {
+        printer.note("no jobs");
+    }
     if printer.for_people() && view.more {
         printer.note("there are more; give -n N for more of them");
     }
@@ -68,6 +71,15 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
 pub(crate) fn show(args: &JobShowArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
     let view: JobView = Client::new(global)?.get(&path(&args.job))?;
     print(&view, printer)?;
+    if printer.for_people() {
+        if let Some(hint) = super::job_retry::hint(&view) {
+            printer.note(&hint);
+        }
+        if view.state == JobState::NeedsDecision {
+            printer
+                .note(&format!("`longshore job resolve {} --as done|retry|fail --note WHY` decides", short(view.id)));
+        }
+    }
     Ok(Exit::Ok)
 }
 
@@ -98,7 +110,7 @@ pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
         Column::new("STATE"),
         Column::new("EFFECT"),
         Column::number("ATTEMPT"),
-        Column::new("TOOK"),
+        Column::new("TOOK").raw("took_ms"),
         Column::new("DETAIL"),
         Column::new("RUN").wide(),
     ]);

@@ -140,7 +140,7 @@ pub(crate) fn run(command: &JournalCommand, global: &Global, printer: &Printer) 
             let query = Query::List(ListQuery { peer, direction, from, limit: args.limit });
             let (read, answer) = ask(&home, &args.journal, query)?;
             let Answer::List(entries) = answer else { return Err(misfit(&read)) };
-            journal_print::list(printer, &read, entries, args.kind.as_deref())
+            journal_print::list(printer, &read, entries, args)
         }
         JournalCommand::Show(args) => show(&home, args, printer),
         JournalCommand::Stats(args) => {

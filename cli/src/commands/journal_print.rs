@@ -7,8 +7,9 @@ use journal::inspect::{Detail, Entry, EntryState, Stats, StreamStats};
 use journal::{Direction, Verification};
 use messages::Seq;
 use serde::Serialize;
-use server::views::Schema;
+use server::views::{Schema, counted};
 
+use super::journal::JournalListArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Cell, Column, Printer, Table, clean};
@@ -84,18 +85,21 @@ pub(crate) fn list(
     printer: &Printer,
     read: &ReadFrom,
     entries: Vec<Entry>,
-    kind: Option<&str>,
+    asked: &JournalListArgs,
 ) -> Result<Exit, Failure> {
-    let entries: Vec<EntryView> =
-        entries.into_iter().map(EntryView::from).filter(|entry| kind.is_none_or(|kind| entry.kind == kind)).collect();
+    let mut entries: Vec<EntryView> = entries.into_iter().map(EntryView::from).collect();
+    // A stream that fills the limit may hold more.
+    let mut streams = entries.chunk_by(|a, b| (&a.peer, a.direction) == (&b.peer, b.direction));
+    let cut = streams.any(|stream| stream.len() >= asked.limit as usize);
+    entries.retain(|entry| asked.kind.as_ref().is_none_or(|kind| entry.kind == *kind));
     let mut table = Table::new([
         Column::number("SEQ"),
-        Column::new("DIR"),
+        Column::new("DIR").raw("direction"),
         Column::new("PEER"),
         Column::new("KIND"),
         Column::new("STATE"),
         Column::number("BYTES"),
-        Column::new(printer.clock.heading("AGE", "TIME")),
+        Column::new(printer.clock.heading("AGE", "TIME")).raw("at_ms"),
         Column::new("ID").wide(),
     ]);
     for entry in &entries {
@@ -113,8 +117,11 @@ pub(crate) fn list(
     let view = EntriesView { entries };
     printer.list(&view, &view.entries, &table)?;
     if printer.for_people() {
-        let plural = if view.entries.len() == 1 { "" } else { "s" };
-        printer.note(&format!("{} message{plural} from {read}", view.entries.len()));
+        printer.note(&format!("{} from {read}", counted(view.entries.len(), "message")));
+        if cut {
+            let which = if asked.from.is_some() { "first" } else { "latest" };
+            printer.note(&format!("the {which} {} of each stream; -n N for more", asked.limit));
+        }
     }
     Ok(Exit::Ok)
 }
@@ -236,12 +243,12 @@ pub(crate) fn stats(printer: &Printer, read: &ReadFrom, stats: Stats) -> Result<
         ]);
     }
     let head = format!(
-        "journal {} of {}, opened {} times, since {}\n{} rows, {} live, {} on disk\n",
+        "journal {} of {}, opened {} since {}\n{}, {} live, {} on disk\n",
         view.incarnation,
         view.endpoint,
-        view.epoch,
+        counted(view.epoch, "time"),
         printer.clock.absolute(view.created_ms),
-        view.rows,
+        counted(view.rows, "row"),
         size(view.live_bytes),
         size(view.disk_bytes)
     );
@@ -285,11 +292,11 @@ pub(crate) fn verification(printer: &Printer, read: &ReadFrom, report: Verificat
         table.row([Cell::new(name), Cell::new(stream.first), Cell::new(stream.last), Cell::new(checked)]);
     }
     let mut head = format!(
-        "{}: {} rows, {} messages, {} bodies checked\n",
+        "{}: {}, {}, {} checked\n",
         if ok { "the journal is whole" } else { "THE JOURNAL IS DAMAGED" },
-        report.rows,
-        report.messages,
-        report.bodies
+        counted(report.rows, "row"),
+        counted(report.messages, "message"),
+        if report.bodies == 1 { "1 body".to_owned() } else { format!("{} bodies", report.bodies) }
     );
     for problem in &report.problems {
         head.push_str(&format!("  {}\n", clean(problem)));

@@ -12,6 +12,8 @@ const GAP: u16 = 2;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     heading: &'static str,
+    /// Its name for programs, if that is not the heading in small letters.
+    raw: Option<&'static str>,
     wide: bool,
     right: bool,
 }
@@ -19,12 +21,18 @@ pub(crate) struct Column {
 impl Column {
     /// A column of words.
     pub(crate) const fn new(heading: &'static str) -> Self {
-        Self { heading, wide: false, right: false }
+        Self { heading, raw: None, wide: false, right: false }
     }
 
     /// A column of numbers.
     pub(crate) const fn number(heading: &'static str) -> Self {
-        Self { heading, wide: false, right: true }
+        Self { heading, raw: None, wide: false, right: true }
+    }
+
+    /// The same, with another name for programs: their values have units.
+    pub(crate) const fn raw(mut self, name: &'static str) -> Self {
+        self.raw = Some(name);
+        self
     }
 
     /// The same, shown only when more is asked for.
@@ -115,7 +123,8 @@ impl Table {
     }
 
     fn csv(&self) -> String {
-        let headings = self.columns.iter().map(|column| column.heading.to_ascii_lowercase().replace(' ', "_"));
+        let small = |column: &Column| column.heading.to_ascii_lowercase().replace(' ', "_");
+        let headings = self.columns.iter().map(|column| column.raw.map_or_else(|| small(column), str::to_owned));
         let mut text = line(headings);
         for row in &self.rows {
             text.push_str(&line(row.iter().map(|cell| cell.raw.clone())));
@@ -136,7 +145,8 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new([Column::new("NAME"), Column::number("LAG"), Column::new("LAST SEEN").wide()]);
+        let mut table =
+            Table::new([Column::new("NAME"), Column::number("LAG"), Column::new("LAST SEEN").raw("seen_ms").wide()]);
         table.row(["a1".into(), 7.into(), Cell::both("2s", 1_000)]);
         table.row(["a,\"\u{1b}[31mx".into(), 12.into(), Cell::none()]);
         table
@@ -150,7 +160,7 @@ mod tests {
 
     #[test]
     fn programs_get_every_column_with_raw_values() {
-        assert_eq!(table().render(Format::Csv), "name,lag,last_seen\r\na1,7,1000\r\n\"a,\"\"\u{1b}[31mx\",12,\r\n");
+        assert_eq!(table().render(Format::Csv), "name,lag,seen_ms\r\na1,7,1000\r\n\"a,\"\"\u{1b}[31mx\",12,\r\n");
         assert_eq!(table().render(Format::Name), "a1\na,\"\u{fffd}[31mx\n");
     }
 }

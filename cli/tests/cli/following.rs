@@ -83,7 +83,7 @@ fn a_job_is_watched_to_its_good_end() {
     assert_eq!(watcher.line(), "a1 s ✓ 3.1s\n");
     assert_eq!(watcher.line(), "a1 s │ three\n");
     let last = watcher.line();
-    assert!(last.ends_with(" succeeded in 1m07s · 1 of 1 agents ok\n"), "{last}");
+    assert!(last.ends_with(" succeeded in 1m07s · 1 of 1 agent ok\n"), "{last}");
     assert_eq!(watcher.end(), 0);
 }
 
@@ -98,6 +98,14 @@ fn the_exit_code_tells_how_a_job_ended() {
         watcher.line();
         settle(&server, job, step);
         assert_eq!(watcher.line(), line);
+        if code == 1 {
+            assert!(watcher.line().contains(" failed in 1m07s · 0 of 1 agent ok"));
+            let hint = watcher.line();
+            assert!(
+                hint.starts_with("`longshore job retry ") && hint.ends_with("` starts again what did not succeed\n"),
+                "{hint}"
+            );
+        }
         assert_eq!(watcher.end(), code);
     }
 }

@@ -4,6 +4,7 @@
 #[path = "../../../server/tests/api/desk.rs"]
 mod desk;
 mod following;
+mod holding;
 mod job_file;
 mod offline;
 mod online;

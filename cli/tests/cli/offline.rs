@@ -55,6 +55,8 @@ fn the_exit_codes_can_be_looked_up() {
     {
         assert!(ran.out.contains(code), "{code} {ran:?}");
     }
+    // It is a topic, not a command with options.
+    assert!(ran.code == 0 && !ran.out.contains("Usage:") && !ran.out.contains("Options:"), "{ran:?}");
 }
 
 #[test]
@@ -127,6 +129,34 @@ fn lint_draws_every_problem_at_its_place() {
 bad.toml: 2 problems
 ";
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, drawing, ""));
+}
+
+#[test]
+fn lint_looks_at_every_file_even_if_one_cannot_be_read() {
+    let home = Home::new();
+    home.write("good.toml", JOB);
+    let ran = home.run(&["job", "lint", "none.toml", "good.toml", "nor.toml"]);
+    let out = "none.toml: cannot read the job file none.toml: No such file or directory (os error 2)
+good.toml: ok, 1 step for 1 agent
+nor.toml: cannot read the job file nor.toml: No such file or directory (os error 2)
+";
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (2, out, ""));
+    let ran = home.run(&["job", "lint", "good.toml", "none.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &json["files"][0]["ok"], &json["files"][1]["ok"]), (2, &true.into(), &false.into()));
+}
+
+#[test]
+fn a_second_dev_in_the_same_folder_says_that_there_is_one() {
+    let home = Home::new();
+    let lock = std::fs::File::create(home.path().join("dev.lock")).unwrap();
+    lock.lock().unwrap();
+    // Should it not be seen, the port is taken, too, so that nothing is started.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ran = home.run(&["dev", "--listen", &taken.local_addr().unwrap().to_string()]);
+    assert!(ran.code == 78 && ran.err.starts_with("error: `longshore dev` runs already in "), "{ran:?}");
+    assert!(ran.err.contains("nothing was started") && ran.err.contains("--dir OTHER"), "{ran:?}");
+    assert!(!home.path().join("broker").exists());
 }
 
 #[test]

@@ -138,3 +138,57 @@ fn one_log_is_printed_as_the_bytes_it_is_and_several_get_headings() {
     let ran = server.run(&["job", "logs", &id, "--step", "t"]);
     assert!(ran.code == 2 && ran.err.contains("the job has no step `t`"), "{ran:?}");
 }
+
+#[test]
+fn a_job_that_did_not_succeed_says_how_to_start_it_again() {
+    let server = Server::new();
+    let id = server.submit();
+    let short = &id[..13];
+    let ran = server.run(&["job", "cancel", &id]);
+    let words = format!(
+        "on its way to a1; `longshore job show {short}` says when it is ended there\nthen `longshore job retry {short}` starts it again\n"
+    );
+    assert_eq!((ran.code, ran.err), (0, words));
+    let ran = server.run(&["job", "cancel", &id]);
+    assert!(ran.code == 2 && ran.err.contains("next:  `longshore job retry`"), "{ran:?}");
+    let hint = format!("`longshore job retry {short}` starts again what did not succeed\n");
+    assert_eq!(server.run(&["job", "show", &id]).err, "");
+    let end = |state, run: RunState, retried: bool| {
+        server.desk.change(|books| {
+            let job = &mut books.jobs.values_mut().next().unwrap().1;
+            job.state = state;
+            job.runs[0].state = run;
+            job.runs[0].retried = retried.then_some(job.id);
+        });
+        server.run(&["job", "show", &id]).err
+    };
+    assert_eq!(end(JobState::Cancelled, RunState::Cancelled, false), hint);
+    assert_eq!(end(JobState::Failed, RunState::Failed, false), hint);
+    assert_eq!(end(JobState::Failed, RunState::Failed, true), "");
+    assert_eq!(end(JobState::Succeeded, RunState::Succeeded, false), "");
+    let decide = format!("`longshore job resolve {short} --as done|retry|fail --note WHY` decides\n");
+    assert_eq!(end(JobState::NeedsDecision, RunState::NeedsDecision, false), decide);
+    assert_eq!(server.run(&["job", "list", "--state", "failed"]).err, "no jobs\n");
+}
+
+#[test]
+fn a_decision_about_an_agent_without_one_to_make_says_which_has() {
+    let server = Server::new();
+    let id = server.submit();
+    let resolve = |agent| server.run(&["job", "resolve", &id, "--agent", agent, "--as", "done", "--note", "seen"]);
+    let ran = resolve("a9");
+    let words = "error: the job has no run on a9\nstate: nothing was changed\nnext:  it has one on: a1\n";
+    assert_eq!((ran.code, ran.err.as_str()), (2, words));
+    let ran = resolve("a1");
+    assert!(ran.code == 2 && ran.err.starts_with("error: nothing on a1 waits for a decision\n"), "{ran:?}");
+}
+
+#[test]
+fn times_for_programs_are_milliseconds_and_named_so() {
+    let server = Server::new();
+    let id = server.submit();
+    let head = |arguments: &[&str]| server.run(arguments).out.lines().next().unwrap().to_owned();
+    assert_eq!(head(&["job", "list", "-o", "csv"]), "job,name,state,agents,steps,created_ms,took_ms,id");
+    assert_eq!(head(&["job", "show", &id, "-o", "csv"]), "agent,step,state,effect,attempt,took_ms,detail,run");
+    assert_eq!(head(&["fleet", "list", "-o", "csv"]), "name,pool,state,slots,runs,lag,seen_ms,version,labels,note");
+}

@@ -26,6 +26,10 @@ use crate::wire::{WireCommand, WireEnd, WireEvent};
 /// For the last settlements, and again for an orderly close. The broker repeats what it does not hear of.
 const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
 
+/// Tries in a row that find no queue until that is worth a person's look: about ten seconds, in which a server that was started
+/// together with its agents declares it.
+const QUEUE_TRIES: u32 = 8;
+
 /// Owns the transport's end of a wire.
 pub(super) struct Supervisor {
     config: Arc<AmqpConfig>,
@@ -35,6 +39,8 @@ pub(super) struct Supervisor {
     shutdown: watch::Receiver<bool>,
     backoff: Backoff,
     connection: u64,
+    /// Tries in a row that found no queue.
+    missing: u32,
 }
 
 /// The transport is no longer wanted.
@@ -57,7 +63,16 @@ struct Ready {
 impl Supervisor {
     pub(super) fn new(config: AmqpConfig, end: WireEnd, shutdown: watch::Receiver<bool>) -> Self {
         let WireEnd { events, logs, commands } = end;
-        Self { config: Arc::new(config), events, logs, commands, shutdown, backoff: Backoff::default(), connection: 0 }
+        Self {
+            config: Arc::new(config),
+            events,
+            logs,
+            commands,
+            shutdown,
+            backoff: Backoff::default(),
+            connection: 0,
+            missing: 0,
+        }
     }
 
     /// Runs until shutdown or until the driver is gone.
@@ -76,7 +91,10 @@ impl Supervisor {
             let reason = format!("{failure}; the next attempt is in {:.1} s", wait.as_secs_f64());
             tracing::debug!(broker = %self.config.url, %reason, "not connected to the broker");
             let events = self.events.clone();
-            let told = self.while_down(events.send(WireEvent::Down { reason })).await;
+            let missing = matches!(failure, Failure::QueueMissing { .. });
+            self.missing = if missing { self.missing.saturating_add(1) } else { 0 };
+            let expected = missing && self.missing <= QUEUE_TRIES;
+            let told = self.while_down(events.send(WireEvent::Down { reason, expected })).await;
             if !matches!(told, Ok(Ok(()))) || self.while_down(sleep(wait)).await.is_err() {
                 return Stop;
             }

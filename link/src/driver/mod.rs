@@ -327,7 +327,12 @@ impl Driver {
                 self.link_is_up();
                 self.input(Input::Connected);
             }
-            WireEvent::Down { reason } => {
+            WireEvent::Down { reason, expected: true } => {
+                tracing::info!(%reason, "Not connected yet.");
+                self.link_is_down(reason);
+                self.input(Input::Disconnected);
+            }
+            WireEvent::Down { reason, expected: false } => {
                 if self.link.connected || self.link.detail.as_ref() != Some(&reason) {
                     tracing::warn!(%reason, "No connection to the broker; work goes on, messages wait in the journal.");
                 }

@@ -194,7 +194,7 @@ fn blocked() {
             let answer = server.until("answer or block", |event| match event {
                 WireEvent::Blocked(reason) => Some(reason),
                 WireEvent::Confirmed(_) => Some(None),
-                WireEvent::Down { reason } => panic!("down: {reason}"),
+                WireEvent::Down { reason, .. } => panic!("down: {reason}"),
                 _ => None,
             });
             if let Some(reason) = answer.await {
@@ -207,7 +207,7 @@ fn blocked() {
         }
         let refused = server.until("refusal of what finds no room", |event| match event {
             WireEvent::Refused { what, .. } => Some(what),
-            WireEvent::Down { reason } => panic!("down: {reason}"),
+            WireEvent::Down { reason, .. } => panic!("down: {reason}"),
             _ => None,
         });
         assert!(matches!(refused.await, Published::Message(seq) if seq > Seq::new(10_000).unwrap()));

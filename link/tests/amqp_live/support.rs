@@ -203,7 +203,7 @@ impl Endpoint {
     pub(crate) async fn up(&mut self) -> u64 {
         self.until("connection", |event| match event {
             WireEvent::Up { connection } => Some(connection),
-            WireEvent::Down { reason } => {
+            WireEvent::Down { reason, .. } => {
                 eprintln!("down: {reason}");
                 None
             }
@@ -215,8 +215,8 @@ impl Endpoint {
     /// The first reason for being down that holds that text.
     pub(crate) async fn down(&mut self, text: &str) -> String {
         self.until(&format!("Down with `{text}`"), |event| match event {
-            WireEvent::Down { reason } if reason.contains(text) => Some(reason),
-            WireEvent::Down { reason } => {
+            WireEvent::Down { reason, .. } if reason.contains(text) => Some(reason),
+            WireEvent::Down { reason, .. } => {
                 eprintln!("down: {reason}");
                 None
             }

@@ -179,7 +179,10 @@ impl From<OrderError> for Refused {
             OrderError::NotFound => {
                 (StatusCode::NOT_FOUND, "`longshore job list` and `longshore fleet list` show what there is".to_owned())
             }
-            OrderError::Over { .. } => (StatusCode::CONFLICT, "submit it again to have it done again".to_owned()),
+            OrderError::Over { .. } => (
+                StatusCode::CONFLICT,
+                "`longshore job retry` starts again what did not succeed, `longshore job run` all of it".to_owned(),
+            ),
             OrderError::NothingToDecide => (
                 StatusCode::CONFLICT,
                 "`longshore job list --state needs-decision` shows what waits for one".to_owned(),

@@ -164,7 +164,7 @@ pub(super) async fn link<D: Desk>(State(shared): State<Shared<D>>, path: PathTex
     shared.desk.link(&name).await.map(answer).map_err(|error| no_agent(error, &name))
 }
 
-fn no_agent(error: super::LookupError, name: &AgentId) -> Refused {
+pub(super) fn no_agent(error: super::LookupError, name: &AgentId) -> Refused {
     Refused::lookup(error, "agent", name.as_str(), "`longshore fleet list` shows the agents")
 }
 

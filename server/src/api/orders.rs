@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::Shared;
 use super::answer::{Refused, answer};
-use super::desk::{AgentOrder, Desk, Resolution, Retry};
-use super::handlers::{PathText, agent_name, find};
+use super::desk::{AgentOrder, Desk, LookupError, OrderError, Resolution, Retry};
+use super::handlers::{PathText, agent_name, find, no_agent};
 use crate::views::{AgentOrderWord, CancelJob, OrderAgent, ResolveJob, RetryJob};
 
 pub(super) async fn retry<D: Desk>(
@@ -50,8 +50,21 @@ pub(super) async fn resolve<D: Desk>(
         return Err(Refused::bad_request("a decision has a reason, and none is given", next));
     }
     let job = find(&shared.desk, path).await?;
-    let resolution = Resolution { agent, step, decision, note: words(note)?, give_up };
-    Ok(answer(shared.desk.resolve(job.id, resolution).await?))
+    if let Some(agent) = agent.as_ref().filter(|agent| job.runs.iter().all(|run| run.agent != **agent)) {
+        let agents: Vec<&str> = job.runs.iter().map(|run| run.agent.as_str()).collect();
+        let error = format!("the job has no run on {agent}");
+        let next = format!("it has one on: {}", agents.join(", "));
+        return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error, "nothing was changed", next));
+    }
+    let resolution = Resolution { agent: agent.clone(), step, decision, note: words(note)?, give_up };
+    match (shared.desk.resolve(job.id, resolution).await, agent) {
+        (Err(OrderError::NothingToDecide), Some(agent)) => {
+            let error = format!("nothing on {agent} waits for a decision");
+            let next = format!("`longshore job show {}` shows what does", job.id);
+            Err(Refused::new(StatusCode::CONFLICT, error, "nothing was changed", next))
+        }
+        (resolved, _) => Ok(answer(resolved?)),
+    }
 }
 
 pub(super) async fn order<D: Desk>(
@@ -68,7 +81,10 @@ pub(super) async fn order<D: Desk>(
         AgentOrderWord::Drain => AgentOrder::Drain { note },
         AgentOrderWord::Undrain => AgentOrder::Undrain,
     };
-    Ok(answer(shared.desk.order(&name, order).await?))
+    match shared.desk.order(&name, order).await {
+        Err(OrderError::NotFound) => Err(no_agent(LookupError::NotFound, &name)),
+        ordered => Ok(answer(ordered?)),
+    }
 }
 
 fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, known: &str) -> Result<T, Refused> {

@@ -66,11 +66,14 @@ fn a_retry_runs_what_is_left_and_carries_what_was_done_with_its_outputs() {
     assert!(earlier.folder && earlier.unknown.is_empty());
     let left: Vec<&str> = steps.iter().filter(|row| row.earlier.is_none()).map(|row| row.id.as_str()).collect();
     assert_eq!(left, ["start", "check"]);
-    let next = RunRow { id: RunId::from_u128(2), earlier: Some(earlier), steps, ..failed.clone() };
+    let told = "done in job 00000000-0000";
+    assert_eq!(steps[0].detail.as_deref(), Some(told), "people know jobs, not runs");
+    let (id, job) = (RunId::from_u128(2), JobId::from_u128(1 << 100));
+    let next = RunRow { id, job, earlier: Some(earlier), steps, ..failed.clone() };
     assert_eq!(next.told_earlier().unwrap().outputs[&step("get")]["version"], "7");
     // It fails again: what is said of the first run stays, and its folder is looked for there, too.
     let (steps, earlier) = go_on(&next, &plan, None).unwrap();
-    assert_eq!(steps[0].earlier, Some(RunId::from_u128(1)));
+    assert_eq!((steps[0].earlier, steps[0].detail.as_deref()), (Some(RunId::from_u128(1)), Some(told)));
     assert_eq!(earlier.unwrap().runs, [RunId::from_u128(2), RunId::from_u128(1)]);
     // From its first step it needs nothing of what was, and is as good as new.
     let idempotent = self::plan(

@@ -164,7 +164,7 @@ fn a_rolling_job_goes_on_one_by_one_and_stops_after_too_many_failures() {
     let job = world.job("roll", "all = true, max_parallel = 1, max_failed = 1", "");
     let (_, first) = world.next().unwrap();
     assert_eq!(world.next(), None);
-    assert!(world.why(job).contains("1 runs of the job are under way"), "{}", world.why(job));
+    assert!(world.why(job).contains("a run of the job is under way, and no more may be at once"), "{}", world.why(job));
     world.set(job, &first, RunState::NeedsDecision);
     assert_eq!(world.next(), None, "an unknown outcome stops a rolling job");
     world.set(job, &first, RunState::Failed);
@@ -186,7 +186,7 @@ fn a_quarter_of_four_is_one_and_a_share_is_never_none() {
 #[test]
 fn who_is_held_back_gets_nothing_and_it_is_said_why() {
     type Hold = fn(&mut World);
-    let holds: [(Hold, &str); 6] = [
+    let holds: [(Hold, &str); 8] = [
         (|world| world.fleet.get_mut(&name("a1")).unwrap().draining = true, "agent a1 is draining"),
         (|world| world.fleet.get_mut(&name("a1")).unwrap().frozen = true, "are stopped"),
         (
@@ -199,6 +199,19 @@ fn who_is_held_back_gets_nothing_and_it_is_said_why() {
                 world.books.put_agent(name("a1"), row);
             },
             "agent a1 is paused: disk swap",
+        ),
+        (
+            |world| {
+                let row = AgentRow { draining: Some("old".into()), paused: Some("x".into()), ..AgentRow::default() };
+                world.books.put_agent(name("a1"), row);
+            },
+            "agent a1 is drained: old",
+        ),
+        (
+            |world| {
+                world.books.put_agent(name("a1"), AgentRow { draining: Some(String::new()), ..AgentRow::default() });
+            },
+            "agent a1 is drained",
         ),
         (
             |world| {

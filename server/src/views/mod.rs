@@ -10,6 +10,8 @@ mod job;
 mod link;
 mod orders;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorView, Position, ProblemView};
@@ -20,6 +22,13 @@ pub use job::{
 };
 pub use link::{DirectionView, LinkView, OutageView};
 pub use orders::{AgentOrderWord, CancelJob, OrderAgent, ResolveJob, RetryJob};
+
+/// A number with its noun: `1 run`, `2 runs`.
+#[must_use]
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    let plural = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
 
 /// A view that can be the whole of an answer.
 pub trait Schema {
@@ -67,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    fn round<T: Schema + Serialize + for<'de> Deserialize<'de> + PartialEq + std::fmt::Debug>(view: T) -> String {
+    fn round<T: Schema + Serialize + for<'de> Deserialize<'de> + PartialEq + fmt::Debug>(view: T) -> String {
         let answer = Answer::new(view);
         let text = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Answer<T>>(&text).unwrap(), answer);
