@@ -46,7 +46,7 @@ impl Ready {
             // Becoming another user also leaves every other group.
             command.uid(user.uid).gid(user.gid);
         }
-        let tree = tree_lock(dir).map_err(|error| format!("its processes cannot be kept track of: {error}"))?;
+        let tree = tree_lock(dir).map_err(|error| untracked(&error))?;
         let waiting = Grouped::hold(dir, plan, &mut command, umask)?;
         Ok(Self { command, umask, outputs: (stdout, stderr), tree, waiting })
     }
@@ -67,6 +67,9 @@ impl Ready {
             }
         })
         .map_err(|error| format!("nobody could wait for it: {error}"))?;
+        // The process that waits has it open, too, and with that the lock.
+        let taken = take_lock(&tree).map_err(|error| untracked(&error))?;
+        taken.ok_or_else(|| untracked(&"its lock is held by another process"))?;
         let reason = |error: &io::Error| spawn_reason(&plan.program, error);
         let (leader, group) = match waiting {
             Some(waiting) => {
@@ -147,10 +150,12 @@ fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
 // Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it.
 fn tree_lock(dir: &Path) -> io::Result<File> {
     let lock = layout::open_lock(dir, TREE)?;
-    take_lock(&lock)?
-        .ok_or_else(|| io::Error::new(io::ErrorKind::ResourceBusy, "its lock is held by another process"))?;
     rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
     Ok(lock)
+}
+
+fn untracked(error: &dyn std::fmt::Display) -> String {
+    format!("its processes cannot be kept track of: {error}")
 }
 
 fn reap(leader: Pid, events: &Sender<Event>) {
