@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use journal::{Change, Room, Short};
-use link::session::Transaction;
+use journal::{Room, Short};
 use link::{Endpoint, Stopped, wall_ms};
 use messages::{AgentId, EndpointId, JobId, LogKey};
 use tokio::sync::{Notify, watch};
@@ -19,7 +18,6 @@ use crate::books::Books;
 use crate::dispatch::Dispatch;
 use crate::fleet;
 use crate::logs::{About, Logs};
-use crate::records::{JobRow, RunRow};
 use crate::schedule::Fleet;
 use crate::submitting::Submitting;
 use crate::views::{
@@ -164,25 +162,11 @@ impl Core {
     pub(crate) async fn taken_in(&self) {
         self.notice();
         self.wake();
-        if self.books().to_forget().is_empty() {
-            return;
-        }
-        let _turn = self.turn().await;
-        // Others may have forgotten some of them while this waited.
-        let excess = self.books().to_forget();
-        for (job, runs) in excess {
-            let mut rows = vec![Change::DeleteApp(JobRow::key(job))];
-            rows.extend(runs.iter().map(|run| Change::DeleteApp(RunRow::key(*run))));
-            if self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await.is_err() {
-                return;
-            }
-            self.books().forget(job);
-            for run in runs {
-                if let Err(error) = self.0.logs.forget(run) {
-                    tracing::warn!(%run, %error, "The logs of a forgotten run could not be removed.");
-                }
-            }
-        }
+        self.forget_oldest().await;
+    }
+
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.0.logs
     }
 
     /// Which agents have received everything that was sent to them.

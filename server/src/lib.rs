@@ -7,6 +7,7 @@ mod clock;
 mod core;
 mod dispatch;
 mod fleet;
+mod forgetting;
 mod intake;
 pub mod job_file;
 mod logs;

@@ -9,7 +9,7 @@ use messages::limits::EARLIER_RUNS_MAX;
 use messages::{Body, Earlier, Effect, JobId, Keep, RunId, RunStart, StepId, StepSpec, When};
 use uuid::Uuid;
 
-use crate::api::{DeskError, Retry, RetryError, Submitted};
+use crate::api::{Retry, RetryError, Submitted};
 use crate::books::Books;
 use crate::clock::Since;
 use crate::core::Core;
@@ -28,8 +28,7 @@ impl Core {
             if known.as_ref() != Some(&asked) {
                 return Err(RetryError::IdTaken { id });
             }
-            let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
-            return Ok(Submitted { created: false, job });
+            return Ok(self.submitted(id, false).await?);
         }
         self.admits()?;
         // From looking at the runs to having said that they are done again, nobody else may change them.

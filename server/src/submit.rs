@@ -35,8 +35,7 @@ impl Core {
             if !same || known.retry.is_some() {
                 return Err(SubmitError::IdTaken { id });
             }
-            let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
-            return Ok(Submitted { created: false, job });
+            return self.submitted(id, false).await;
         }
         self.admits()?;
         // From looking at the group to being a member of it: of two that come at once, one finds the other.
@@ -81,8 +80,7 @@ impl Core {
         }
         self.notice();
         self.wake();
-        let job = self.view(id).await?.ok_or(DeskError::Stopping)?;
-        Ok(Submitted { created: true, job })
+        self.submitted(id, true).await
     }
 
     /// Whether new jobs are taken.

@@ -158,6 +158,10 @@ impl From<SubmitError> for Refused {
                 format!("wait for it (`longshore job show {holder}`), or write on_conflict = \"queue\""),
             ),
             SubmitError::IdTaken { .. } => (StatusCode::CONFLICT, "submit with a fresh id".to_owned()),
+            SubmitError::Forgotten { .. } => {
+                let next = "submit it with a fresh id to have it done again";
+                return Self::new(StatusCode::GONE, what, "nothing was changed by this request", next);
+            }
             SubmitError::Full { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "wait until jobs have ended, then submit again with the same id".to_owned(),

@@ -252,6 +252,12 @@ pub enum SubmitError {
         /// The id.
         id: JobId,
     },
+    /// The job was taken, is over, and was forgotten before its state could be told: it was among the oldest beyond the limit.
+    #[error("job {id} was taken, is over, and has been forgotten")]
+    Forgotten {
+        /// The id.
+        id: JobId,
+    },
     /// A limit of the server is reached.
     #[error("the server takes no more work: {reason}")]
     Full {
