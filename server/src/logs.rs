@@ -3,7 +3,9 @@
 //! size and SHA-256 are what the agent's record says; only then the agent is told that it need not keep it. It never holds more of
 //! a log in memory than the pieces that just came, and no log waits for another one's sync.
 
-use std::collections::{BTreeMap, VecDeque};
+mod finishing;
+
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,15 +16,13 @@ use link::Endpoint;
 use messages::limits::{LOG_BYTES_MAX, LOG_CHUNK_BYTES_MAX};
 use messages::{Digest, EndpointId, Hasher, LogChunk, LogDatagram, LogEnd, LogKey, LogMark, RunId};
 use serde::{Deserialize, Serialize};
-use tokio::task::{JoinError, JoinSet};
 
+use self::finishing::Finishing;
 use crate::api::LogPiece;
 
 /// Pieces that are taken in at a time. One word to their agents answers all of a log, and must not be long in coming: until
 /// then they send nothing more.
 const PIECES_AT_ONCE: usize = 64;
-/// Logs that are synced and compared with their agents' records at the same time. More would only make the disk seek.
-const FINISHING_MAX: usize = 4;
 /// Logs whose digest is kept while they grow, about 300 bytes each. Of others the file is read again when it is whole.
 const DIGESTS_MAX: usize = 1_024;
 /// Bytes of the note that a log is complete.
@@ -232,11 +232,13 @@ impl Logs {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Removes a run's logs.
+    /// Removes a run's logs, and what is known of them.
     ///
     /// # Errors
     /// The operating system's.
     pub(crate) fn forget(&self, run: RunId) -> io::Result<()> {
+        self.mismatches.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.run != run);
+        self.digests().growing.retain(|key, _| key.run != run);
         match fs::remove_dir_all(self.run_dir(run)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
@@ -277,7 +279,7 @@ pub(crate) async fn receive(logs: Logs, endpoint: Endpoint, core: impl About) {
                 Ok(said) => take_all(&logs, said, &core, &mut tight, &mut finishing).await,
                 Err(_) => return,
             },
-            Some(done) = finishing.tasks.join_next(), if !finishing.tasks.is_empty() => finishing.done(done),
+            Some(done) = finishing.tasks.join_next_with_id(), if !finishing.tasks.is_empty() => finishing.done(done),
         };
         finishing.begin(&logs);
         if !marks.is_empty() {
@@ -352,60 +354,6 @@ async fn take_all(
     marks
 }
 
-/// Logs that are all there, until they are durable and compared.
-#[derive(Default)]
-struct Finishing {
-    /// Each of them, waiting or under way.
-    whole: BTreeMap<LogKey, (EndpointId, LogEnd)>,
-    waiting: VecDeque<LogKey>,
-    tasks: JoinSet<(LogKey, io::Result<LogMark>)>,
-}
-
-impl Finishing {
-    fn want(&mut self, from: EndpointId, key: LogKey, end: LogEnd) {
-        if self.whole.insert(key.clone(), (from, end)).is_none() {
-            self.waiting.push_back(key);
-        }
-    }
-
-    fn begin(&mut self, logs: &Logs) {
-        while self.tasks.len() < FINISHING_MAX
-            && let Some(key) = self.waiting.pop_front()
-        {
-            let Some((_, end)) = self.whole.get(&key).cloned() else { continue };
-            let logs = logs.clone();
-            self.tasks.spawn_blocking(move || {
-                let finished = logs.finish(&key, &end);
-                (key, finished)
-            });
-        }
-    }
-
-    fn done(&mut self, done: Result<(LogKey, io::Result<LogMark>), JoinError>) -> Marks {
-        match done {
-            Ok((key, finished)) => {
-                let from = self.whole.remove(&key).map(|(from, _)| from);
-                match (finished, from) {
-                    (Ok(mark), Some(from)) => Marks::from([((from, key), mark)]),
-                    (Ok(_), None) => Marks::new(),
-                    // Its agent sends the end again, and then this is tried again.
-                    (Err(error), _) => {
-                        tracing::warn!(%error, run = %key.run, step = %key.step, "A log cannot be finished; it is tried again later.");
-                        Marks::new()
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "Finishing a log ended badly.");
-                // Which one is not known: those that wait begin anew when their agents send the end again.
-                self.waiting.clear();
-                self.whole.clear();
-                Marks::new()
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -470,6 +418,20 @@ mod tests {
         }
         assert!(take(&logs, &altered()).complete);
         assert!(logs.note(&key()).unwrap().unwrap().altered);
+    }
+
+    #[test]
+    fn of_a_run_that_is_forgotten_nothing_is_kept_in_memory_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::open(dir.path()).unwrap();
+        take(&logs, &chunk(0, b"altered", end(7, Digest::of(b"as it was"))));
+        take(&logs, &chunk(0, b"again", None));
+        let known = || (logs.mismatches.lock().unwrap().len(), logs.digests().growing.len());
+        assert_eq!(known(), (1, 1));
+        logs.forget(RunId::from_u128(2)).unwrap();
+        assert_eq!(known(), (1, 1), "another run's were forgotten");
+        logs.forget(key().run).unwrap();
+        assert_eq!(known(), (0, 0));
     }
 
     #[test]
