@@ -1,5 +1,6 @@
 //! What waits to be published while the broker is slower than the driver, within bounds. What finds no room is dropped,
-//! statuses and logs first: they are safe to lose, and a message that is dropped is reported so that it is sent again.
+//! statuses first: they are safe to lose, and a message that is dropped is reported so that it is sent again. Pieces of logs have
+//! bounds of their own: however many wait, they take no room from a status or a message.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,17 +10,24 @@ use tokio::sync::Notify;
 
 use crate::session::{Publish, Published};
 
-/// Publishes from which on statuses and logs find no room. A driver has fewer messages than this in flight.
+/// Messages and statuses from which on statuses find no room. A driver has fewer messages than this in flight.
 const LOSSY_MAX: usize = 1_024;
 
-/// Bytes from which on statuses and logs find no room.
+/// Bytes of messages and statuses from which on statuses find no room.
 const LOSSY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Publishes from which on nothing finds room.
+/// Messages and statuses from which on none finds room.
 const ALL_MAX: usize = 8_192;
 
-/// Bytes from which on nothing finds room. What one process spends on a broker that is blocked.
+/// Bytes of messages and statuses from which on none finds room. With [`LOGS_BYTES_MAX`] it is what one process spends on a broker
+/// that is blocked.
 const ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Pieces of logs, and words about them, from which on none finds room.
+const LOGS_MAX: usize = 1_024;
+
+/// Bytes of them from which on none finds room.
+const LOGS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Refused messages that wait to be reported. Beyond, reconciling finds out by itself.
 const REFUSED_MAX: usize = ALL_MAX;
@@ -37,11 +45,33 @@ pub(super) struct Backlog {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    publishes: VecDeque<Publish>,
+    publishes: Queue,
     /// Pieces of logs: they go out when nothing else waits.
-    logs: VecDeque<Publish>,
-    bytes: usize,
+    logs: Queue,
     refused: VecDeque<Refused>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    publishes: VecDeque<Publish>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn has_room(&self, count_max: usize, bytes_max: usize) -> bool {
+        self.publishes.len() < count_max && self.bytes < bytes_max
+    }
+
+    fn push(&mut self, publish: Publish) {
+        self.bytes += publish.frame.bytes().len();
+        self.publishes.push_back(publish);
+    }
+
+    fn pop(&mut self) -> Option<Publish> {
+        let publish = self.publishes.pop_front()?;
+        self.bytes -= publish.frame.bytes().len();
+        Some(publish)
+    }
 }
 
 impl Backlog {
@@ -53,27 +83,26 @@ impl Backlog {
     /// Takes one in, or drops it. Never waits.
     pub(super) fn push(&self, publish: Publish) {
         let mut waiting = self.waiting();
-        let (count, bytes) = (waiting.publishes.len() + waiting.logs.len(), waiting.bytes);
-        let lossy = match publish.what {
-            Published::Status | Published::Log => true,
-            Published::Message(_) | Published::Resent(_) => false,
+        let room = match publish.what {
+            Published::Log => waiting.logs.has_room(LOGS_MAX, LOGS_BYTES_MAX),
+            Published::Status => waiting.publishes.has_room(LOSSY_MAX, LOSSY_BYTES_MAX),
+            Published::Message(_) | Published::Resent(_) => waiting.publishes.has_room(ALL_MAX, ALL_BYTES_MAX),
         };
-        if lossy && (count >= LOSSY_MAX || bytes >= LOSSY_BYTES_MAX) {
-            tracing::debug!(to = %publish.to, what = ?publish.what, "dropped it: too much waits to be published");
-            return;
-        }
-        if count >= ALL_MAX || bytes >= ALL_BYTES_MAX {
-            if waiting.refused.len() < REFUSED_MAX {
-                waiting.refused.push_back((publish.to, publish.what));
+        match (publish.what, room) {
+            (Published::Log, true) => waiting.logs.push(publish),
+            (Published::Message(_) | Published::Resent(_) | Published::Status, true) => waiting.publishes.push(publish),
+            (Published::Log | Published::Status, false) => {
+                tracing::debug!(to = %publish.to, what = ?publish.what, "dropped it: too much waits to be published");
+                return;
             }
-            drop(waiting);
-            self.refusing.notify_one();
-            return;
-        }
-        waiting.bytes += publish.frame.bytes().len();
-        match publish.what {
-            Published::Log => waiting.logs.push_back(publish),
-            Published::Message(_) | Published::Resent(_) | Published::Status => waiting.publishes.push_back(publish),
+            (Published::Message(_) | Published::Resent(_), false) => {
+                if waiting.refused.len() < REFUSED_MAX {
+                    waiting.refused.push_back((publish.to, publish.what));
+                }
+                drop(waiting);
+                self.refusing.notify_one();
+                return;
+            }
         }
         drop(waiting);
         self.filled.notify_one();
@@ -93,12 +122,10 @@ impl Backlog {
     /// The oldest one, if there is one, under the same rule.
     pub(super) fn pop(&self, logs: bool) -> Option<Publish> {
         let mut waiting = self.waiting();
-        let publish = match waiting.publishes.pop_front() {
-            None if logs => waiting.logs.pop_front()?,
-            publish => publish?,
-        };
-        waiting.bytes -= publish.frame.bytes().len();
-        Some(publish)
+        match waiting.publishes.pop() {
+            None if logs => waiting.logs.pop(),
+            publish => publish,
+        }
     }
 
     /// The oldest message that found no room, as soon as there is one. For a single reader; may be cancelled.
@@ -131,7 +158,6 @@ mod tests {
             backlog.push(publish(Published::Message(Seq::new(seq).unwrap()), 10));
         }
         backlog.push(publish(Published::Status, 10));
-        backlog.push(publish(Published::Log, 10));
         backlog.push(publish(Published::Resent(Seq::FIRST), 10));
         let mut last = None;
         let mut count = 0;
@@ -163,6 +189,23 @@ mod tests {
         assert_eq!(refused[0], Published::Message(Seq::new(kept as u64 + 1).unwrap()));
         backlog.push(publish(Published::Status, 10));
         assert!(backlog.next(true).now_or_never().is_some(), "room is given back");
+    }
+
+    #[test]
+    fn pieces_of_logs_take_no_room_from_statuses_and_have_a_bound_of_their_own() {
+        let backlog = Backlog::default();
+        for _ in 0..2 * LOGS_MAX {
+            backlog.push(publish(Published::Log, 10));
+        }
+        backlog.push(publish(Published::Status, 10));
+        assert_eq!(backlog.pop(true).map(|publish| publish.what), Some(Published::Status));
+        assert_eq!(std::iter::from_fn(|| backlog.pop(true)).count(), LOGS_MAX);
+        let piece = 250 * 1024;
+        for _ in 0..2 * LOGS_BYTES_MAX / piece {
+            backlog.push(publish(Published::Log, piece));
+        }
+        let bytes: usize = std::iter::from_fn(|| backlog.pop(true)).map(|publish| publish.frame.bytes().len()).sum();
+        assert!((LOGS_BYTES_MAX..LOGS_BYTES_MAX + 2 * piece).contains(&bytes), "{bytes}");
     }
 
     #[test]
