@@ -11,6 +11,7 @@ mod causes;
 pub mod control;
 mod driver;
 mod endpoint;
+mod seldom;
 mod service;
 pub mod session;
 pub mod wire;

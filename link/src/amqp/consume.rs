@@ -14,6 +14,7 @@ use super::dial::Link;
 use super::failure::{Failure, within};
 use super::ping;
 use super::settle::{Decision, Settlements, Step};
+use crate::seldom::Seldom;
 use crate::session::DeliveryTag;
 use crate::wire::WireEvent;
 
@@ -87,6 +88,9 @@ impl Inbox {
     }
 }
 
+// Whoever can publish can make this happen as often as he likes.
+static TOO_LARGE: Seldom = Seldom::new();
+
 fn take_in(connection: u64, settlements: &Settlements, delivery: Delivery) -> Result<Option<WireEvent>, Failure> {
     let (expected, found) = (settlements.expected(), delivery.delivery_tag);
     if expected != found {
@@ -98,7 +102,13 @@ fn take_in(connection: u64, settlements: &Settlements, delivery: Delivery) -> Re
     }
     let bytes = delivery.data;
     if bytes.len() > ENVELOPE_BYTES_MAX {
-        tracing::warn!(bytes = bytes.len(), "a delivery is too large for an envelope and goes to the dead queue");
+        if let Some(left_out) = TOO_LARGE.now() {
+            tracing::warn!(
+                bytes = bytes.len(),
+                left_out,
+                "a delivery is too large for an envelope and goes to the dead queue"
+            );
+        }
         settlements.delivered(Some(Decision::Reject));
         return Ok(None);
     }

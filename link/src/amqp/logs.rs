@@ -16,12 +16,16 @@ use super::CALL_LIMIT;
 use super::dial::Link;
 use super::failure::{Failure, within};
 use super::topology;
+use crate::seldom::Seldom;
 
 /// Pieces that may be open: enough to keep the disk busy, some 3 MiB in the library's memory.
 const PREFETCH: u16 = 64;
 
 /// Between two tries at a queue that cannot be declared or consumed, as when the node that holds it is down.
 const AGAIN: Duration = Duration::from_secs(10);
+
+// Whoever can publish can make this happen as often as he likes.
+static TOO_LARGE: Seldom = Seldom::new();
 
 /// Hands pieces on until their taker is gone, for as long as the connection lasts; its owner notices its end.
 pub(super) async fn consume(link: &Link, logs: &mpsc::Sender<Vec<u8>>) {
@@ -50,7 +54,9 @@ async fn consume_once(link: &Link, logs: &mpsc::Sender<Vec<u8>>) -> Result<(), F
         let delivery = delivery.map_err(|e| Failure::of_life(&e))?;
         let (tag, bytes) = (delivery.delivery_tag, delivery.data);
         if bytes.len() > ENVELOPE_BYTES_MAX {
-            tracing::warn!(bytes = bytes.len(), "Something too large for a piece of a log was dropped.");
+            if let Some(left_out) = TOO_LARGE.now() {
+                tracing::warn!(bytes = bytes.len(), left_out, "Something too large for a piece of a log was dropped.");
+            }
         } else if logs.send(bytes).await.is_err() {
             return Ok(());
         }

@@ -24,6 +24,7 @@ use crate::endpoint::{
     Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, ResolveFailure, Rewinds, SubmitError,
     Transacting, WORK_MAX, Work,
 };
+use crate::seldom::Seldom;
 use crate::service::random;
 use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
 use crate::wire::{Wire, WireCommand, WireEvent};
@@ -37,6 +38,9 @@ const BACKLOG_MAX: usize = 4_096;
 const TAKEN_MAX: usize = 256;
 /// Bytes of messages read from the journal at a time.
 const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+// Whoever can publish can make this happen as often as he likes.
+static NO_LOGS: Seldom = Seldom::new();
 
 /// Why an endpoint stopped.
 #[derive(Debug, thiserror::Error)]
@@ -383,11 +387,18 @@ impl Driver {
         match decode(bytes) {
             Ok(Envelope::Log(log)) => self.pass_on(log),
             Ok(Envelope::Message(_) | Envelope::Status(_)) => {
-                tracing::warn!(
-                    "Something that is no piece of a log came with the logs; it was dropped, its sender sends it again."
-                );
+                if let Some(left_out) = NO_LOGS.now() {
+                    tracing::warn!(
+                        left_out,
+                        "Something that is no piece of a log came with the logs; it was dropped, its sender sends it again."
+                    );
+                }
             }
-            Err(error) => tracing::warn!(%error, "Something that is no envelope came with the logs; it was dropped."),
+            Err(error) => {
+                if let Some(left_out) = NO_LOGS.now() {
+                    tracing::warn!(%error, left_out, "Something that is no envelope came with the logs; it was dropped.");
+                }
+            }
         }
     }
 

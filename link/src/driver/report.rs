@@ -2,16 +2,25 @@
 
 use messages::{EndpointId, Seq};
 
+use crate::seldom::Seldom;
 use crate::session::Fault;
+
+// Whoever can publish can make these happen as often as he likes.
+static GARBLED: Seldom = Seldom::new();
+static STRANGERS: Seldom = Seldom::new();
 
 /// Logs a fault, as loudly as somebody must act on it.
 pub(super) fn fault(local: &EndpointId, fault: &Fault) {
     match fault {
         Fault::Garbled { reason } => {
-            tracing::warn!(%reason, "A delivery is not an envelope; it went to the dead-letter queue.");
+            if let Some(left_out) = GARBLED.now() {
+                tracing::warn!(%reason, left_out, "A delivery is not an envelope; it went to the dead-letter queue.");
+            }
         }
         Fault::Stranger { from, to } => {
-            tracing::warn!(%from, %to, "An envelope of a stranger; it was not journaled.");
+            if let Some(left_out) = STRANGERS.now() {
+                tracing::warn!(%from, %to, left_out, "An envelope of a stranger; it was not journaled.");
+            }
         }
         Fault::OutsideWindow { peer, seq } => {
             tracing::debug!(%peer, %seq, "A message too far ahead was dropped; it is sent again.");
