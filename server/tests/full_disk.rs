@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 
 const MIB: u64 = 1024 * 1024;
 /// After this a test fails that would otherwise wait for ever.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks at something that has no event to wait for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const RUNS: u128 = 20;

@@ -117,7 +117,7 @@ pub(crate) fn let_go(pipe: &Path) {
 }
 
 /// After this a test fails that would otherwise wait for ever. Nothing here takes a hundredth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A named pipe that a step's processes hold open for as long as they live: how a test knows whether they are gone.
 pub(crate) struct Held {

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// After this a test fails that would otherwise wait for ever.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Carries publishes from one end to the other, and keeps those for an end that is away.
 #[derive(Clone, Default)]

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::run::Home;
 
 /// After this a test fails that would otherwise wait for ever. Nothing here takes a tenth of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What systemd is to an agent.
 struct Manager {

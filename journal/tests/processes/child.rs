@@ -15,7 +15,7 @@ const SEED: &str = "JOURNAL_TEST_CHILD_SEED";
 const STEPS: &str = "JOURNAL_TEST_CHILD_STEPS";
 
 /// How long a child may say nothing. Whoever hangs longer hangs for good.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// What a child does.
 pub(crate) enum Task {

@@ -29,7 +29,7 @@ use crate::tls::Pki;
 pub(crate) type Test = (&'static str, fn());
 
 /// How long anything may take before a test fails. Generous: the machine may be busy, and no test measures time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The broker that all tests share.
 pub(crate) struct Broker {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::desk::TestDesk;
 
 /// Far beyond what any of this takes: a test that waits so long hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A server for one test.
 pub struct World {
