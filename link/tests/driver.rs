@@ -2,11 +2,12 @@
 //! is offered before the sync that covers it.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use journal::{Batch, Journal, MemoryStore, Opening, Store, StoreError, Visit};
+use journal::{Batch, Journal, Key, MemoryStore, MessageTable, Opening, Store, StoreError, Visit};
 use link::session::{Config, DeliveryTag, Published, Transaction};
 use link::wire::{WireCommand, WireEnd, WireEvent, wire};
 use link::{Endpoint, Parts, RunError, endpoint};
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// How long anything may take that must come. Only reached when it does not.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A gate in front of every sync.
 #[derive(Default)]
@@ -32,6 +33,8 @@ struct Gate {
 struct GateState {
     closed: bool,
     waiting: usize,
+    /// A row that the store has lost.
+    lost: Option<Vec<u8>>,
 }
 
 impl Gate {
@@ -70,7 +73,11 @@ impl Store for GatedStore {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.inner.scan(from, to, visit)
+        let lost = self.gate.state.lock().unwrap().lost.clone();
+        self.inner.scan(from, to, &mut |key, value| match lost.as_deref() == Some(key) {
+            true => ControlFlow::Continue(()),
+            false => visit(key, value),
+        })
     }
 
     fn size(&self) -> Result<u64, StoreError> {
@@ -99,22 +106,29 @@ impl World {
     async fn start() -> Self {
         let gate = Arc::new(Gate::default());
         let store = Arc::new(GatedStore { inner: MemoryStore::default(), gate: Arc::clone(&gate) });
-        let opening = Opening { endpoint: agent(), incarnation: Incarnation::from_u128(1), now_ms: 0 };
-        let (journal, state) = Journal::over(store, &opening).unwrap();
-        let (wire, end) = wire();
-        let (config, nonce) = (Config::default(), Nonce::new(5));
-        let parts = Parts { journal, state, wire, peers: vec![server()], config, nonce };
-        let (endpoint, driver) = endpoint(parts).unwrap();
-        let (stop, stopping) = watch::channel(false);
-        let driver = tokio::spawn(driver.run(stopping));
-        let mut world = Self { gate, end, endpoint, driver, stop };
+        let mut world = Self::over(store, (agent(), server()), None);
         world.event(WireEvent::Up { connection: 1 }).await;
-        world.deliver(1, hello().bytes()).await;
+        world.deliver(1, hello(server(), agent()).bytes()).await;
         assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == Published::Status));
         assert!(matches!(world.command().await, WireCommand::Acknowledge(tags) if tags[0].tag == 1));
         // Word that the server's stream is taken from now on.
         assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == Published::Status));
         world
+    }
+
+    /// An endpoint and its peer, over what that store holds, which loses that row once it was opened.
+    fn over(store: Arc<GatedStore>, (local, peer): (EndpointId, EndpointId), lost: Option<Vec<u8>>) -> Self {
+        let gate = Arc::clone(&store.gate);
+        let opening = Opening { endpoint: local, incarnation: Incarnation::from_u128(1), now_ms: 0 };
+        let (journal, state) = Journal::over(store, &opening).unwrap();
+        gate.state.lock().unwrap().lost = lost;
+        let (wire, end) = wire();
+        let (config, nonce) = (Config::default(), Nonce::new(5));
+        let parts = Parts { journal, state, wire, peers: vec![peer], config, nonce };
+        let (endpoint, driver) = endpoint(parts).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let driver = tokio::spawn(driver.run(stopping));
+        Self { gate, end, endpoint, driver, stop }
     }
 
     async fn event(&self, event: WireEvent) {
@@ -139,7 +153,7 @@ impl World {
     }
 }
 
-fn hello() -> Frame {
+fn hello(from: EndpointId, to: EndpointId) -> Frame {
     let sending = Sending {
         incarnation: Incarnation::from_u128(9),
         epoch: Epoch::FIRST,
@@ -156,8 +170,8 @@ fn hello() -> Frame {
         losses: 0,
     };
     Frame::status(&Status {
-        from: server(),
-        to: agent(),
+        from,
+        to,
         nonce: Nonce::new(6),
         version_min: PROTOCOL_VERSION,
         version_max: PROTOCOL_VERSION,
@@ -183,7 +197,11 @@ fn hello() -> Frame {
 }
 
 fn first_message() -> Message {
-    let header = Header::new(server(), agent(), Incarnation::from_u128(9), Epoch::FIRST)
+    first_message_of(server(), agent())
+}
+
+fn first_message_of(from: EndpointId, to: EndpointId) -> Message {
+    let header = Header::new(from, to, Incarnation::from_u128(9), Epoch::FIRST)
         .numbered(Seq::FIRST, ChainHash::START)
         .carrying(MessageId::from_u128(1), Kind::Unknown(77), None, b"body");
     Message::new(header, b"body").unwrap()
@@ -239,6 +257,36 @@ async fn one_batch_of_a_peer_is_out_at_a_time_and_what_was_dealt_with_does_not_c
     world.endpoint.transact(Transaction { apply, ..Transaction::default() }).await.unwrap();
     assert!(world.endpoint.next_work().now_or_never().is_none(), "what was dealt with is not offered again");
     assert!(matches!(world.command().await, WireCommand::Acknowledge(_)));
+    assert!(!world.driver.is_finished());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_not_whole_stops_the_streams_with_a_reason_and_is_never_passed_over_in_silence() {
+    let store = Arc::new(GatedStore { inner: MemoryStore::default(), gate: Arc::default() });
+    let ends = || (server(), agent());
+    let mut world = World::over(Arc::clone(&store), ends(), None);
+    world.event(WireEvent::Up { connection: 1 }).await;
+    world.deliver(1, hello(agent(), server()).bytes()).await;
+    world.deliver(2, first_message_of(agent(), server()).frame.bytes()).await;
+    // Nobody takes it, and the next process no longer has it in memory.
+    while !matches!(world.command().await, WireCommand::Acknowledge(tags) if tags.iter().any(|tag| tag.tag == 2)) {}
+    world.stop.send(true).unwrap();
+    timeout(LIMIT, world.driver).await.unwrap().unwrap().unwrap();
+    let body = Key::Message(MessageTable::InboxBody, agent(), Seq::FIRST);
+    let world = World::over(store, ends(), Some(body.bytes()));
+    let mut changes = world.endpoint.changes();
+    let why = async {
+        loop {
+            let view = world.endpoint.view(agent()).await.unwrap().unwrap();
+            if let Some(why) = view.streams.frozen {
+                return (why, view.streams.resolvable);
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    let (why, resolvable) = timeout(LIMIT, why).await.unwrap();
+    assert!(why.contains("message 1 of the peer is not whole in this journal") && !resolvable, "{why}");
+    assert!(world.endpoint.next_work().now_or_never().is_none());
     assert!(!world.driver.is_finished());
 }
 

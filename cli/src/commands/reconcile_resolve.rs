@@ -77,7 +77,9 @@ pub(crate) fn run(
         Reply::Resolve(Err(Unresolved::Refused(ResolveError::NotStopped { .. }))) => {
             return Err(not_stopped(endpoint, peer));
         }
-        Reply::Resolve(Err(Unresolved::Refused(error @ ResolveError::Diverged { .. }))) => {
+        Reply::Resolve(Err(Unresolved::Refused(
+            error @ (ResolveError::Diverged { .. } | ResolveError::NotWhole { .. }),
+        ))) => {
             return Err(Failure::new(Exit::Failed, &error, "nothing was changed", endpoint.look()));
         }
         Reply::Resolve(Err(error @ Unresolved::Failed(_))) => {

@@ -6,7 +6,7 @@ use messages::{Body, EndpointId, Seq};
 
 use super::{Driver, RunError};
 use crate::endpoint::{Work, WorkItem};
-use crate::session::Arrived;
+use crate::session::{Arrived, Input};
 
 /// Messages handed to the application at a time, per peer.
 const BATCH_MAX: u64 = 64;
@@ -26,7 +26,8 @@ impl Driver {
             let to = durable.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(durable));
             let items = self.read_work(&peer, from, to)?;
             let Some(last) = items.last().map(|item| item.seq) else {
-                tracing::error!(%peer, seq = %from, "The next message is not whole in this journal; run `longshore journal verify`.");
+                // Nothing behind it may be offered before it, so the streams are stopped, which is said here, there and to people.
+                self.input(Input::NotWhole(peer, from));
                 continue;
             };
             if self.work.try_send(Work { peer: peer.clone(), items }).is_ok() {

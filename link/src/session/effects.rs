@@ -304,4 +304,12 @@ pub enum ResolveError {
         /// Where.
         at: Seq,
     },
+    /// This journal lacks what is to be dealt with next: no decision brings it back.
+    #[error("message {at} of {peer} is not whole in this journal, which must be put aside")]
+    NotWhole {
+        /// The peer.
+        peer: EndpointId,
+        /// Which.
+        at: Seq,
+    },
 }

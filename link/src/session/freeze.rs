@@ -43,6 +43,11 @@ pub enum Freeze {
     Doubled,
     /// Two processes speak for the same opening of the same journal: the machine was cloned.
     Cloned,
+    /// A message of the peer that is to be dealt with next is missing in this journal, or a part of it is.
+    NotWhole {
+        /// Which.
+        at: Seq,
+    },
 }
 
 /// What holds for all stopped streams.
@@ -53,7 +58,7 @@ impl Freeze {
     #[must_use]
     pub const fn is_resolvable(&self) -> bool {
         match self {
-            Self::Diverged { .. } => false,
+            Self::Diverged { .. } | Self::NotWhole { .. } => false,
             Self::RolledBack { .. }
             | Self::Superseded { .. }
             | Self::Replaced { .. }
@@ -71,6 +76,11 @@ impl Freeze {
                 "{KEPT} The two journals contradict each other, and one of them must go: stop its endpoint, put its journal aside \
                  there with `longshore journal quarantine`, and start it again. What the other end holds for it is sent again, \
                  marked as perhaps done."
+            ),
+            Self::NotWhole { .. } => format!(
+                "{KEPT} This journal is damaged: stop {local}, look with `longshore journal verify --endpoint {local}`, put the journal aside \
+                 with `longshore journal quarantine --endpoint {local}`, and start it again. What {peer} holds for it is sent again, marked as \
+                 perhaps done."
             ),
             Self::Cloned => format!(
                 "{KEPT} Two processes run as {peer}: stop the one that is not to go on, then run \
@@ -124,6 +134,12 @@ impl fmt::Display for Freeze {
                 Seq::count(*said),
                 Seq::count(*found)
             ),
+            Self::NotWhole { at } => {
+                write!(
+                    f,
+                    "message {at} of the peer is not whole in this journal, and nothing behind it can be dealt with before it"
+                )
+            }
             Self::Doubled => f.write_str(
                 "the peer has heard another process in this opening of the journal: a copy of it is running, or was",
             ),

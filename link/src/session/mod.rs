@@ -68,6 +68,8 @@ pub enum Input {
     Trouble(EndpointId),
     /// What this endpoint says of itself changed.
     Present(Presence),
+    /// The next message of that peer for the application is not whole in this journal.
+    NotWhole(EndpointId, Seq),
     /// [`Session::next_timeout`] has come.
     TimedOut,
 }
@@ -244,6 +246,7 @@ impl Session {
             Input::Loaded(peer, messages) => self.loaded(now, &mut turn, &peer, messages),
             Input::Trouble(peer) => self.probe_soon(now, &peer),
             Input::Present(presence) => self.present(now, presence),
+            Input::NotWhole(peer, at) => self.freeze(now, &mut turn, &peer, Freeze::NotWhole { at }),
             Input::TimedOut => self.timed_out(now, &mut turn),
         }
         WriteAhead::new(turn.changes, turn.effects)

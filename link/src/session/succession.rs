@@ -308,6 +308,7 @@ impl Session {
         match &entry.frozen {
             None => return Err(ResolveError::NotStopped { peer: peer.clone() }),
             Some(Freeze::Diverged { at }) => return Err(ResolveError::Diverged { peer: peer.clone(), at: *at }),
+            Some(Freeze::NotWhole { at }) => return Err(ResolveError::NotWhole { peer: peer.clone(), at: *at }),
             Some(_) => {}
         }
         entry.receiving.nonce = None;
