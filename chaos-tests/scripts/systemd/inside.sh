@@ -59,6 +59,7 @@ say "ok   systemd $(systemctl --version | head -n 1 | cut -d' ' -f2), Linux $(un
 if [ -x /opt/longshore/attempt ]; then
     is "the agent's own tests of control groups pass" systemctl start groups.service
     grep -aE '^test .*(group|whole|written)|^skipped|^test result' /run/groups.log | sed 's/^/PROOF ok   /'
+    grep -aE -A3 'panicked at' /run/groups.log | sed 's/^/PROOF why  /' || true
 fi
 if [ ! -e /opt/longshore/services ]; then
     say done
