@@ -21,7 +21,7 @@ pub enum AttemptState {
         started: Option<Started>,
     },
     /// It is over, and this is how.
-    Ended(Exit),
+    Ended(Box<Exit>),
     /// It began, and nobody knows how far it came: its declared effect decides what may happen next.
     Interrupted(Interruption),
     /// A file that decides cannot be believed. A damaged `exit` means that the step has run.
@@ -99,7 +99,7 @@ pub(super) struct Observation {
 pub(super) fn decide(seen: Observation, boot: BootId) -> AttemptState {
     let survivors = seen.survivors;
     match (seen.exit, seen.lock, seen.started, seen.plan) {
-        (Record::Readable(exit), Lock::Held | Lock::Free, _, _) => AttemptState::Ended(exit),
+        (Record::Readable(exit), Lock::Held | Lock::Free, _, _) => AttemptState::Ended(exit.into()),
         (Record::Damaged(damage), Lock::Held | Lock::Free, _, _) => {
             AttemptState::Unreadable { file: super::layout::EXIT, damage }
         }

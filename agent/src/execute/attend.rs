@@ -19,8 +19,7 @@ type Look = Result<AttemptState, StateError>;
 
 impl Execution {
     pub(super) async fn attend(&mut self, spec: &StepSpec) -> Result<Outcome, ExecuteError> {
-        let number = self.record.attempt();
-        let run = self.record.start.run;
+        let (run, number) = (self.record.start.run, self.record.attempt());
         let dir = self.worker.attempt_dir(run, &spec.id, number);
         let attempt = match Attempt::open(&dir) {
             Ok(attempt) => attempt,
@@ -77,28 +76,37 @@ impl Execution {
                     state = self.wait(&attempt).await;
                     continue;
                 }
-                AttemptState::Ended(exit) => {
-                    (self.used, self.silent) = (exit.usage, exit.is_silent());
-                    match self.silent {
-                        true => self.worker.ship().silent(run, &spec.id, number),
-                        false => self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit)),
-                    }
-                    let error = exit.output_error.clone();
-                    return Ok(Outcome::Ended(relied_on(spec, self.end_of(exit), error)));
-                }
+                AttemptState::Ended(exit) => return Ok(Outcome::Ended(self.recorded(spec, *exit))),
                 AttemptState::Interrupted(interruption) => {
-                    self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());
                     let evidence = interruption.to_string();
-                    return Ok(self.decide(spec, &attempt, &evidence, interruption.survivors).await);
+                    return Ok(self.unrecorded(spec, &attempt, &evidence, interruption.survivors).await);
                 }
                 AttemptState::Unreadable { file, damage } => {
-                    self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());
                     let evidence = format!("`{file}` of the attempt cannot be believed: {damage}");
-                    return Ok(self.decide(spec, &attempt, &evidence, Survivors::Seen).await);
+                    return Ok(self.unrecorded(spec, &attempt, &evidence, Survivors::Seen).await);
                 }
             }
             state = look(&attempt, self.worker.boot()).await;
         }
+    }
+
+    /// What the record of the end comes to, and what is left to be shipped.
+    fn recorded(&mut self, spec: &StepSpec, exit: Exit) -> StepEnd {
+        let (run, number) = (self.record.start.run, self.record.attempt());
+        (self.used, self.silent) = (exit.usage, exit.is_silent());
+        match self.silent {
+            true => self.worker.ship().silent(run, &spec.id, number),
+            false => self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit)),
+        }
+        let error = exit.output_error.clone();
+        relied_on(spec, self.end_of(exit), error)
+    }
+
+    /// It began, and nothing says how it ended.
+    async fn unrecorded(&self, spec: &StepSpec, attempt: &Attempt, evidence: &str, survivors: Survivors) -> Outcome {
+        let (run, number) = (self.record.start.run, self.record.attempt());
+        self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());
+        self.decide(spec, attempt, evidence, survivors).await
     }
 
     /// What its record says. A shim that was asked by somebody else to end the step says how that ended, as ever.

@@ -89,7 +89,7 @@ pub(crate) fn shim() -> ShimCommand {
 /// Waits until the shim is gone and expects a record of the end.
 pub(crate) fn ended(attempt: &Attempt) -> Exit {
     match attempt.wait_blocking(boot_id().unwrap()).unwrap() {
-        AttemptState::Ended(exit) => exit,
+        AttemptState::Ended(exit) => *exit,
         other => panic!("expected an end, found {other:?}; {}", shim_errors(attempt)),
     }
 }
