@@ -162,7 +162,7 @@ pub(crate) enum ServerCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentCommand {
     /// Run an agent in the foreground
-    Run(agent_run::AgentRunArgs),
+    Run(Box<agent_run::AgentRunArgs>),
     /// The agent as a service of systemd
     #[command(subcommand)]
     Service(agent_service::ServiceCommand),
