@@ -91,16 +91,27 @@ judge() { # CONSOLE
     echo PASS
 }
 
+# Ends what `boot` has started, and removes what it has made. Runs when that function is over: none of its variables is local there.
+leave() {
+    set +e
+    umount -l "$out/root" 2>/dev/null
+    echo 1 >"$group/cgroup.kill"
+    while grep -q 'populated 1' "$group/cgroup.events"; do sleep 0.1; done
+    find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
+    rm -rf "$out"
+}
+
 boot() {
-    local group unified
+    local unified
     prepare "${1:-trixie}" /opt/longshore/log
     touch "$over/opt/longshore/services"
     unified=$(awk '$0 ~ / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
     [ -n "$unified" ] || die "no hierarchy of control groups of version 2 is mounted here"
     group=$unified/$(sed -n 's/^0:://p' /proc/self/cgroup)/systemd-proof-$$
     mkdir "$group" "$out/work" "$out/root"
+    trap leave EXIT
+    trap 'exit 130' INT TERM
     mount -t overlay overlay -o "lowerdir=$root,upperdir=$over,workdir=$out/work" "$out/root" || die "there is no overlay file system"
-    trap 'set +e; umount -l "$out/root"; echo 1 >"$group/cgroup.kill"; sleep 1; find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; rm -rf "$out"' EXIT
     echo "starting systemd of ${1:-trixie} in namespaces"
     : >"$over/opt/longshore/log"
     # Devices are not its own.
