@@ -151,6 +151,7 @@ fn hello() -> Frame {
         journal: None,
         toward: Some(Incarnation::from_u128(1)),
         acknowledged: None,
+        acknowledged_beyond: Ranges::default(),
         settled_through: None,
         doubtful_through: None,
         losses: 0,
