@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use chaos_tests::explore::{Budget, Exploration, Plant, Scope, explore};
 
 /// More than any of these worlds has, so that one that grew without bound ends.
-const STATES_MAX: usize = 500_000;
+const STATES_MAX: usize = 6_000_000;
 
 const CALM: Budget =
     Budget { crashes: 0, wipes: 0, rollbacks: 0, duplicates: 0, reorders: 0, losses: 0, disconnects: 0 };
@@ -55,6 +55,44 @@ fn in_every_order_of_one_message_and_a_restored_journal_the_two_ends_agree_again
     let budget = Budget { rollbacks: 1, ..CALM };
     let found = holds(Scope { messages: 1, budget, ..SMALL }, 20_000);
     assert!(found.healed > 0, "no restored journal goes on under another name");
+}
+
+#[test]
+fn no_order_of_three_messages_and_a_crash_breaks_a_promise() {
+    let budget = Budget { crashes: 1, ..CALM };
+    holds(Scope { messages: 3, budget, ..SMALL }, 1_000_000);
+}
+
+#[test]
+fn no_order_of_three_messages_and_a_wiped_broker_breaks_a_promise() {
+    let budget = Budget { wipes: 1, ..CALM };
+    holds(Scope { messages: 3, budget, ..SMALL }, 150_000);
+}
+
+#[test]
+fn no_order_of_one_message_a_crash_a_wiped_broker_and_a_restored_journal_breaks_a_promise() {
+    let budget = Budget { crashes: 1, wipes: 1, rollbacks: 1, ..CALM };
+    let found = holds(Scope { messages: 1, budget, ..SMALL }, 2_000_000);
+    assert!(found.healed > 0, "no restored journal goes on under another name");
+}
+
+/// Whatever leaves worlds out leaves out none in which anything new is said, and every endpoint that occurs in them has a journal that
+/// occurs in others. The plain search also asks for every promise in two ways, and compares the answers.
+#[test]
+fn a_search_that_leaves_nothing_out_finds_nothing_else() {
+    let budgets =
+        [Budget { crashes: 1, ..CALM }, Budget { rollbacks: 1, ..CALM }, Budget { crashes: 1, wipes: 1, ..CALM }];
+    for budget in budgets {
+        let scope = Scope { messages: 1, budget, ..SMALL };
+        let found = [false, true].map(|plain| explore(&Scope { plain, ..scope }, None, STATES_MAX));
+        let [reduced, plain] = &found;
+        assert!(plain.complete && plain.counterexample.is_none(), "{scope:?}\n{}", story(plain));
+        assert!(reduced.complete && reduced.counterexample.is_none(), "{scope:?}\n{}", story(reduced));
+        assert!(reduced.states < plain.states, "{scope:?}: nothing is left out");
+        assert_eq!(reduced.journals, plain.journals, "{scope:?}: a journal occurs in one search only");
+        assert_eq!(reduced.parts[1], plain.parts[1], "{scope:?}: something is said in one search only");
+        assert_eq!(reduced.healed > 0, plain.healed > 0, "{scope:?}");
+    }
 }
 
 /// The wiped broker may lose the first words of a restored agent.

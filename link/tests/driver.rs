@@ -165,6 +165,7 @@ fn hello(from: EndpointId, to: EndpointId) -> Frame {
         journal: None,
         toward: Some(Incarnation::from_u128(1)),
         acknowledged: None,
+        acknowledged_beyond: Ranges::default(),
         settled_through: None,
         doubtful_through: None,
         losses: 0,

@@ -91,6 +91,13 @@ impl Ranges {
         self.open(index, seq)
     }
 
+    /// Whether the number touches nothing that is held, so that it would be a range of its own.
+    #[must_use]
+    pub fn opens(&self, seq: Seq) -> bool {
+        let index = self.0.partition_point(|&(_, end)| end.next() < seq);
+        self.0.get(index).is_none_or(|&(start, _)| seq.next() < start)
+    }
+
     fn open(&mut self, index: usize, seq: Seq) -> Insert {
         if self.0.len() == RANGES_MAX {
             return Insert::Full;
@@ -140,6 +147,13 @@ impl Ranges {
             }
             *start <= *end
         });
+    }
+
+    /// The highest number that is held here, and there is neither held nor within the mark.
+    #[must_use]
+    pub fn highest_beyond(&self, mark: Option<Seq>, there: &Self) -> Option<Seq> {
+        let lacks = |(from, to): (Seq, Seq)| there.missing(mark.max(from.previous()), Some(to)).last();
+        self.iter().rev().find_map(lacks).map(|(_, to)| to)
     }
 
     /// What is missing between the mark and `last`, both ends included, lowest first.

@@ -60,12 +60,15 @@ pub struct Sending {
     pub head: ChainHash,
     /// The receiver may drop everything up to here: it will never be asked about again.
     pub forget_through: Option<Seq>,
-    /// The receiver's journal that the three marks below speak of; nothing before the sender has heard of one.
+    /// The receiver's journal that what follows speaks of; nothing before the sender has heard of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toward: Option<Incarnation>,
     /// What that journal said it has, without a gap. If it has less, it was restored from an old copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Seq>,
+    /// What else that journal said it has, beyond a gap.
+    #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+    pub acknowledged_beyond: Ranges,
     /// The bodies up to here are dropped: their outcome was on stable storage on both sides, and cannot be had again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_through: Option<Seq>,

@@ -51,6 +51,7 @@ fn valid() -> Vec<Vec<u8>> {
             forget_through,
             toward: Some(incarnation),
             acknowledged: Some(seq(3)),
+            acknowledged_beyond: Ranges::default(),
             settled_through: Some(seq(2)),
             doubtful_through: Some(seq(4)),
             losses: 1,

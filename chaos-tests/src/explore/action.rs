@@ -62,16 +62,6 @@ pub enum Action {
         /// Which sides lose it.
         cuts: [bool; 2],
     },
-    /// The same as far as one side sees it: what waited for it is lost. What the other side does until the loss has reached it, too,
-    /// was done before.
-    Reach {
-        /// Which side.
-        side: Side,
-        /// Whether its connection is lost.
-        cut: bool,
-        /// It has reached the other side already.
-        last: bool,
-    },
     /// The envelope at that place of an endpoint's queue is lost.
     Lose(Side, u8),
     /// The first envelope in an endpoint's queue will come once more, after all others.
@@ -86,7 +76,7 @@ impl Action {
     /// Whether it takes something from the budget, or prepares that.
     #[must_use]
     pub const fn is_fault(self) -> bool {
-        !matches!(self, Self::Do { copied: false, dies: false, .. } | Self::Reach { last: true, .. })
+        !matches!(self, Self::Do { copied: false, dies: false, .. })
     }
 }
 
@@ -127,12 +117,6 @@ impl fmt::Display for Action {
                 let side = |cut: &bool| if *cut { "loses its connection" } else { "is not told" };
                 write!(f, "the broker loses everything; Server {}, Agent {}", side(server), side(agent))
             }
-            Self::Reach { side, cut, last } => {
-                let what =
-                    if *last { "that the broker lost everything reaches" } else { "the broker loses everything, for" };
-                let how = if *cut { "which loses its connection" } else { "which is not told" };
-                write!(f, "{what} {side:?}, {how}")
-            }
             Self::Lose(side, at) => write!(f, "envelope {at} waiting for {side:?} is lost"),
             Self::Repeat(side) => write!(f, "the first envelope waiting for {side:?} is there once more, at the end"),
             Self::Swap(side, at) => write!(f, "envelopes {at} and {} waiting for {side:?} change places", at + 1),
@@ -149,7 +133,7 @@ impl Parts<'_> {
         for side in Side::BOTH.into_iter().filter(|side| alone.is_none_or(|alone| alone == *side)) {
             self.actions_of(world, side, actions);
         }
-        if self.scope.plain && world.left[0].wipes > 0 {
+        if world.left[0].wipes > 0 {
             let [server, agent] = world.ends.map(|end| self.end(end).offers.connected);
             for cuts in [[false, false], [true, false], [false, true], [true, true]] {
                 if (server || !cuts[0]) && (agent || !cuts[1]) {
@@ -164,13 +148,11 @@ impl Parts<'_> {
     /// What one endpoint does and what happens to it commutes with what the other one does, but for the queues: one side adds
     /// to the end of a queue, the other takes from its front. So a side can be let act alone, and the other one later, while
     /// nothing that the other one does can make more possible for it: while something waits for it, and no timer of it is held
-    /// up by a bound. Acting alone it comes to an end: it takes what waits. What concerns both at once, and what looks at
-    /// more of a queue than its front, rules this out for as long as it may still happen.
+    /// up by a bound. Acting alone it comes to an end: it takes what waits. What concerns both at once, as a loss of everything does,
+    /// and what looks at more of a queue than its front, rules this out for as long as it may still happen.
     pub(super) fn alone(&self, world: &World) -> Option<Side> {
-        if let Some(ahead) = world.ahead {
-            return Some(ahead.other());
-        }
-        Side::BOTH.into_iter().find(|side| !self.scope.plain && self.may_act_alone(world, *side))
+        let all = self.scope.plain || world.wipes() > 0;
+        Side::BOTH.into_iter().find(|side| !all && self.may_act_alone(world, *side))
     }
 
     fn may_act_alone(&self, world: &World, side: Side) -> bool {
@@ -203,7 +185,7 @@ impl Parts<'_> {
         }
         offers.alone().for_each(&mut add);
         if offers.connected && !self.has_said(world, side) {
-            let quiet = waiting.is_empty() && under_way.is_empty() && world.ahead.is_none();
+            let quiet = waiting.is_empty() && under_way.is_empty();
             offers.timers.due(quiet, self.scope).for_each(&mut add);
         }
         if left.crashes > 0 {
@@ -212,11 +194,6 @@ impl Parts<'_> {
         }
         if left.rollbacks > 0 {
             actions.push(Action::Restore(side));
-        }
-        if left.wipes > 0 && !self.scope.plain {
-            let last = world.ahead.is_some();
-            actions.push(Action::Reach { side, cut: false, last });
-            actions.extend(offers.connected.then_some(Action::Reach { side, cut: true, last }));
         }
         let waiting = u8::try_from(waiting.len()).unwrap_or(u8::MAX);
         if left.losses > 0 {

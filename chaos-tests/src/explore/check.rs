@@ -6,7 +6,7 @@ use messages::{Envelope, Seq};
 
 use super::disk::Disk;
 use super::end::End;
-use super::ledger::Ledgers;
+use super::ledger::{Journals, Ledgers};
 use super::scope::{Scope, Side, id};
 use super::violation::Violation;
 
@@ -25,7 +25,7 @@ impl<'a> Ends<'a> {
     /// [`Violation`]
     pub(super) fn check(&self, ledgers: &Ledgers) -> Result<(), Violation> {
         for side in Side::BOTH {
-            ledgers.check_kept(*self, side)?;
+            ledgers.check_kept(self.journals(), side)?;
             self.check_beliefs(side)?;
             if let Some(freeze) = self.end(side).session.frozen(&id(side.other())) {
                 return Err(Violation::StoppedWithoutCause { side, reason: freeze.to_string() });
@@ -96,10 +96,12 @@ impl<'a> Ends<'a> {
             && (outgoing.received, outgoing.settled) == (last, last)
     }
 
-    /// Whether the marks of the two journals may contradict each other for a while. One of them was restored; only at the end they
-    /// must agree again.
-    pub(super) fn may_disagree(&self) -> bool {
-        self.0.iter().any(|end| end.restored.is_some())
+    pub(super) fn journals(&self) -> Journals<'a> {
+        Journals(self.0.map(End::journal))
+    }
+
+    fn may_disagree(&self) -> bool {
+        self.journals().may_disagree()
     }
 }
 

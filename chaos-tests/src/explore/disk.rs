@@ -101,6 +101,12 @@ impl Disk {
         self.headers.iter().any(|(place, row)| place.0 == direction && is_it(row) && self.bodies.contains_key(place))
     }
 
+    /// The messages that are whole there.
+    pub(super) fn whole(&self, direction: Direction) -> impl Iterator<Item = MessageId> + '_ {
+        let there = move |place: &(Direction, Seq)| place.0 == direction && self.bodies.contains_key(place);
+        self.headers.iter().filter(move |(place, _)| there(place)).filter_map(|(_, row)| row.1)
+    }
+
     /// Both streams shared with the peer.
     #[must_use]
     pub fn streams(&self, peer: &EndpointId) -> Option<&PeerState> {

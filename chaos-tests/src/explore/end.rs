@@ -93,11 +93,21 @@ impl End {
         }
     }
 
-    /// Its journal, and what its application remembers, as they are.
-    pub(super) fn copy(&self) -> Copy {
-        Copy { disk: self.disk.clone(), taken: self.taken.clone() }
+    /// What the ledgers look at.
+    pub(super) fn journal(&self) -> Journal<'_> {
+        Journal { disk: &self.disk, taken: &self.taken, restored: self.restored }
     }
+}
 
+/// What is durable of an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Journal<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) taken: &'a [u8],
+    pub(super) restored: Option<Known>,
+}
+
+impl Journal<'_> {
     /// Whether this side's disk has that message of the other side whole.
     pub(super) fn has(&self, direction: journal::Direction, message: MessageId) -> bool {
         self.disk.holds_id(direction, message)

@@ -1,11 +1,12 @@
 //! An envelope on its way, in one word: which one it is, and the probes that it asks and answers, which are renamed all the time.
 //! It never says what becomes of it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use messages::{Envelope, Frame, MessageId, ProbeId, decode};
 
 use super::violation::Violation;
+use super::world::FACTORS;
 
 /// Stands for every probe whose answer nobody waits for any more.
 pub(super) const DEAD: ProbeId = ProbeId::new(u64::MAX);
@@ -125,8 +126,6 @@ pub(super) struct Flight(u32);
 impl Flight {
     /// Nothing is under way.
     pub(super) const NONE: Self = Self(u32::MAX);
-    /// A status that a broker which lost everything had; see the wipes of a world.
-    pub(super) const DOOMED: Self = Self(u32::MAX - 1);
     const PARCELS: u32 = 1 << 23;
 
     pub(super) fn new(parcel: u32, probe: Mark, answers: Mark) -> Self {
@@ -143,7 +142,7 @@ impl Flight {
     }
 
     pub(super) fn parcel(self) -> Option<usize> {
-        (self.0 < Self::DOOMED.0).then_some((self.0 >> 9) as usize)
+        (self.0 < Self::NONE.0).then_some((self.0 >> 9) as usize)
     }
 
     pub(super) const fn probe(self) -> Mark {
@@ -187,11 +186,49 @@ impl Flight {
 
 /// A fingerprint of 128 bits.
 pub(super) fn print(of: &(impl Hash + ?Sized)) -> u128 {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        salt.hash(&mut hasher);
-        of.hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(1) << 64 | half(2)
+    let mut hasher = Wide([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]);
+    of.hash(&mut hasher);
+    hasher.write_u64(0);
+    let Wide([high, low]) = hasher;
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// Two hashes at once, of different odd factors.
+struct Wide([u64; 2]);
+
+impl Hasher for Wide {
+    fn finish(&self) -> u64 {
+        self.0[0]
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_u16(&mut self, word: u16) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        for (half, factor) in self.0.iter_mut().zip(FACTORS) {
+            let wide = u128::from(*half ^ word) * u128::from(factor);
+            *half = (wide as u64 ^ (wide >> 64) as u64).wrapping_add(word.rotate_left(23)) ^ factor.rotate_left(7);
+        }
+    }
 }

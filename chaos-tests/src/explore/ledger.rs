@@ -4,8 +4,9 @@
 use journal::{Direction, PeerState};
 use messages::{MessageId, Seq};
 
-use super::check::{Ends, marks};
-use super::end::End;
+use super::check::marks;
+use super::end::Journal;
+use super::facts::Facts;
 use super::scope::{Side, id};
 use super::violation::Violation;
 
@@ -42,6 +43,22 @@ struct Ledger(Vec<Sent>);
 /// What each side ever submitted.
 #[derive(Debug, Clone, Default, Hash)]
 pub(super) struct Ledgers([Ledger; 2]);
+
+/// What is durable on both sides.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Journals<'a>(pub(super) [Journal<'a>; 2]);
+
+impl<'a> Journals<'a> {
+    const fn end(&self, side: Side) -> Journal<'a> {
+        self.0[side.at()]
+    }
+
+    /// Whether the marks of the two journals may contradict each other for a while. One of them was restored; only at the end they
+    /// must agree again.
+    pub(super) fn may_disagree(&self) -> bool {
+        self.0.iter().any(|end| end.restored.is_some())
+    }
+}
 
 /// What a side knew of its own when the copy was made that it was restored from.
 #[derive(Debug, Clone, Copy, Hash)]
@@ -94,7 +111,7 @@ impl Ledgers {
     }
 
     /// Judges that the application of `side`, which is as it was just before, is handed the message at that place, and notes it.
-    pub(super) fn hand(&mut self, side: Side, end: &End, seq: Seq, message: MessageId) -> Result<(), Violation> {
+    pub(super) fn hand(&mut self, side: Side, end: Journal<'_>, seq: Seq, message: MessageId) -> Result<(), Violation> {
         let from = side.other();
         let row = end.disk.incoming(&id(from));
         let doubtful = row.is_some_and(|row| Some(seq) <= row.doubtful);
@@ -123,8 +140,8 @@ impl Ledgers {
 
     /// After the journal of `side` was restored: what only its lost part had is gone, and what its application was handed by that part
     /// may come again.
-    pub(super) fn forget_life(&mut self, ends: Ends<'_>, side: Side) {
-        let remembered = &ends.end(side).taken;
+    pub(super) fn forget_life(&mut self, ends: Journals<'_>, side: Side) {
+        let remembered = ends.end(side).taken;
         let heard = shows_lost_life(ends, side);
         for (number, sent) in (0_u8..).zip(&mut self.0[side.other().at()].0) {
             if sent.handed == Handed::Now && !remembered.contains(&number) {
@@ -150,7 +167,7 @@ impl Ledgers {
 
     /// After `side` took in something that was sent by a lost life of the other side, perhaps that message. What was gone is there
     /// again if it was journaled now.
-    pub(super) fn hear_of_lost_life(&mut self, ends: Ends<'_>, side: Side, message: Option<MessageId>) {
+    pub(super) fn hear_of_lost_life(&mut self, ends: Journals<'_>, side: Side, message: Option<MessageId>) {
         let from = side.other();
         if shows_lost_life(ends, from) {
             for sent in &mut self.0[side.at()].0 {
@@ -167,7 +184,7 @@ impl Ledgers {
 
     /// P1: what was acknowledged is whole in a journal until the application of the other side was handed it. Settled is only what it
     /// was handed, and what is not settled is kept.
-    pub(super) fn check_kept(&self, ends: Ends<'_>, side: Side) -> Result<(), Violation> {
+    pub(super) fn check_kept(&self, ends: Journals<'_>, side: Side) -> Result<(), Violation> {
         let (end, other) = (ends.end(side), ends.end(side.other()));
         let settled = end.disk.streams(&id(side.other())).and_then(|streams| streams.outgoing.settled);
         let there = if ends.may_disagree() { None } else { marks(other.disk.incoming(&id(side))).1 };
@@ -193,8 +210,27 @@ impl Ledgers {
     }
 }
 
+impl Ledgers {
+    /// The same question as [`Self::check_kept`], answered from what is known of the endpoints without looking at them again.
+    pub(super) fn are_kept(&self, side: Side, facts: [&Facts; 2]) -> bool {
+        let (end, other) = (facts[side.at()], facts[side.other().at()]);
+        let disagree = facts.iter().any(|facts| facts.restored);
+        let there = if disagree { 0 } else { other.over };
+        (0_u8..).zip(&self.0[side.at()].0).all(|(number, sent)| {
+            let seq = sent.seq.value();
+            let open = sent.handed == Handed::Never && !sent.gone;
+            if open && ((!end.restored && seq <= end.settled) || seq <= there) {
+                return false;
+            }
+            let owed = sent.told && !disagree && seq > end.settled;
+            let kept = end.sent.has(number) || end.restored && other.got.has(number);
+            kept || !(owed || open && sent.told)
+        })
+    }
+}
+
 /// Whether the other side has noted something that `side` did after its copy was made.
-fn shows_lost_life(ends: Ends<'_>, side: Side) -> bool {
+fn shows_lost_life(ends: Journals<'_>, side: Side) -> bool {
     let Some(known) = ends.end(side).restored else { return false };
     let streams = ends.end(side.other()).disk.streams(&id(side));
     let reported = streams.and_then(|streams| streams.outgoing.ranges.last().max(streams.outgoing.received));

@@ -15,11 +15,18 @@
 //! - **Two worlds with the same future are one**; see `Session::normalize`.
 //! - A journal's names are kept as they were minted: one more than needed is a larger world, never a smaller one.
 //! - Deliveries come one at a time. The broker gives back what was not acknowledged when a process dies, as here.
+//! - **One side at a time**, where the two commute; see `Parts::alone`. `Scope::plain` does without, and without the next one.
+//! - **A world that may still lose everything covers the same one that may not any more**; see `Search::twin`.
+//! - **Each way to share the faults between the two sides is a search of its own**; see [`explore_watched`].
+//! - **A fingerprint of 96 bits stands for a world**; see `visited.rs`.
+//!
+//! What was searched to its end, and the arguments in full, are in `docs/exploration.md`.
 
 mod action;
 mod check;
 mod disk;
 mod end;
+mod facts;
 mod flight;
 mod ledger;
 mod offers;
@@ -41,6 +48,6 @@ pub use disk::Disk;
 pub use end::End;
 pub use plant::Plant;
 pub use scope::{Budget, Scope, Side};
-pub use search::{Counterexample, Exploration, explore};
+pub use search::{Counterexample, Exploration, Progress, Watcher, explore, explore_watched};
 pub use table::table;
 pub use violation::Violation;

@@ -6,15 +6,17 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use super::action::Step;
-use super::end::{Copy, End};
+use super::end::{Copy, End, Journal};
+use super::facts::Facts;
 use super::flight::{Flight, Letter, Mark, Parcel, Renaming, print};
-use super::ledger::Ledgers;
+use super::ledger::{Known, Ledgers};
 use super::offers::Offers;
 use super::plant::Plant;
 use super::scope::{Scope, Side, TIMERS, id};
 use super::step::Acting;
 use super::violation::Violation;
-use link::session::Millis;
+use journal::State;
+use link::session::{Millis, Session};
 use messages::{Envelope, MessageId, ProbeId, Seq};
 
 /// The number of an endpoint.
@@ -29,12 +31,27 @@ pub(super) struct CopyId(pub(super) u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LedgersId(pub(super) u32);
 
+/// An endpoint that nothing happens to now. Its journal and what its session knows beyond it are each kept once.
+#[derive(Debug)]
+struct Parked {
+    /// The number of the session, without what is durable.
+    session: u32,
+    /// What is durable as the session has it, if the journal is not the same. That takes a defect.
+    durable: Option<Box<State>>,
+    connected: bool,
+    loads: Box<[(Seq, Seq)]>,
+    held: Box<[Seq]>,
+    processes: u8,
+    restored: Option<Known>,
+}
+
 /// An endpoint, and what is asked of it for every world that has it.
 #[derive(Debug)]
 pub(super) struct EndRow {
-    pub(super) end: End,
+    parked: Parked,
     /// Its journal as it is.
     pub(super) journal: CopyId,
+    pub(super) facts: Facts,
     pub(super) offers: Offers,
     /// How many probes it waits for.
     pub(super) probes: u8,
@@ -100,6 +117,7 @@ pub(super) struct Parts<'a> {
     pub(super) scope: &'a Scope,
     plant: Option<Plant>,
     ends: Table<EndRow>,
+    sessions: Table<Session>,
     copies: Table<Copy>,
     parcels: Table<Parcel>,
     ledgers: Table<Ledgers>,
@@ -113,6 +131,7 @@ impl<'a> Parts<'a> {
             scope,
             plant,
             ends: Table::new(),
+            sessions: Table::new(),
             copies: Table::new(),
             parcels: Table::new(),
             ledgers: Table::new(),
@@ -152,19 +171,61 @@ impl<'a> Parts<'a> {
         [self.ends.rows.len(), self.parcels.rows.len(), self.outcomes.len()]
     }
 
-    pub(super) fn add_end(&mut self, side: Side, end: End) -> EndId {
-        let print = print(&end);
+    /// How many different journals there are, with what their applications remember.
+    pub(super) fn journals_count(&self) -> usize {
+        self.copies.rows.len()
+    }
+
+    pub(super) fn add_end(&mut self, side: Side, mut end: End) -> EndId {
+        let durable = end.session.park();
+        let of_session = print(&end.session);
+        let of_copy = print(&(&end.disk, &end.taken));
+        let other = Some(&durable).filter(|durable| **durable != end.disk.state);
+        let rest = (end.connected, &end.loads, &end.held, end.processes, end.restored);
+        let print = print(&(side, of_session, of_copy, other, rest));
         if let Some(number) = self.ends.known(print) {
             return EndId(number);
         }
-        let peer = id(side.other());
-        let copy = end.copy();
-        let of_copy = super::flight::print(&copy);
-        let journal = self.copies.known(of_copy).unwrap_or_else(|| self.copies.add(of_copy, copy));
+        let other = other.cloned().map(Box::new);
+        end.session.unpark(durable);
         let offers = Offers::of(side, &end, self.scope);
+        let peer = id(side.other());
         let probes = u8::try_from(end.session.probes(&peer).count()).expect("a session remembers few probes");
         let owed = Mark::of(end.session.owed(&peer));
-        EndId(self.ends.add(print, EndRow { end, journal: CopyId(journal), offers, probes, owed }))
+        let facts = Facts::of(side, &end);
+        let End { mut session, connected, disk, loads, taken, held, processes, restored } = end;
+        session.park();
+        let session = self.sessions.known(of_session).unwrap_or_else(|| self.sessions.add(of_session, session));
+        let copy = self.copies.known(of_copy);
+        let journal = CopyId(copy.unwrap_or_else(|| self.copies.add(of_copy, Copy { disk, taken })));
+        let (loads, held) = (Vec::from(loads).into(), held.into());
+        let parked = Parked { session, durable: other, connected, loads, held, processes, restored };
+        EndId(self.ends.add(print, EndRow { parked, journal, facts, offers, probes, owed }))
+    }
+
+    /// The whole endpoint.
+    pub(super) fn whole(&self, end: EndId) -> End {
+        let EndRow { parked, journal: CopyId(copy), .. } = self.end(end);
+        let Copy { disk, taken } = self.copies.rows[*copy as usize].clone();
+        let mut session = self.sessions.rows[parked.session as usize].clone();
+        session.unpark(parked.durable.as_deref().unwrap_or(&disk.state).clone());
+        End {
+            session,
+            connected: parked.connected,
+            disk,
+            loads: parked.loads.iter().copied().collect(),
+            taken,
+            held: parked.held.to_vec(),
+            processes: parked.processes,
+            restored: parked.restored,
+        }
+    }
+
+    /// What is durable of an endpoint.
+    pub(super) fn journal(&self, end: EndId) -> Journal<'_> {
+        let EndRow { parked, journal: CopyId(copy), .. } = self.end(end);
+        let Copy { disk, taken } = &self.copies.rows[*copy as usize];
+        Journal { disk, taken, restored: parked.restored }
     }
 
     pub(super) fn add_ledgers(&mut self, ledgers: Ledgers) -> LedgersId {
@@ -192,7 +253,7 @@ impl<'a> Parts<'a> {
 
     fn work_out(&mut self, side: Side, of: EndId, local: Local) -> Result<Outcome, Violation> {
         let (peer, plant) = (id(side.other()), self.plant);
-        let mut end = self.end(of).end.clone();
+        let mut end = self.whole(of);
         let mut renaming = Renaming::keeping(0..Mark::PLACES);
         match local {
             Local::Do { step, dies, flight, number } => {

@@ -79,16 +79,16 @@ impl Budget {
         shares
     }
 
-    /// All of it in one word, beside a byte of something else.
-    pub(super) const fn word(self, beside: u8) -> u64 {
+    /// All of it in one word.
+    pub(super) const fn word(self) -> u64 {
         let Self { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects } = self;
-        u64::from_le_bytes([crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, beside])
+        u64::from_le_bytes([crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, 0])
     }
 
     /// What [`Self::word`] was made of.
-    pub(super) const fn of_word(word: u64) -> (Self, u8) {
-        let [crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, beside] = word.to_le_bytes();
-        (Self { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects }, beside)
+    pub(super) const fn of_word(word: u64) -> Self {
+        let [crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, _] = word.to_le_bytes();
+        Self { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects }
     }
 }
 

@@ -5,13 +5,13 @@ use super::action::{Action, Step};
 use super::check::Ends;
 use super::parts::Parts;
 use super::plant::Plant;
-use super::scope::Scope;
+use super::scope::{Budget, Scope};
 use super::violation::Violation;
 use super::visited::{At, Visited};
 use super::world::{World, fingerprint};
 
 /// What a search found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Exploration {
     /// Different worlds.
     pub states: usize,
@@ -25,6 +25,8 @@ pub struct Exploration {
     pub healed: usize,
     /// Different endpoints, envelopes, and steps that were worked out.
     pub parts: [usize; 3],
+    /// Different journals.
+    pub journals: usize,
     /// Whether everything was visited.
     pub complete: bool,
     /// What is wrong, with a shortest way to it.
@@ -48,14 +50,39 @@ const VISITED_MAX: usize = 500_000;
 /// Shown every world, nearest first.
 type Visitor<'a> = &'a mut dyn FnMut(Ends<'_>);
 
+/// How far a search has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Which share of the faults is searched, from 1, and of how many.
+    pub share: [usize; 2],
+    /// Different worlds so far.
+    pub states: usize,
+    /// Ways from one to another so far.
+    pub transitions: usize,
+    /// How far from the beginning.
+    pub depth: usize,
+}
+
+/// Told of progress now and then.
+pub type Watcher<'a> = &'a mut dyn FnMut(Progress);
+
+/// After how many worlds a watcher is told.
+const TOLD_EVERY: usize = 1 << 18;
+
 struct Search<'a> {
     parts: Parts<'a>,
     visited: Visited,
     found: Exploration,
     visitor: Option<Visitor<'a>>,
+    /// Worlds in which fewer losses of everything are still to come than in those that are looked at now, by how many.
+    later: Vec<Layer>,
+    /// How many are still to come in the worlds that are looked at now.
+    wipes: u8,
+    /// How often a watcher was told.
+    told: usize,
 }
 
-/// Worlds to be looked at, in as few words as they take.
+/// Worlds to be looked at, in as few words as they take: of each its number, and the world.
 #[derive(Default)]
 struct Layer {
     words: Vec<u32>,
@@ -64,74 +91,120 @@ struct Layer {
 /// Visits every world of that scope, or as many as `states_max`.
 #[must_use]
 pub fn explore(scope: &Scope, plant: Option<Plant>, states_max: usize) -> Exploration {
-    let mut search = Search::new(scope, plant, None);
-    search.run(states_max);
-    search.found
+    explore_watched(scope, plant, states_max, &mut |_| {})
+}
+
+/// The same, and says now and then how far it has come.
+///
+/// Each way to share the faults between the two endpoints is searched by itself. A world knows which faults are left for whom, so
+/// no two of these searches have a world in common, and together they are the search of all.
+#[must_use]
+pub fn explore_watched(scope: &Scope, plant: Option<Plant>, states_max: usize, watcher: Watcher<'_>) -> Exploration {
+    let shares = scope.budget.shares();
+    let mut all = Exploration { complete: true, ..Exploration::default() };
+    for (number, share) in (1..).zip(&shares) {
+        let before = all.clone();
+        let mut search = Search::new(scope, plant, None);
+        search.run(*share, states_max.saturating_sub(all.states), &mut |found| {
+            let states = before.states + found.states;
+            let transitions = before.transitions + found.transitions;
+            watcher(Progress { share: [number, shares.len()], states, transitions, depth: found.depth });
+        });
+        all.add(search.found);
+        if !all.complete || all.counterexample.is_some() {
+            break;
+        }
+    }
+    all
 }
 
 /// Shows the endpoints of every world of that scope to a visitor, which must be one without a counterexample, nearest first.
 pub(super) fn visit_each(scope: &Scope, visitor: Visitor<'_>) {
-    Search::new(scope, None, Some(visitor)).run(VISITED_MAX);
+    for share in scope.budget.shares() {
+        Search::new(scope, None, Some(&mut *visitor)).run(share, VISITED_MAX, &mut |_| {});
+    }
+}
+
+impl Exploration {
+    fn add(&mut self, other: Self) {
+        self.states += other.states;
+        self.transitions += other.transitions;
+        self.depth = self.depth.max(other.depth);
+        self.ends += other.ends;
+        self.healed += other.healed;
+        self.parts.iter_mut().zip(other.parts).for_each(|(part, more)| *part += more);
+        self.journals += other.journals;
+        self.complete &= other.complete;
+        self.counterexample = self.counterexample.take().or(other.counterexample);
+    }
 }
 
 impl<'a> Search<'a> {
     fn new(scope: &'a Scope, plant: Option<Plant>, visitor: Option<Visitor<'a>>) -> Self {
-        let found = Exploration {
-            states: 0,
-            transitions: 0,
-            depth: 0,
-            ends: 0,
-            healed: 0,
-            parts: [0; 3],
-            complete: true,
-            counterexample: None,
-        };
-        Self { parts: Parts::new(scope, plant), visited: Visited::new(), found, visitor }
+        let found = Exploration { complete: true, ..Exploration::default() };
+        let wipes = scope.budget.wipes;
+        let later = (0..wipes).map(|_| Layer::default()).collect();
+        Self { parts: Parts::new(scope, plant), visited: Visited::new(), found, visitor, later, wipes, told: 0 }
     }
 
-    fn run(&mut self, states_max: usize) {
-        self.search(states_max);
-        self.found.parts = self.parts.counts();
+    fn run(&mut self, share: [Budget; 2], states_max: usize, tell: &mut dyn FnMut(&Exploration)) {
+        self.search(share, states_max, tell);
+        (self.found.parts, self.found.journals) = (self.parts.counts(), self.parts.journals_count());
     }
 
-    fn search(&mut self, states_max: usize) {
-        // Which endpoint each fault is for is decided at the beginning, so that the two have nothing in common but the queues.
+    fn search(&mut self, share: [Budget; 2], states_max: usize, tell: &mut dyn FnMut(&Exploration)) {
         let mut layer = Layer::default();
-        for left in self.parts.scope.budget.shares() {
-            let first = self.parts.first(left);
-            let print = print(&first, &mut Vec::new());
-            if let Err(slot) = self.visited.find(print) {
-                self.visit(slot, print, &first, At::NOWHERE);
-                first.write(&mut layer.words);
-            }
+        let first = self.parts.first(share);
+        let print = print(&first, &mut Vec::new());
+        if let Err(slot) = self.visited.find(print) {
+            self.visit(slot, print, &first, At::NOWHERE);
+            layer.add(At(0), |words| first.write(words));
         }
-        let (mut world, mut next, mut at) = (self.parts.first(Default::default()), Layer::default(), At(0));
-        while !layer.words.is_empty() {
+        let (mut world, mut next) = (first, Layer::default());
+        loop {
             self.found.depth += 1;
             let mut begin = 0;
             while begin < layer.words.len() {
+                let at = At(layer.words[begin]);
+                begin += 1;
                 begin += world.read(&layer.words[begin..]);
                 if let Err((action, violation)) = self.expand(at, &world, &mut next) {
-                    self.counterexample(at, Some(action), violation);
+                    self.counterexample(share, at, Some(action), violation);
                     return;
                 }
                 if self.visited.len() > states_max {
                     self.found.complete = false;
                     return;
                 }
-                at = At(at.0 + 1);
+                if self.found.states / TOLD_EVERY > self.told {
+                    self.told = self.found.states / TOLD_EVERY;
+                    tell(&self.found);
+                }
             }
             std::mem::swap(&mut layer, &mut next);
             next.words.clear();
-        }
-        // Only a search that came to its end knows what can be reached from where.
-        if let Some(stuck) = self.stuck() {
-            self.counterexample(stuck, None, Violation::Stuck);
+            while layer.words.is_empty() {
+                let Some(later) = self.later.pop() else {
+                    // Only a search that came to its end knows what can be reached from where.
+                    if let Some(stuck) = self.stuck(share) {
+                        self.counterexample(share, stuck, None, Violation::Stuck);
+                    }
+                    return;
+                };
+                (layer, self.wipes) = (later, self.wipes - 1);
+            }
         }
     }
 
     fn expand(&mut self, at: At, world: &World, next: &mut Layer) -> Result<(), (Action, Violation)> {
         let (mut actions, mut after, mut words) = (Vec::new(), world.clone(), Vec::new());
+        if let Some(twin) = self.twin(world, &mut after, &mut words) {
+            // It was found before its twin was.
+            if !self.visited.is_end(at) {
+                self.visited.go_on(at, twin);
+            }
+            return Ok(());
+        }
         let mut best = None;
         self.parts.actions(world, &mut actions);
         for action in actions {
@@ -139,16 +212,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             self.found.transitions += 1;
-            let print = print(&after, &mut words);
-            let to = match self.visited.find(print) {
-                Ok(known) => known,
-                Err(slot) => {
-                    let ledgers = self.parts.ledgers(after.ledgers);
-                    self.parts.ends(&after).check(ledgers).map_err(|wrong| (action, wrong))?;
-                    next.words.extend_from_slice(&words);
-                    self.visit(slot, print, &after, at)
-                }
-            };
+            let to = self.reach(at, &mut after, next, &mut words).map_err(|wrong| (action, wrong))?;
             if !action.is_fault() && to != at {
                 let rank = (rank(action), to);
                 best = Some(best.map_or(rank, |best: (u8, At)| best.min(rank)));
@@ -160,37 +224,74 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
+    /// The number of that world, which is looked at later if it was not seen before.
+    fn reach(&mut self, from: At, world: &mut World, next: &mut Layer, words: &mut Vec<u32>) -> Result<At, Violation> {
+        let print = print(world, words);
+        let slot = match self.visited.find(print) {
+            Ok(known) => return Ok(known),
+            Err(slot) => slot,
+        };
+        // Those with fewer losses of everything to come are looked at when all with more were.
+        let wipes = Some(world.wipes()).filter(|wipes| *wipes < self.wipes);
+        if wipes.is_none()
+            && let Some(twin) = self.twin(&world.clone(), world, words)
+        {
+            return Ok(twin);
+        }
+        self.parts.check(world)?;
+        let to = self.visit(slot, print, world, from);
+        let layer = wipes.and_then(|wipes| self.later.get_mut(usize::from(wipes))).unwrap_or(next);
+        layer.add(to, |to| world.write(to));
+        Ok(to)
+    }
+
+    /// A world that was seen and differs from that one only in that the broker may lose everything more often. Nobody makes it do so,
+    /// so whatever can happen in the one can happen in the other.
+    fn twin(&self, world: &World, twin: &mut World, words: &mut Vec<u32>) -> Option<At> {
+        let scope = self.parts.scope;
+        if scope.plain {
+            return None;
+        }
+        twin.become_like(world);
+        (world.wipes() + 1..=scope.budget.wipes).find_map(|wipes| {
+            twin.left.iter_mut().for_each(|left| left.wipes = wipes);
+            self.visited.find(print(twin, words)).ok()
+        })
+    }
+
     /// Notes a world that was not seen before.
     fn visit(&mut self, slot: usize, print: [u64; 2], world: &World, from: At) -> At {
         let Some(at) = self.visited.add(slot, print, from) else {
             self.found.complete = false;
             return from;
         };
-        let ends = self.parts.ends(world);
         if let Some(visitor) = &mut self.visitor {
-            visitor(ends);
+            let [server, agent] = &self.parts.both(world);
+            visitor(Ends([server, agent]));
         }
         self.found.states += 1;
-        if world.ahead.is_none() && ends.is_at_its_end(self.parts.ledgers(world.ledgers), self.parts.scope) {
+        if let Some(healed) = self.parts.end_of(world) {
             self.visited.go_on(at, at);
             self.found.ends += 1;
-            self.found.healed += usize::from(ends.is_healed());
+            self.found.healed += usize::from(healed);
         }
         at
     }
 
     /// A world that is nearest to the beginning and from which no way without a fault leads to an end.
-    fn stuck(&mut self) -> Option<At> {
+    fn stuck(&mut self, share: [Budget; 2]) -> Option<At> {
         let mut saved = self.visited.saved();
         let open: Vec<At> = (0..).zip(&saved).filter(|(_, saved)| !**saved).map(|(at, _)| At(at)).collect();
         // Few: those whose one noted way on goes round in a circle. Of them every way is looked at.
         let mut ways = Vec::new();
         for at in &open {
-            let world = self.lead_to(*at)?;
+            let world = self.lead_to(share, *at)?;
             for action in self.actions(&world).into_iter().filter(|action| !action.is_fault()) {
                 let mut after = world.clone();
                 if let Ok(true) = self.parts.after(&world, action, &mut after) {
-                    ways.extend(self.visited.find(print(&after, &mut Vec::new())).map(|to| (*at, to)));
+                    let to = self.visited.find(print(&after, &mut Vec::new())).ok();
+                    let to = to.or_else(|| self.twin(&after, &mut world.clone(), &mut Vec::new()));
+                    ways.extend(to.map(|to| (*at, to)));
                 }
             }
         }
@@ -212,45 +313,42 @@ impl<'a> Search<'a> {
         actions
     }
 
-    /// The actions from the beginning to that world, and the world from which they begin.
-    fn way_to(&mut self, at: At) -> Option<(World, Vec<Action>)> {
+    /// The actions from the beginning to that world, and that world.
+    fn way_to(&mut self, share: [Budget; 2], at: At) -> Option<(World, Vec<Action>)> {
         let mut way = vec![at];
         while let Some(from) = way.last().map(|at| self.visited.from(*at)).filter(|from| *from != At::NOWHERE) {
             way.push(from);
         }
-        let prints: Vec<_> = way.into_iter().rev().map(|at| self.visited.print(at)).collect();
-        let mut words = Vec::new();
-        let shares = self.parts.scope.budget.shares();
-        let mut firsts = shares.into_iter().map(|left| self.parts.first(left)).collect::<Vec<_>>().into_iter();
-        let first = firsts.find(|first| print(first, &mut words) == prints[0])?;
-        let (mut world, mut actions) = (first.clone(), Vec::new());
-        for wanted in &prints[1..] {
+        let (mut words, mut world, mut actions) = (Vec::new(), self.parts.first(share), Vec::new());
+        for wanted in way.into_iter().rev().skip(1) {
             let mut after = world.clone();
             let action = self.actions(&world).into_iter().find(|action| {
                 let done = self.parts.after(&world, *action, &mut after);
-                done == Ok(true) && print(&after, &mut words) == *wanted
+                done == Ok(true) && self.visited.is(wanted, print(&after, &mut words))
             })?;
             actions.push(action);
             world = after;
         }
-        Some((first, actions))
+        Some((world, actions))
     }
 
-    fn lead_to(&mut self, at: At) -> Option<World> {
-        let (mut world, actions) = self.way_to(at)?;
-        for action in actions {
-            let mut after = world.clone();
-            let _ = self.parts.after(&world, action, &mut after);
-            world = after;
-        }
-        Some(world)
+    fn lead_to(&mut self, share: [Budget; 2], at: At) -> Option<World> {
+        Some(self.way_to(share, at)?.0)
     }
 
-    fn counterexample(&mut self, at: At, last: Option<Action>, violation: Violation) {
-        let mut actions = self.way_to(at).map(|(_, actions)| actions).unwrap_or_default();
-        let world = self.lead_to(at).map(|world| self.parts.describe(&world)).unwrap_or_default();
+    fn counterexample(&mut self, share: [Budget; 2], at: At, last: Option<Action>, violation: Violation) {
+        let way = self.way_to(share, at);
+        let (mut actions, last_world) =
+            way.map(|(world, actions)| (actions, self.parts.describe(&world))).unwrap_or_default();
         actions.extend(last);
-        self.found.counterexample = Some(Counterexample { actions, violation, last: world });
+        self.found.counterexample = Some(Counterexample { actions, violation, last: last_world });
+    }
+}
+
+impl Layer {
+    fn add(&mut self, at: At, write: impl FnOnce(&mut Vec<u32>)) {
+        self.words.push(at.0);
+        write(&mut self.words);
     }
 }
 
@@ -263,7 +361,6 @@ fn print(world: &World, words: &mut Vec<u32>) -> [u64; 2] {
 /// Which way on is noted: one that takes what is there before one that says something more.
 const fn rank(action: Action) -> u8 {
     match action {
-        Action::Reach { .. } => 0,
         Action::Do { step, .. } => match step {
             Step::Deliver => 1,
             Step::Read => 2,

@@ -4,7 +4,9 @@
 use super::action::Action;
 use super::check::Ends;
 use super::end::End;
+use super::facts::all_is_well;
 use super::flight::{Flight, Mark, Renaming};
+use super::ledger::Journals;
 use super::parts::{LedgersId, Local, Parts};
 use super::scope::{Budget, Side};
 use super::violation::Violation;
@@ -15,12 +17,42 @@ impl Parts<'_> {
     pub(super) fn first(&mut self, left: [Budget; 2]) -> World {
         let ends = Side::BOTH.map(|side| self.add_end(side, End::new(side)));
         let ledgers = self.add_ledgers(Default::default());
-        World { ends, copies: [None; 2], ledgers, left, ahead: None, queues: Default::default() }
+        World { ends, copies: [None; 2], ledgers, left, queues: Default::default() }
     }
 
-    /// Its endpoints.
-    pub(super) fn ends(&self, world: &World) -> Ends<'_> {
-        Ends(world.ends.map(|end| &self.end(end).end))
+    /// Its endpoints, whole.
+    pub(super) fn both(&self, world: &World) -> [End; 2] {
+        world.ends.map(|end| self.whole(end))
+    }
+
+    fn journals(&self, world: &World) -> Journals<'_> {
+        Journals(world.ends.map(|end| self.journal(end)))
+    }
+
+    /// Asks for every promise.
+    ///
+    /// # Errors
+    /// [`Violation`]
+    pub(super) fn check(&self, world: &World) -> Result<(), Violation> {
+        let ledgers = self.ledgers(world.ledgers);
+        let well = all_is_well(world.ends.map(|end| &self.end(end).facts), ledgers);
+        if well && !self.scope.plain {
+            return Ok(());
+        }
+        let [server, agent] = &self.both(world);
+        let checked = Ends([server, agent]).check(ledgers);
+        assert!(!well || checked.is_ok(), "the quick check overlooks something: {checked:?}");
+        checked
+    }
+
+    /// Whether everything that can be wished for has come, and if so, whether a restored journal goes on under another name.
+    pub(super) fn end_of(&self, world: &World) -> Option<bool> {
+        if !world.ends.iter().all(|end| self.end(*end).facts.done) {
+            return None;
+        }
+        let [server, agent] = &self.both(world);
+        let ends = Ends([server, agent]);
+        ends.is_at_its_end(self.ledgers(world.ledgers), self.scope).then(|| ends.is_healed())
     }
 
     /// Makes `after` the world after that action, in its normal form. Returns whether it is one: an action that copies a journal, or
@@ -62,15 +94,18 @@ impl Parts<'_> {
                 self.act(world, after, side, Local::Restore(copy))?;
                 after.queue_mut(side.other()).iter_mut().for_each(Flight::mark_lost_life);
                 let mut ledgers = self.ledgers(after.ledgers).clone();
-                ledgers.forget_life(self.ends(after), side);
+                ledgers.forget_life(self.journals(after), side);
                 after.ledgers = self.add_ledgers(ledgers);
             }
-            Action::Wipe { cuts: [server, agent] } => {
-                self.reach(world, after, Side::Server, server)?;
-                let between = after.clone();
-                self.reach(&between, after, Side::Agent, agent)?;
+            Action::Wipe { cuts } => {
+                for (side, cut) in Side::BOTH.into_iter().zip(cuts) {
+                    after.left[side.at()].wipes -= 1;
+                    after.queue_mut(side).clear();
+                    if cut {
+                        self.act(world, after, side, Local::Disconnect)?;
+                    }
+                }
             }
-            Action::Reach { side, cut, last: _ } => self.reach(world, after, side, cut)?,
             Action::Lose(side, place) => {
                 after.left[side.at()].losses -= 1;
                 after.queue_mut(side).remove(usize::from(place));
@@ -118,12 +153,7 @@ impl Parts<'_> {
             None
         };
         let fresh = after.queues[peer.at()].len();
-        if after.ahead != Some(peer) {
-            after.queues[peer.at()].extend(&outcome.published);
-        } else {
-            let lost = outcome.published.to_vec();
-            self.doom(after, peer, &lost);
-        }
+        after.queues[peer.at()].extend(&outcome.published);
         if !renaming.keeps(probes) {
             // What was just published has the new names already.
             self.rename(after, side, &renaming, fresh)?;
@@ -133,53 +163,26 @@ impl Parts<'_> {
         }
         let mut ledgers = self.ledgers(after.ledgers).clone();
         if let Some((seq, message)) = taken {
-            ledgers.hand(side, &self.end(before).end, seq, message)?;
+            ledgers.hand(side, self.journal(before), seq, message)?;
         }
         if let Some((seq, told)) = submitted {
             ledgers.submitted(side, seq, told);
         }
         if let Some(flight) = come.filter(|flight| flight.of_lost_life()) {
             let message = self.parcel(flight).and_then(|parcel| parcel.message);
-            ledgers.hear_of_lost_life(self.ends(after), side, message);
+            ledgers.hear_of_lost_life(self.journals(after), side, message);
         }
         after.ledgers = self.add_ledgers(ledgers);
         Ok(())
     }
 
-    /// The broker's loss of everything reaches that side.
-    fn reach(&mut self, world: &World, after: &mut World, side: Side, cut: bool) -> Result<(), Violation> {
-        after.left[side.at()].wipes -= 1;
-        if cut {
-            self.act(world, after, side, Local::Disconnect)?;
-        }
-        let lost = std::mem::take(after.queue_mut(side));
-        if after.ahead.is_some() {
-            after.ahead = None;
-            after.queue_mut(side.other()).clear();
-        } else {
-            after.ahead = Some(side);
-            self.doom(after, side, &lost);
-        }
-        Ok(())
-    }
-
-    /// Those are waiting for a side that the loss of everything has reached. Of them only the number of statuses matters, which bounds
-    /// how much the other side says before it is reached.
-    fn doom(&self, after: &mut World, side: Side, flights: &[Flight]) {
-        let said = flights.iter().filter(|flight| self.is_status(**flight)).count();
-        let most = usize::from(self.scope.statuses);
-        let queue = after.queue_mut(side);
-        let all = (queue.len() + said).min(most);
-        queue.resize(all.max(queue.len()), Flight::DOOMED);
-    }
-
     /// A side has given its probes other places.
     fn rename(&mut self, after: &mut World, side: Side, renaming: &Renaming, fresh: usize) -> Result<(), Violation> {
         let peer = side.other();
-        for flight in after.queues[peer.at()][..fresh].iter_mut().filter(|flight| flight.parcel().is_some()) {
+        for flight in after.queues[peer.at()][..fresh].iter_mut() {
             flight.rename_probe(renaming);
         }
-        for flight in after.queues[side.at()].iter_mut().filter(|flight| flight.parcel().is_some()) {
+        for flight in after.queues[side.at()].iter_mut() {
             flight.rename_answer(renaming);
         }
         let owed = self.end(after.ends[peer.at()]).owed;
@@ -200,8 +203,7 @@ impl Parts<'_> {
                 continue;
             }
             let real = |queue: &[Flight], mark: fn(Flight) -> Mark| {
-                let real = queue.iter().filter(|flight| flight.parcel().is_some());
-                real.fold(0, |bits, flight| bits | mark(*flight).bit())
+                queue.iter().fold(0, |bits, flight| bits | mark(*flight).bit())
             };
             let live = real(world.queue(peer), Flight::probe)
                 | real(world.queue(side), Flight::answers)
@@ -222,8 +224,9 @@ impl Parts<'_> {
     pub(super) fn describe(&self, world: &World) -> String {
         use std::fmt::Write as _;
         let mut text = String::new();
+        let ends = self.both(world);
         for side in Side::BOTH {
-            let (end, peer) = (self.ends(world).end(side), super::scope::id(side.other()));
+            let (end, peer) = (&ends[side.at()], super::scope::id(side.other()));
             let waiting: Vec<_> = world.queue(side).iter().map(|flight| self.envelope(*flight)).collect();
             // Writing to a string cannot fail.
             let _ = writeln!(

@@ -15,9 +15,6 @@ pub(super) struct World {
     pub(super) ledgers: LedgersId,
     /// What may still go wrong with each endpoint and the queue that it reads.
     pub(super) left: [Budget; 2],
-    /// The side that the broker's loss of everything has reached already, while it has not reached the other one. It does nothing
-    /// until then, and what waits for it, and all that the other one says meanwhile, is lost.
-    pub(super) ahead: Option<Side>,
     /// What waits for each endpoint, first come first.
     pub(super) queues: [Vec<Flight>; 2],
 }
@@ -29,10 +26,15 @@ impl World {
     /// The same as that one. What is allocated stays in use.
     pub(super) fn become_like(&mut self, other: &Self) {
         (self.ends, self.copies, self.ledgers) = (other.ends, other.copies, other.ledgers);
-        (self.left, self.ahead) = (other.left, other.ahead);
+        self.left = other.left;
         for (queue, other) in self.queues.iter_mut().zip(&other.queues) {
             queue.clone_from(other);
         }
+    }
+
+    /// How often the broker may still lose everything.
+    pub(super) const fn wipes(&self) -> u8 {
+        self.left[0].wipes
     }
 
     pub(super) const fn queue(&self, side: Side) -> &Vec<Flight> {
@@ -46,8 +48,7 @@ impl World {
     /// Adds it to a list of words.
     pub(super) fn write(&self, words: &mut Vec<u32>) {
         let copy = |copy: Option<CopyId>| copy.map_or(0, |CopyId(number)| number + 1);
-        let ahead = self.ahead.map_or(0, |side| 1 + side.at() as u8);
-        let [server, agent] = [self.left[0].word(ahead), self.left[1].word(0)];
+        let [server, agent] = [self.left[0].word(), self.left[1].word()];
         let waiting = self.queues[0].len() as u32;
         words.extend([self.queues[1].len() as u32, waiting, self.ends[0].0, self.ends[1].0]);
         words.extend([copy(self.copies[0]), copy(self.copies[1]), self.ledgers.0]);
@@ -63,9 +64,7 @@ impl World {
         self.ends = [EndId(words[2]), EndId(words[3])];
         self.copies = [copy(words[4]), copy(words[5])];
         self.ledgers = LedgersId(words[6]);
-        let (server, ahead) = Budget::of_word(wide(words[7], words[8]));
-        self.left = [server, Budget::of_word(wide(words[9], words[10])).0];
-        self.ahead = Side::BOTH.into_iter().find(|side| side.at() + 1 == usize::from(ahead));
+        self.left = [Budget::of_word(wide(words[7], words[8])), Budget::of_word(wide(words[9], words[10]))];
         let mut at = HEAD;
         for (queue, len) in self.queues.iter_mut().zip(lens) {
             queue.clear();
@@ -77,10 +76,9 @@ impl World {
 }
 
 /// Two odd numbers without a pattern, one for each half of a fingerprint.
-const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
+pub(super) const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
 
-/// A fingerprint of 128 bits. Two worlds of one fingerprint are taken for one; of a thousand million different worlds two
-/// meet with a probability of about 10^-21.
+/// A fingerprint of 128 bits. [`Visited`](super::visited::Visited) keeps 96 of them.
 pub(super) fn fingerprint(words: &[u32]) -> [u64; 2] {
     let fold = |a: u64, b: u64| {
         let wide = u128::from(a) * u128::from(b);

@@ -1,6 +1,7 @@
 //! What an exhaustive search needs of a session and nobody else does: its timers, its probes, and a way to leave out what
 //! makes two sessions with the same future look different. It never changes what a session will decide.
 
+use journal::State;
 use messages::{EndpointId, Incarnation, ProbeId};
 
 use super::{Freeze, Millis, Session};
@@ -98,6 +99,19 @@ impl Session {
         receiving.status_due = receiving.status_due.map(kind);
         receiving.answer = receiving.answer.map(theirs);
         self.next_probe = ProbeId::new(sending.probes.len() as u64);
+    }
+
+    /// Takes out what is durable. A search keeps that once for all sessions over the same journal, and gives it back with
+    /// [`Self::unpark`] before it uses the session again.
+    #[doc(hidden)]
+    pub fn park(&mut self) -> State {
+        std::mem::take(&mut self.state)
+    }
+
+    /// Puts back what [`Self::park`] took out.
+    #[doc(hidden)]
+    pub fn unpark(&mut self, state: State) {
+        self.state = state;
     }
 
     /// What has been published, what of it is missing, and what is being read, for a table of states.

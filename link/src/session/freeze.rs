@@ -34,7 +34,7 @@ pub enum Freeze {
     },
     /// The peer was told by this journal that it has more than it has: this journal was restored from an old copy.
     Forgetful {
-        /// What the peer was told.
+        /// The last message that it was told of and that is not here.
         said: Option<Seq>,
         /// What this journal has.
         found: Option<Seq>,
@@ -130,7 +130,8 @@ impl fmt::Display for Freeze {
             }
             Self::Forgetful { said, found } => write!(
                 f,
-                "this journal had told the peer that it has everything up to {}, it has only up to {}: it was restored from an old copy",
+                "this journal had told the peer that it has message {}, and of its own it has everything only up to {}: it was restored \
+                 from an old copy",
                 Seq::count(*said),
                 Seq::count(*found)
             ),

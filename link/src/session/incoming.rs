@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use journal::{Change, Direction, HeaderRow, Incoming, Place, Row, Work};
-use messages::{ChainHash, EndpointId, Insert, Message, Seq};
+use messages::limits::RANGES_MAX;
+use messages::{ChainHash, EndpointId, Message, Seq};
 
 use super::effects::{Applied, Arrived, DeliveryTag, Disposition, Fault};
 use super::{Freeze, Now, Session, Turn};
@@ -83,7 +84,9 @@ impl Session {
         if before.is_some_and(|before| before != header.previous) || after.is_some_and(|after| after != message.hash) {
             return Verdict::Freeze(Freeze::Diverged { at: seq });
         }
-        if seq != first && incoming.ranges.clone().insert(seq) == Insert::Full {
+        // One range stays free for the places that a superseded journal leaves behind: what was once reported is never given up.
+        let held = incoming.ranges.iter().count();
+        if seq != first && held + 1 >= RANGES_MAX && incoming.ranges.opens(seq) {
             return Verdict::OutsideWindow;
         }
         Verdict::Accept(seq)

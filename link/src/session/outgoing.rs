@@ -240,7 +240,9 @@ impl Session {
     pub(super) fn received(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, report: &messages::Receiving) {
         let Some(streams) = self.streams(peer) else { return };
         let old = streams.outgoing.clone();
-        if report.through < old.received {
+        // What the peer once had it has still, and more: this is an old word, or its journal was restored from an old copy. Then it
+        // finds out from what this end says that it had; that must not be forgotten here.
+        if report.through < old.received || old.ranges.highest_beyond(report.through, &report.ranges).is_some() {
             return;
         }
         let settled = report.settled_through.min(report.through).max(old.settled);

@@ -91,6 +91,7 @@ impl Session {
             forget_through: outgoing.forgotten,
             toward: outgoing.peer,
             acknowledged: outgoing.received,
+            acknowledged_beyond: outgoing.ranges,
             settled_through: outgoing.settled,
             doubtful_through: outgoing.doubtful,
             losses: outgoing.losses,

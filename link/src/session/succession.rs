@@ -79,6 +79,10 @@ impl Session {
         if said > found.max(excused) {
             return Some(Freeze::Forgetful { said, found });
         }
+        let beyond = sending.acknowledged_beyond.highest_beyond(found.max(excused), &incoming.ranges_there());
+        if let Some(said) = beyond {
+            return Some(Freeze::Forgetful { said: Some(said), found });
+        }
         let (said, found) = (sending.settled_through, incoming.mark_there(incoming.settled));
         (established && self.is_agent() && said > found).then_some(Freeze::Forgetful { said, found })
     }
@@ -187,6 +191,8 @@ impl Session {
         // What it has of a part that another one has replaced since is nothing of this stream.
         let has = report.and_then(|report| written.within(report.incarnation, report.through));
         let has = has.min(outgoing.next.previous());
+        let beyond = report.map(|report| report.ranges.clone()).unwrap_or_default();
+        let lacks = outgoing.ranges.highest_beyond(has, &beyond).is_some();
         // Only agents are held to what they had said to be over, see `forgetful`.
         let over = report.and_then(|report| written.within(report.incarnation, report.settled_through));
         let forgot = !self.is_agent() && over < outgoing.settled;
@@ -194,7 +200,7 @@ impl Session {
         // Whatever was published may have been taken, although no word of that came here.
         let published = self.peers.get(peer).and_then(|entry| entry.sending.published).max(outgoing.received);
         let lost = match succession {
-            Succession::Continues => has < outgoing.received || forgot,
+            Succession::Continues => has < outgoing.received || lacks || forgot,
             Succession::Forgot => true,
             Succession::Another => published.is_some(),
         };

@@ -148,6 +148,7 @@ fn answer_of_a_new_peer(said: &Status) -> Status {
         journal: None,
         toward: Some(own.incarnation),
         acknowledged: None,
+        acknowledged_beyond: Ranges::default(),
         settled_through: None,
         doubtful_through: None,
         losses: 0,

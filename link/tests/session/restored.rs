@@ -3,7 +3,7 @@
 use link::session::{Applied, Disposition, Fault, Freeze, Input, Transaction};
 use messages::{Epoch, Incarnation};
 
-use crate::identity::{bodies, pair_with, superseded};
+use crate::identity::{bodies, doubted, pair_with, superseded};
 use crate::pair::{Disk, End, Side};
 use crate::script::seq;
 
@@ -113,5 +113,40 @@ fn what_a_lost_self_settled_in_silence_is_not_taken_again() {
     pair.settle(false);
     assert_eq!(bodies(&pair.agent), ["server-1"], "the copy had not taken it, and its lost self had settled it");
     assert_eq!(superseded(&pair.agent), Some(Freeze::Forgetful { said: Some(seq(2)), found: Some(seq(1)) }));
+    assert!(pair.converged(), "{}", pair.describe());
+}
+
+/// All that the peer ever heard of what the copy lacks is that something had come beyond a gap.
+#[test]
+fn what_a_lost_self_received_beyond_a_gap_shows_that_its_journal_was_restored() {
+    let mut pair = pair_with(Side::Server, 1);
+    pair.submit(Side::Server);
+    pair.submit(Side::Server);
+    let copy = pair.agent.clone();
+    let inbox = Side::Agent.inbox();
+    drop(pair.queues[inbox].pop_front());
+    // The question, its answer, and what was missing with the next question; the agent does both and dies before it can say so.
+    pair.now += 1_000;
+    pair.input(Side::Server, Input::TimedOut);
+    for (side, waiting) in [(Side::Agent, 2), (Side::Server, 1), (Side::Agent, 2)] {
+        let frames = std::mem::take(&mut pair.queues[side.inbox()]);
+        assert_eq!(frames.len(), waiting, "{}", pair.describe());
+        for frame in frames {
+            pair.deliver(side, &frame);
+        }
+        pair.input(side, Input::TimedOut);
+    }
+    let now = pair.now();
+    while let Some(write) = pair.agent.application(now, false) {
+        pair.commit(Side::Agent, write);
+    }
+    assert_eq!(bodies(&pair.agent), ["server-1", "server-2", "server-3"]);
+    pair.queues = Default::default();
+    pair.agent.restored(&copy);
+    pair.restart(Side::Agent);
+    pair.settle(false);
+    assert_eq!(superseded(&pair.agent), Some(Freeze::Forgetful { said: Some(seq(3)), found: Some(seq(1)) }));
+    assert_eq!(bodies(&pair.agent), ["server-1", "server-2", "server-3"]);
+    assert_eq!(doubted(&pair.agent), ["server-2", "server-3"], "its lost self had done both");
     assert!(pair.converged(), "{}", pair.describe());
 }

@@ -1,21 +1,21 @@
 //! `longshore-chaos explore`: reads what is to be searched, and prints what was found. It decides nothing.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use chaos_tests::explore::{Budget, Exploration, Scope, explore};
+use chaos_tests::explore::{Budget, Exploration, Progress, Scope, explore_watched};
 
 /// What is to be searched.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Messages in all; half of them answer held work
+    /// Messages in all; half of them, rounded down, are the agent's answers to held work, the server sends the others
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     messages: u8,
     /// Processes that die
     #[arg(long, default_value_t = 1)]
     crashes: u8,
     /// Times that the broker loses everything, noticed or not
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 1)]
     wipes: u8,
     /// Journals that are restored from a copy of any earlier commit
     #[arg(long, default_value_t = 1)]
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Look at every order of what commutes, too: it finds nothing else, and takes much longer
     #[arg(long)]
     plain: bool,
-    /// Give up after that many states; about 50 bytes of memory each
+    /// Give up after that many states; about 80 bytes of memory each
     #[arg(long, default_value_t = 150_000_000)]
     states_max: usize,
     /// How to print what was found
@@ -56,6 +56,16 @@ pub(crate) struct Args {
 enum Output {
     Text,
     Json,
+}
+
+/// How often a long search says how far it has come.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// The most memory that this process has had, in bytes; 0 where the system does not say.
+fn memory_peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok()).map_or(0, |kib: u64| kib * 1024)
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -70,7 +80,18 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         plain: args.plain,
     };
     let began = Instant::now();
-    let found = explore(&scope, None, args.states_max);
+    let mut told = began;
+    let found = explore_watched(&scope, None, args.states_max, &mut |progress| {
+        if told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            let Progress { share: [share, of], states, transitions, depth } = progress;
+            let seconds = began.elapsed().as_secs();
+            eprintln!(
+                "share {share} of {of}: {states} states and {transitions} transitions so far, depth {depth}, {seconds} s, {} MiB",
+                memory_peak() >> 20
+            );
+        }
+    });
     let seconds = began.elapsed().as_secs_f64();
     match args.output {
         Output::Text => text(&scope, &found, seconds),
@@ -82,9 +103,17 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 fn text(scope: &Scope, found: &Exploration, seconds: f64) {
     let Budget { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects } = scope.budget;
     println!(
-        "world        {} messages; at most {crashes} crashes, {wipes} wipes, {rollbacks} rollbacks, {duplicates} duplicates, \
+        "world        {} messages, {} of them answers of the agent; at most {crashes} crashes, {wipes} wipes, {rollbacks} rollbacks, {duplicates} duplicates, \
          {reorders} reorders, {losses} losses, {disconnects} disconnects",
-        scope.messages
+        scope.messages,
+        scope.messages / 2
+    );
+    println!(
+        "bounds       a timer waits while {} statuses of its side are on their way{}{}{}",
+        scope.statuses,
+        if scope.patient { "; delayed probes only while nothing is on its way" } else { "" },
+        if scope.short_reads { "; reads may come back short" } else { "" },
+        if scope.plain { "; every order of what commutes" } else { "" }
     );
     println!("states       {}", found.states);
     println!("transitions  {}", found.transitions);
@@ -93,6 +122,7 @@ fn text(scope: &Scope, found: &Exploration, seconds: f64) {
     let [ends, envelopes, steps] = found.parts;
     println!("made of      {ends} endpoints, {envelopes} envelopes, {steps} steps of an endpoint");
     println!("time         {seconds:.1} s");
+    println!("memory       {} MiB at most", memory_peak() >> 20);
     if let Some(example) = &found.counterexample {
         println!("\nFound after {} actions:", example.actions.len());
         for (number, action) in (1..).zip(&example.actions) {
@@ -123,6 +153,7 @@ fn json(scope: &Scope, found: &Exploration, seconds: f64) {
     let report = serde_json::json!({
         "scope": scope, "states": found.states, "transitions": found.transitions, "depth": found.depth,
         "ends": found.ends, "healed": found.healed, "parts": found.parts, "complete": found.complete, "seconds": seconds,
+        "memory_peak_bytes": memory_peak(),
         "counterexample": example,
     });
     println!("{report:#}");
