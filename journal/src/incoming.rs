@@ -46,6 +46,10 @@ pub struct Incoming {
     /// How often the peer has found this endpoint's journal to have lost something.
     #[serde(default)]
     pub losses: u32,
+    /// What was here when the peer had last heard a process of this endpoint, if one that it has not heard has taken more since. Messages
+    /// that lay in the broker must not hide from the peer that this journal is an old copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sworn: Option<Sworn>,
     /// How the sender's numbers become places here; nothing while they are the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
@@ -55,6 +59,15 @@ pub struct Incoming {
     /// Earlier journals of the peer, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Incarnation>,
+}
+
+/// What was here at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sworn {
+    /// Everything up to here.
+    pub through: Option<Seq>,
+    /// What else.
+    pub ranges: Ranges,
 }
 
 /// A part of the stream that one incarnation of the sender's journal wrote.
@@ -117,6 +130,7 @@ impl Incoming {
             unanchored: false,
             doubtful: None,
             losses: 0,
+            sworn: None,
             parts: Vec::new(),
             voids: Vec::new(),
             superseded: Vec::new(),
@@ -190,6 +204,13 @@ impl Incoming {
             }
         }
         mark
+    }
+
+    /// The stream as it was when the peer had last heard a process of this endpoint, if it is more now.
+    #[must_use]
+    pub fn as_sworn(&self) -> Option<Self> {
+        let Sworn { through, ranges } = self.sworn.clone()?;
+        Some(Self { through, ranges, ..self.clone() })
     }
 
     /// What is held beyond the mark, in the sender's numbers.

@@ -53,7 +53,7 @@ pub use folders::make_folder;
 pub use high_water::{HighWater, PeerMark, ReadError as HighWaterReadError, Shortfall};
 #[doc(hidden)]
 pub use in_step::InStep;
-pub use incoming::{Incoming, Part, Place, Succession, Void};
+pub use incoming::{Incoming, Part, Place, Succession, Sworn, Void};
 pub use journal::{Journal, ReadError, put_app};
 pub use key::{Direction, Key, MessageTable, Table};
 pub use memory_store::MemoryStore;

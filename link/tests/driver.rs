@@ -187,6 +187,7 @@ fn hello(from: EndpointId, to: EndpointId) -> Frame {
             unanchored: false,
             ranges: Ranges::default(),
             settled_through: None,
+            sworn: None,
         }),
         window: 100,
         probe: None,

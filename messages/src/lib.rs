@@ -51,4 +51,4 @@ pub use run::{
     Effect, Keep, Limits, OutputType, Program, Retry, RunEnd, RunFinished, RunRecalled, RunStart, StepChanged, StepEnd,
     StepEvent, StepSpec, Usage, When, is_output_name,
 };
-pub use status::{Presence, Receiving, Sending, Status};
+pub use status::{Presence, Receiving, Sending, Status, Sworn};

@@ -125,6 +125,31 @@ pub struct Receiving {
     pub ranges: Ranges,
     /// Everything up to here has its final outcome on stable storage on both sides.
     pub settled_through: Option<Seq>,
+    /// What was there when the last process that the sender has heard, or this one, began: only if something was taken since by processes
+    /// that were not heard. Of a journal that was restored from an old copy this shows what it lacks, although what lay in the
+    /// broker has hidden it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sworn: Option<Sworn>,
+}
+
+/// What was on a receiver's stable storage, in the sender's numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sworn {
+    /// Everything up to here.
+    pub through: Option<Seq>,
+    /// What else.
+    pub ranges: Ranges,
+}
+
+impl Receiving {
+    /// What of the stream may be held against what the sender remembers of earlier words.
+    #[must_use]
+    pub fn sworn_marks(&self) -> (Option<Seq>, &Ranges) {
+        match &self.sworn {
+            Some(sworn) => (sworn.through, &sworn.ranges),
+            None => (self.through, &self.ranges),
+        }
+    }
 }
 
 /// What an agent says of itself with every status.

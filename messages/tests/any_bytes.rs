@@ -66,6 +66,7 @@ fn valid() -> Vec<Vec<u8>> {
             unanchored: true,
             ranges,
             settled_through: None,
+            sworn: None,
         }),
         window: 4_096,
         probe: Some(messages::ProbeId::new(12)),

@@ -100,6 +100,7 @@ fn status() -> Status {
             unanchored: false,
             ranges: Ranges::try_from(vec![(Seq::new(9).unwrap(), Seq::new(11).unwrap())]).unwrap(),
             settled_through: Seq::new(6),
+            sworn: None,
         }),
         window: 4096,
         probe: Some(ProbeId::new(12)),

@@ -190,6 +190,7 @@ impl Stimulus {
                     unanchored: true,
                     ranges: messages::Ranges::default(),
                     settled_through: None,
+                    sworn: None,
                 });
                 status(said)
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use journal::{Change, Direction, HeaderRow, Incoming, Place, Row, Work};
+use journal::{Change, Direction, HeaderRow, Incoming, Place, Row, Sworn, Work};
 use messages::limits::RANGES_MAX;
 use messages::{ChainHash, EndpointId, Message, Seq};
 
@@ -100,6 +100,9 @@ impl Session {
     fn accept(&mut self, now: Now, turn: &mut Turn, peer: &EndpointId, seq: Seq, message: Message) {
         let header = &message.header;
         let Some(mut incoming) = self.incoming(peer).cloned() else { return };
+        if incoming.sworn.is_none() && self.peers.get(peer).is_some_and(|entry| !entry.agreed) {
+            incoming.sworn = Some(Sworn { through: incoming.through, ranges: incoming.ranges.clone() });
+        }
         if header.incarnation == incoming.incarnation {
             incoming.epoch = incoming.epoch.max(header.epoch);
         }

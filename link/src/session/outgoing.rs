@@ -242,14 +242,14 @@ impl Session {
         let old = streams.outgoing.clone();
         // What the peer once had it has still, and more: this is an old word, or its journal was restored from an old copy. Then it
         // finds out from what this end says that it had; that must not be forgotten here.
-        if report.through < old.received || old.ranges.highest_beyond(report.through, &report.ranges).is_some() {
+        let (through, ranges) = report.sworn_marks();
+        if through < old.received || old.ranges.highest_beyond(through, ranges).is_some() {
             return;
         }
-        let settled = report.settled_through.min(report.through).max(old.settled);
+        let settled = report.settled_through.min(through).max(old.settled);
         let history = Seq::new(Seq::count(settled).saturating_sub(self.config.history));
         let forgotten = history.max(old.forgotten);
-        let new =
-            Outgoing { received: report.through, ranges: report.ranges.clone(), settled, forgotten, ..old.clone() };
+        let new = Outgoing { received: through, ranges: ranges.clone(), settled, forgotten, ..old.clone() };
         if new == old {
             return;
         }

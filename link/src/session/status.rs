@@ -6,7 +6,7 @@
 //! had arrived or was lost.
 
 use journal::{Change, Incoming, Row};
-use messages::{EndpointId, Frame, PROTOCOL_VERSION, ProbeId, Receiving, Sending, Seq, Status};
+use messages::{EndpointId, Frame, PROTOCOL_VERSION, ProbeId, Receiving, Sending, Seq, Status, Sworn};
 
 use super::effects::{Fault, Publish, Published};
 use super::{Asked, Freeze, Now, Probe, Session, Turn};
@@ -100,6 +100,8 @@ impl Session {
 
     fn receiving(&self, peer: &EndpointId, incoming: &Incoming) -> Receiving {
         let heard = self.peers.get(peer).and_then(|entry| entry.receiving.nonce);
+        let sworn = incoming.as_sworn();
+        let sworn = sworn.map(|then| Sworn { through: then.mark_there(then.through), ranges: then.ranges_there() });
         Receiving {
             incarnation: incoming.incarnation,
             epoch: incoming.epoch,
@@ -110,6 +112,7 @@ impl Session {
             unanchored: incoming.unanchored,
             ranges: incoming.ranges_there(),
             settled_through: incoming.mark_there(incoming.settled),
+            sworn,
         }
     }
 
@@ -162,15 +165,21 @@ impl Session {
             && let Some(entry) = self.peers.get_mut(peer).filter(|entry| !entry.agreed)
         {
             entry.agreed = true;
-            let through = self.incoming(peer).and_then(|incoming| incoming.through);
+            let incoming = self.incoming(peer).cloned();
+            let through = incoming.as_ref().and_then(|incoming| incoming.through);
             turn.effects.offer.extend(through.map(|through| (peer.clone(), through)));
+            if let Some(incoming) = incoming.filter(|incoming| incoming.sworn.is_some()) {
+                let incoming = Incoming { sworn: None, ..incoming };
+                self.change(turn, Change::Put(Row::Incoming(peer.clone(), incoming)));
+            }
         }
         if let Some((received, found)) = self.peer_lost_part(peer, status, report) {
             turn.effects.faults.push(Fault::PeerBehind { peer: peer.clone(), received, found });
             return;
         }
         self.received(now, turn, peer, report);
-        if let Some(answered) = status.answers {
+        // A process that was not heard has more than it swears to: its answer is not the last word on what is missing.
+        if let Some(answered) = status.answers.filter(|_| report.sworn.is_none()) {
             self.conclude(now, peer, answered);
         }
     }
@@ -300,7 +309,8 @@ impl Session {
     ) -> Option<(Option<Seq>, Option<Seq>)> {
         let probes = self.peers.get(peer).map(|entry| &entry.sending.probes)?;
         let asked = status.answers.and_then(|id| probes.iter().find(|asked| asked.id == id))?;
-        (report.through < asked.received).then_some((asked.received, report.through))
+        let (through, _) = report.sworn_marks();
+        (through < asked.received).then_some((asked.received, through))
     }
 
     /// Draws the conclusion from the answer to a probe: whatever had been published before it and is not there, is lost.

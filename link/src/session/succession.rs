@@ -75,6 +75,9 @@ impl Session {
         // What the peer had settled with a lost journal is expected to be missing here at first, and only that.
         let excused = sending.settled_through.min(sending.doubtful_through).filter(|_| !established);
         let said = sending.acknowledged.max(sending.settled_through);
+        // What was taken before the peer heard this process hides nothing.
+        let sworn = incoming.as_sworn();
+        let incoming = sworn.as_ref().unwrap_or(incoming);
         let found = incoming.mark_there(incoming.through);
         if said > found.max(excused) {
             return Some(Freeze::Forgetful { said, found });
@@ -188,11 +191,14 @@ impl Session {
         let mut outgoing = self.streams(peer).map(|streams| streams.outgoing.clone()).unwrap_or_default();
         let written = self.lineage(peer);
         let report = status.receiving.as_ref().filter(|report| written.contains(report.incarnation));
+        // Messages that lay in the broker may have come to it since it was restored: what it had then shows whether anything is lost.
         // What it has of a part that another one has replaced since is nothing of this stream.
-        let has = report.and_then(|report| written.within(report.incarnation, report.through));
-        let has = has.min(outgoing.next.previous());
-        let beyond = report.map(|report| report.ranges.clone()).unwrap_or_default();
-        let lacks = outgoing.ranges.highest_beyond(has, &beyond).is_some();
+        let (sworn, beyond) = report.map_or((None, None), |report| {
+            let (mark, ranges) = report.sworn_marks();
+            (written.within(report.incarnation, mark), Some(ranges.clone()))
+        });
+        let sworn = sworn.min(outgoing.next.previous());
+        let lacks = outgoing.ranges.highest_beyond(sworn, &beyond.unwrap_or_default()).is_some();
         // Only agents are held to what they had said to be over, see `forgetful`.
         let over = report.and_then(|report| written.within(report.incarnation, report.settled_through));
         let forgot = !self.is_agent() && over < outgoing.settled;
@@ -200,12 +206,13 @@ impl Session {
         // Whatever was published may have been taken, although no word of that came here.
         let published = self.peers.get(peer).and_then(|entry| entry.sending.published).max(outgoing.received);
         let lost = match succession {
-            Succession::Continues => has < outgoing.received || lacks || forgot,
+            Succession::Continues => sworn < outgoing.received || lacks || forgot,
             Succession::Forgot => true,
             Succession::Another => published.is_some(),
         };
         if lost {
-            outgoing.received = has.max(outgoing.settled);
+            // It has more, perhaps: it says so when it has heard that it is heard.
+            outgoing.received = sworn.max(outgoing.settled);
             outgoing.ranges = messages::Ranges::default();
             // A process with a smaller window does not know how far an earlier one had come.
             outgoing.doubtful = published.max(outgoing.doubtful);

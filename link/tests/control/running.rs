@@ -163,6 +163,7 @@ fn answer_of_a_new_peer(said: &Status) -> Status {
         unanchored: false,
         ranges: Ranges::default(),
         settled_through: None,
+        sworn: None,
     };
     Status {
         from: said.to.clone(),

@@ -5,7 +5,7 @@ use messages::{Epoch, Incarnation};
 
 use crate::identity::{bodies, doubted, pair_with, superseded};
 use crate::pair::{Disk, End, Side};
-use crate::script::seq;
+use crate::script::{is_message, seq};
 
 /// Reports are true whenever they come, and the application may have taken them up before it was known that the journal is a copy.
 #[test]
@@ -148,5 +148,37 @@ fn what_a_lost_self_received_beyond_a_gap_shows_that_its_journal_was_restored() 
     assert_eq!(superseded(&pair.agent), Some(Freeze::Forgetful { said: Some(seq(3)), found: Some(seq(1)) }));
     assert_eq!(bodies(&pair.agent), ["server-1", "server-2", "server-3"]);
     assert_eq!(doubted(&pair.agent), ["server-2", "server-3"], "its lost self had done both");
+    assert!(pair.converged(), "{}", pair.describe());
+}
+
+/// A message that lay in the broker comes to the copy before anybody has heard it. Then its marks are again those that its lost self had
+/// reported, and only what they were at the beginning shows that something is missing.
+#[test]
+fn what_the_broker_gives_a_copy_again_does_not_hide_that_it_is_one() {
+    let mut pair = pair_with(Side::Server, 0);
+    pair.submit(Side::Server);
+    pair.submit(Side::Server);
+    let frames: Vec<_> = std::mem::take(&mut pair.queues[Side::Agent.inbox()]).into();
+    let messages: Vec<_> = frames.iter().filter(|frame| is_message(frame)).cloned().collect();
+    assert_eq!(messages.len(), 2);
+    pair.deliver(Side::Agent, &messages[0]);
+    let copy = pair.agent.clone();
+    // It begins the first, has the second, and dies; the next process says that both are there.
+    let now = pair.now();
+    let write = pair.agent.application(now, true).expect("the first is offered");
+    pair.commit(Side::Agent, write);
+    pair.deliver(Side::Agent, &messages[1]);
+    pair.queues = Default::default();
+    pair.restart(Side::Agent);
+    for frame in std::mem::take(&mut pair.queues[Side::Server.inbox()]) {
+        pair.deliver(Side::Server, &frame);
+    }
+    assert_eq!(pair.server.session.state().peers[&pair.server.peer].outgoing.received, Some(seq(2)));
+    // Put back. The second message was never acknowledged to the broker, and comes before any word of the server.
+    pair.agent.restored(&copy);
+    pair.restart(Side::Agent);
+    pair.deliver(Side::Agent, &messages[1]);
+    pair.settle(false);
+    assert_eq!(doubted(&pair.agent), ["server-1", "server-2"], "{}", pair.describe());
     assert!(pair.converged(), "{}", pair.describe());
 }
