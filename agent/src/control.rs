@@ -89,9 +89,14 @@ impl Control {
         orders
     }
 
-    /// What was accepted is on stable storage.
-    pub(crate) fn give(&self) {
-        self.0.send_modify(|state| state.given = state.asked.clone());
+    /// Whether it is to be cancelled, although that may not be on stable storage yet.
+    pub(crate) fn is_asked_to_end(&self) -> bool {
+        self.0.borrow().asked.cancel.is_some()
+    }
+
+    /// What was accepted then is on stable storage.
+    pub(crate) fn give(&self, orders: Orders) {
+        self.0.send_modify(|state| state.given = orders);
     }
 
     /// Why the run is to be cancelled, if it is.
@@ -191,10 +196,10 @@ mod tests {
         assert_eq!(control.ask_cancel(&cancel("late")), None);
 
         let control = Control::new(Orders::default(), None, false);
-        assert!(control.ask_cancel(&cancel("first")).is_some());
+        let orders = control.ask_cancel(&cancel("first")).unwrap();
         assert_eq!(control.ask_cancel(&cancel("second")), None);
         assert_eq!(control.cancel(), None, "nothing is handed out before it is on stable storage");
-        let (closing, ()) = tokio::join!(control.close(false), async { control.give() });
+        let (closing, ()) = tokio::join!(control.close(false), async { control.give(orders) });
         assert_eq!(closing, Closing::Cancelled("first".to_owned()));
         assert_eq!(control.close(true).await, Closing::Closed);
     }
@@ -207,9 +212,9 @@ mod tests {
         control.wait_for(&step, 2);
         assert_eq!(control.ask_decision(&decide(1, Decision::Done)), None);
         let orders = control.ask_decision(&decide(2, Decision::Fail)).unwrap();
-        assert_eq!(orders.decision.unwrap().attempt, 2);
+        assert_eq!(orders.decision.as_ref().unwrap().attempt, 2);
         assert_eq!(control.ask_decision(&decide(2, Decision::Done)), None, "the first decision stands");
-        control.give();
+        control.give(orders.clone());
         assert_eq!(control.decided(&step, 2).await, (Decision::Fail, "seen".to_owned()));
     }
 

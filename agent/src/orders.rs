@@ -64,7 +64,7 @@ pub(crate) struct Taken {
 struct Batch {
     transaction: Transaction,
     taken: Vec<Taken>,
-    ordered: Vec<Control>,
+    ordered: Vec<(Control, Orders)>,
     standing: Standing,
     /// Becomes true when all of it is on stable storage.
     done: watch::Sender<bool>,
@@ -93,6 +93,7 @@ impl Worker {
                 }
             }
         }
+        self.begin_what_can(&mut batch);
         let Batch { transaction, taken, ordered, standing, done } = batch;
         let begun = self.endpoint().begin_checked(transaction).await?;
         *self.standing() = standing;
@@ -100,11 +101,28 @@ impl Worker {
         tokio::spawn(async move {
             // A journal that fails ends the endpoint, and whoever waits for this finds its sender gone.
             if begun.done().await.is_ok() {
-                ordered.iter().for_each(Control::give);
+                ordered.into_iter().for_each(|(control, orders)| control.give(orders));
                 done.send_replace(true);
             }
         });
         Ok(taken)
+    }
+
+    /// Writes down the runs of a batch, and begins those that find a free slot; not one that the same batch cancels.
+    fn begin_what_can(&self, batch: &mut Batch) {
+        // Whoever came first begins first.
+        let mut first = true;
+        for taken in &mut batch.taken {
+            let begun = (first && !taken.control.is_asked_to_end())
+                .then(|| begin_at_once(self, &mut taken.record, &taken.control))
+                .flatten();
+            first &= begun.is_some();
+            taken.begun = begun.map(|(slot, report)| {
+                batch.transaction.send.push(report);
+                (slot, batch.done.subscribe())
+            });
+            batch.transaction.rows.extend(taken.record.rows());
+        }
     }
 
     /// Whether more comes of the message, or why it is refused.
@@ -120,15 +138,7 @@ impl Worker {
                 record.progress.doubtful = item.doubtful;
                 record.progress.losses = item.losses;
                 let control = Control::new(Orders::default(), None, false);
-                // Whoever came first begins first.
-                let first = batch.taken.iter().all(|taken| taken.begun.is_some());
-                let begun = first.then(|| begin_at_once(self, &mut record, &control)).flatten();
-                let begun = begun.map(|(slot, report)| {
-                    batch.transaction.send.push(report);
-                    (slot, batch.done.subscribe())
-                });
-                batch.transaction.rows.extend(record.rows());
-                batch.taken.push(Taken { record, control, begun });
+                batch.taken.push(Taken { record, control, begun: None });
                 return Ok(true);
             }
             Body::RunCancel(cancel) => self.order(cancel.run, "cancel", batch, |run| run.ask_cancel(cancel)),
@@ -196,7 +206,7 @@ impl Worker {
         match ask(&control) {
             Some(orders) => {
                 batch.transaction.rows.push(RunRecord::orders_row(run, &orders));
-                batch.ordered.push(control);
+                batch.ordered.push((control, orders));
             }
             None => ignored(run, what),
         }

@@ -322,12 +322,15 @@ impl Desk for Core {
     }
 
     async fn read_log(&self, key: &LogKey, offset: u64, max: usize) -> Result<LogPiece, LogReadError> {
-        if self.books().run(key.run).is_some_and(|run| run.is_silent(&key.step, key.attempt)) {
-            return Ok(LogPiece { complete: true, ..LogPiece::default() });
-        }
+        let silent = self.books().run(key.run).is_some_and(|run| run.is_silent(&key.step, key.attempt));
         let (logs, key) = (self.0.logs.clone(), key.clone());
         match tokio::task::spawn_blocking(move || logs.read(&key, offset, max)).await {
-            Ok(read) => Ok(read?),
+            Ok(read) => {
+                let piece = read?;
+                // A file says more than the word that there is none.
+                let complete = piece.complete || (silent && piece.size == 0);
+                Ok(LogPiece { complete, ..piece })
+            }
             Err(_) => Err(LogReadError::Desk(DeskError::Stopping)),
         }
     }

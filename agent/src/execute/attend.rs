@@ -23,12 +23,12 @@ impl Execution {
         let dir = self.worker.attempt_dir(run, &spec.id, number);
         let attempt = match Attempt::open(&dir) {
             Ok(attempt) => attempt,
-            Err(error) => return Ok(Outcome::Ended(StepEnd::NotStarted(error.to_string()))),
+            Err(error) => return Ok(self.never(StepEnd::NotStarted(error.to_string()))),
         };
         self.worker.ship().track(run, &spec.id, number, &attempt);
         let (mut state, mut prepared) = match self.first_look(spec, &attempt).await {
             Ok(first) => first,
-            Err(reason) => return Ok(Outcome::Ended(StepEnd::NotStarted(reason))),
+            Err(reason) => return Ok(self.never(StepEnd::NotStarted(reason))),
         };
         let (mut looks, mut launches) = (0, 0);
         loop {
@@ -44,31 +44,38 @@ impl Execution {
                 Err(error) => return Ok(self.decide(spec, &attempt, &chain(&error), Survivors::Seen).await),
             };
             match found {
+                AttemptState::NotPrepared if launches > 0 => {
+                    let evidence = format!("it was launched, and what was in {} is gone since", dir.display());
+                    return Ok(self.unrecorded(spec, &attempt, &evidence, Survivors::Seen).await);
+                }
                 AttemptState::NotPrepared | AttemptState::NotStarted if self.stopping() => {
-                    return Ok(Outcome::Ended(StepEnd::Cancelled));
+                    return Ok(self.never(StepEnd::Cancelled));
                 }
                 AttemptState::NotPrepared | AttemptState::NotStarted if !prepared => {
                     prepared = true;
                     if let Err(reason) = self.prepare(spec, dir.clone()).await {
-                        return Ok(Outcome::Ended(StepEnd::NotStarted(reason)));
+                        return Ok(self.never(StepEnd::NotStarted(reason)));
                     }
                 }
                 AttemptState::NotPrepared => {
                     let reason = format!("what was prepared for it is gone from {}", dir.display());
-                    return Ok(Outcome::Ended(StepEnd::NotStarted(reason)));
+                    return Ok(self.never(StepEnd::NotStarted(reason)));
                 }
                 AttemptState::NotStarted if launches == LAUNCHES_MAX => {
                     let reason =
                         format!("its shim ended {LAUNCHES_MAX} times before it began the step; see {}", dir.display());
-                    return Ok(Outcome::Ended(StepEnd::NotStarted(reason)));
+                    return Ok(self.never(StepEnd::NotStarted(reason)));
                 }
                 AttemptState::NotStarted => {
-                    launches += 1;
-                    // Journal first, then act.
+                    // Journal first, then act; and what came meanwhile counts.
                     self.begun().await?;
+                    if self.stopping() {
+                        return Ok(self.never(StepEnd::Cancelled));
+                    }
+                    launches += 1;
                     state = match self.launch(&attempt).await {
                         Ok(state) => state,
-                        Err(reason) => return Ok(Outcome::Ended(StepEnd::NotStarted(reason))),
+                        Err(reason) => return Ok(self.never(StepEnd::NotStarted(reason))),
                     };
                     continue;
                 }
@@ -90,21 +97,33 @@ impl Execution {
         }
     }
 
+    /// Nothing of it has run, so it has said nothing.
+    fn never(&mut self, end: StepEnd) -> Outcome {
+        self.silent = true;
+        Outcome::Ended(end)
+    }
+
     /// What the record of the end comes to, and what is left to be shipped.
     fn recorded(&mut self, spec: &StepSpec, exit: Exit) -> StepEnd {
         let (run, number) = (self.record.start.run, self.record.attempt());
         (self.used, self.silent) = (exit.usage, exit.is_silent());
-        match self.silent {
-            true => self.worker.ship().silent(run, &spec.id, number),
-            false => self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit)),
+        if !self.silent {
+            self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit));
         }
         let error = exit.output_error.clone();
         relied_on(spec, self.end_of(exit), error)
     }
 
     /// It began, and nothing says how it ended.
-    async fn unrecorded(&self, spec: &StepSpec, attempt: &Attempt, evidence: &str, survivors: Survivors) -> Outcome {
+    async fn unrecorded(
+        &mut self,
+        spec: &StepSpec,
+        attempt: &Attempt,
+        evidence: &str,
+        survivors: Survivors,
+    ) -> Outcome {
         let (run, number) = (self.record.start.run, self.record.attempt());
+        self.silent = false;
         self.worker.ship().ended(run, &spec.id, number, Ending::unrecorded());
         self.decide(spec, attempt, evidence, survivors).await
     }

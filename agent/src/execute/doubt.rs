@@ -20,7 +20,11 @@ impl Execution {
         }
         match doubt {
             Doubt::Begin => {}
-            Doubt::Done => self.ended(spec, StepEnd::AlreadyDone).await?,
+            Doubt::Done => {
+                // Of this attempt nothing has run.
+                self.silent = true;
+                self.ended(spec, StepEnd::AlreadyDone).await?;
+            }
             Doubt::Undecided(evidence) => self.undecided(spec, evidence).await?,
         }
         Ok(true)

@@ -53,6 +53,9 @@ impl Execution {
 
     /// Commits how a step ended, and with it the end of the run if nothing is left to be run.
     pub(super) async fn ended(&mut self, spec: &StepSpec, end: StepEnd) -> Result<(), ExecuteError> {
+        if self.silent {
+            self.worker.ship().silent(self.record.start.run, &spec.id, self.record.attempt());
+        }
         // What is done already is not done again because nobody knows what it handed on.
         let again = end != StepEnd::AlreadyDone;
         let (end, outputs) = self.hand_on(spec, end).await;

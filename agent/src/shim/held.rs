@@ -50,8 +50,11 @@ impl Held {
     /// # Errors
     /// Why the program cannot be executed. Then nothing of it has run, and nothing is left to reap.
     pub(super) fn let_go(mut self) -> io::Result<Pid> {
-        if let Some(mut go) = self.go.take() {
-            go.write_all(&[1])?;
+        if let Some(mut go) = self.go.take()
+            && go.write_all(&[1]).is_err()
+        {
+            self.reap();
+            return Err(io::Error::other("the process that was to become it was ended before"));
         }
         let mut word = Vec::new();
         // The end comes when the program is executed, which closes the other end.

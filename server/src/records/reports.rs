@@ -91,6 +91,8 @@ impl RunRow {
             self.decided = None;
         }
         step.usage = report.usage.or(step.usage);
+        // An agent that lost its journal counts anew: what is known of an attempt is what was said of it last.
+        step.silent.remove(&report.attempt);
         if report.silent {
             step.silent.insert(report.attempt);
             if step.silent.len() > SILENT_MAX {
@@ -286,6 +288,11 @@ mod tests {
         run.step_changed(&report("one", 2, StepEvent::Ended(StepEnd::Exited(0)))).unwrap();
         let known = |run: &RunRow| [0, 1, 2, 3].map(|attempt| run.is_silent(&one, attempt));
         assert_eq!(known(&run), [false, true, false, false]);
+        // An agent that lost its journal begins at 1 again.
+        let mut again = run.clone();
+        again.steps[0].attempt = 1;
+        again.step_changed(&report("one", 1, StepEvent::Started)).unwrap();
+        assert_eq!(known(&again), [false; 4]);
         for attempt in 3..3 + SILENT_MAX as u32 {
             run.step_changed(&silent(attempt)).unwrap();
         }
