@@ -66,13 +66,13 @@ fn no_order_of_three_messages_and_a_crash_breaks_a_promise() {
 #[test]
 fn no_order_of_three_messages_and_a_wiped_broker_breaks_a_promise() {
     let budget = Budget { wipes: 1, ..CALM };
-    holds(Scope { messages: 3, budget, ..SMALL }, 150_000);
+    holds(Scope { messages: 3, budget, ..SMALL }, 100_000);
 }
 
 #[test]
 fn no_order_of_one_message_a_crash_a_wiped_broker_and_a_restored_journal_breaks_a_promise() {
     let budget = Budget { crashes: 1, wipes: 1, rollbacks: 1, ..CALM };
-    let found = holds(Scope { messages: 1, budget, ..SMALL }, 2_000_000);
+    let found = holds(Scope { messages: 1, budget, ..SMALL }, 1_000_000);
     assert!(found.healed > 0, "no restored journal goes on under another name");
 }
 

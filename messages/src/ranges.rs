@@ -262,7 +262,17 @@ mod tests {
             let expected: Vec<u64> = (mark + 1..=last).filter(|n| !model.contains(n)).collect();
             prop_assert_eq!(missing, expected);
 
+            for number in 1..130 {
+                let touches = (number - 1..=number + 1).any(|n| model.contains(&n));
+                prop_assert_eq!(ranges.opens(seq(number)), !touches);
+            }
             let (from, to) = (mark.max(1), last.max(1));
+            let mut there = ranges.clone();
+            there.drop_from(seq(from));
+            for mark in [0, last] {
+                let lacking = model.iter().copied().filter(|n| *n > mark && *n >= from).max();
+                prop_assert_eq!(ranges.highest_beyond(Seq::new(mark), &there), lacking.and_then(Seq::new));
+            }
             let mut joined = ranges.clone();
             prop_assert!(joined.insert_span((seq(from), seq(to))));
             model.extend(from..=to);

@@ -198,7 +198,8 @@ impl<'a> Search<'a> {
 
     fn expand(&mut self, at: At, world: &World, next: &mut Layer) -> Result<(), (Action, Violation)> {
         let (mut actions, mut after, mut words) = (Vec::new(), world.clone(), Vec::new());
-        if let Some(twin) = self.twin(world, &mut after, &mut words) {
+        let mut spare = world.clone();
+        if let Some(twin) = self.twin(world, &mut spare, &mut words) {
             // It was found before its twin was.
             if !self.visited.is_end(at) {
                 self.visited.go_on(at, twin);
@@ -212,7 +213,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             self.found.transitions += 1;
-            let to = self.reach(at, &mut after, next, &mut words).map_err(|wrong| (action, wrong))?;
+            let to = self.reach(at, &after, next, (&mut spare, &mut words)).map_err(|wrong| (action, wrong))?;
             if !action.is_fault() && to != at {
                 let rank = (rank(action), to);
                 best = Some(best.map_or(rank, |best: (u8, At)| best.min(rank)));
@@ -225,7 +226,13 @@ impl<'a> Search<'a> {
     }
 
     /// The number of that world, which is looked at later if it was not seen before.
-    fn reach(&mut self, from: At, world: &mut World, next: &mut Layer, words: &mut Vec<u32>) -> Result<At, Violation> {
+    fn reach(
+        &mut self,
+        from: At,
+        world: &World,
+        next: &mut Layer,
+        (twin, words): (&mut World, &mut Vec<u32>),
+    ) -> Result<At, Violation> {
         let print = print(world, words);
         let slot = match self.visited.find(print) {
             Ok(known) => return Ok(known),
@@ -234,7 +241,7 @@ impl<'a> Search<'a> {
         // Those with fewer losses of everything to come are looked at when all with more were.
         let wipes = Some(world.wipes()).filter(|wipes| *wipes < self.wipes);
         if wipes.is_none()
-            && let Some(twin) = self.twin(&world.clone(), world, words)
+            && let Some(twin) = self.twin(world, twin, words)
         {
             return Ok(twin);
         }
@@ -285,7 +292,7 @@ impl<'a> Search<'a> {
         // Few: those whose one noted way on goes round in a circle. Of them every way is looked at.
         let mut ways = Vec::new();
         for at in &open {
-            let world = self.lead_to(share, *at)?;
+            let (world, _) = self.way_to(share, *at);
             for action in self.actions(&world).into_iter().filter(|action| !action.is_fault()) {
                 let mut after = world.clone();
                 if let Ok(true) = self.parts.after(&world, action, &mut after) {
@@ -314,7 +321,7 @@ impl<'a> Search<'a> {
     }
 
     /// The actions from the beginning to that world, and that world.
-    fn way_to(&mut self, share: [Budget; 2], at: At) -> Option<(World, Vec<Action>)> {
+    fn way_to(&mut self, share: [Budget; 2], at: At) -> (World, Vec<Action>) {
         let mut way = vec![at];
         while let Some(from) = way.last().map(|at| self.visited.from(*at)).filter(|from| *from != At::NOWHERE) {
             way.push(from);
@@ -322,24 +329,21 @@ impl<'a> Search<'a> {
         let (mut words, mut world, mut actions) = (Vec::new(), self.parts.first(share), Vec::new());
         for wanted in way.into_iter().rev().skip(1) {
             let mut after = world.clone();
-            let action = self.actions(&world).into_iter().find(|action| {
+            let mut actions_here = self.actions(&world).into_iter();
+            let action = actions_here.find(|action| {
                 let done = self.parts.after(&world, *action, &mut after);
                 done == Ok(true) && self.visited.is(wanted, print(&after, &mut words))
-            })?;
-            actions.push(action);
+            });
+            actions
+                .push(action.expect("each visited world was reached by an action from the one that is noted for it"));
             world = after;
         }
-        Some((world, actions))
-    }
-
-    fn lead_to(&mut self, share: [Budget; 2], at: At) -> Option<World> {
-        Some(self.way_to(share, at)?.0)
+        (world, actions)
     }
 
     fn counterexample(&mut self, share: [Budget; 2], at: At, last: Option<Action>, violation: Violation) {
-        let way = self.way_to(share, at);
-        let (mut actions, last_world) =
-            way.map(|(world, actions)| (actions, self.parts.describe(&world))).unwrap_or_default();
+        let (world, mut actions) = self.way_to(share, at);
+        let last_world = self.parts.describe(&world);
         actions.extend(last);
         self.found.counterexample = Some(Counterexample { actions, violation, last: last_world });
     }

@@ -1,6 +1,7 @@
 //! What a journal that was lost or put back leaves to those that go on: reports in hand, work that was perhaps done.
 
 use link::session::{Applied, Disposition, Fault, Freeze, Input, Transaction};
+use messages::limits::RANGES_MAX;
 use messages::{Epoch, Incarnation};
 
 use crate::identity::{bodies, doubted, pair_with, superseded};
@@ -181,4 +182,23 @@ fn what_the_broker_gives_a_copy_again_does_not_hide_that_it_is_one() {
     pair.settle(false);
     assert_eq!(doubted(&pair.agent), ["server-1", "server-2"], "{}", pair.describe());
     assert!(pair.converged(), "{}", pair.describe());
+}
+
+/// What a receiver has reported it keeps, also when it must note where a superseded journal of its peer ends.
+#[test]
+fn a_receiver_with_many_gaps_keeps_one_range_free_and_gives_up_nothing_that_it_reported() {
+    let mut pair = pair_with(Side::Server, 1);
+    for _ in 0..2 * RANGES_MAX {
+        pair.submit(Side::Server);
+    }
+    let frames = std::mem::take(&mut pair.queues[Side::Agent.inbox()]);
+    for frame in frames.iter().filter(|frame| is_message(frame)).skip(1).step_by(2) {
+        pair.deliver(Side::Agent, frame);
+    }
+    let peer = pair.agent.peer.clone();
+    let incoming = pair.agent.session.state().peers[&peer].incoming.clone().expect("it has heard of the stream");
+    assert_eq!(incoming.ranges.iter().count(), RANGES_MAX - 1);
+    pair.settle(false);
+    assert!(pair.converged(), "{}", pair.describe());
+    assert_eq!(pair.agent.taken.len(), 1 + 2 * RANGES_MAX);
 }
