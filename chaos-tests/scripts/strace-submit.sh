@@ -18,7 +18,7 @@ readonly TEXT_BYTES=1048576  # the engine writes its whole buffer at once; what 
 
 # Judges a trace by the order of its lines: strace writes one when a call begins and, if others came in between, another when
 # it ends. Needs no clock.
-judge() { # trace marker [begin]
+judge() { # trace marker [submit | begin | again]
     awk -v marker="$2" -v what="${3:-submit}" '
         function target(line) { match(line, /\([0-9]+<[^ ]*>/); return substr(line, RSTART, RLENGTH) }
         function verdict(word, why) { print word ": " why; judged = 1; exit (word == "PASS" ? 0 : 1) }
@@ -43,6 +43,8 @@ judge() { # trace marker [begin]
             }
             publish = (name ~ /^(sendto|sendmsg|write|writev)$/ && (file in broker) && index(call, marker))
             launch = (name == "execve" && index(call, "\"agent\", \"shim\""))
+            # Of a step that follows another one: what was written for the first says nothing of it.
+            if (what == "again" && launch && begins && !earlier) { earlier = 1; wrote = 0; synced = 0; next }
             if ((what == "submit" ? publish : launch) && begins && !sent) {
                 sent = FNR; sent_at = $2
                 if (!wrote) verdict("FAIL", (what == "submit" ? "the job went to the broker before it" : "the shim was started before the beginning") " was in the journal")
@@ -93,6 +95,9 @@ self_test() {
     printf '%s\n' "$write" "$sync_begins" "$shim" "$sync_ends" | expect FAIL 'a shim started while the sync was under way' begin
     printf '%s\n' "$shim" "$write" "$sync" | expect FAIL 'a shim started before anything was written' begin
     printf '%s\n' "$write" "$sync" "${shim/shim/other}" | expect FAIL 'no shim at all' begin
+    printf '%s\n' "$write" "$sync" "$shim" "$write" "$sync" "$shim" | expect PASS 'two shims in the right order' again
+    printf '%s\n' "$write" "$sync" "$shim" "$write" "$shim" "$sync" | expect FAIL 'the second shim started before its sync' again
+    printf '%s\n' "$write" "$sync" "$shim" "$shim" | expect FAIL 'the second shim started without a word' again
 }
 
 # Waits for a command to succeed. What is waited for writes to files, which announce nothing.
@@ -128,7 +133,7 @@ pid_of() { # words of its command line
 }
 
 published() { grep -F "$marker" "$work/trace" 2>/dev/null | grep -F TCP | grep -qF longshore.v1.down; }
-launched() { grep -F execve "$work/trace.agent" 2>/dev/null | grep -qF '"agent", "shim"'; }
+launched() { [ "$(grep -F execve "$work/trace.agent" 2>/dev/null | grep -cF '"agent", "shim"')" -ge 2 ]; }
 
 cleanup() {
     local pid
@@ -191,14 +196,14 @@ attach "$work/trace" "$(pid_of 'server run')"
 attach "$work/trace.agent" "$(pid_of 'agent run')" -e "inject=fdatasync:delay_enter=$SYNC_DELAY_US"
 
 marker="marker-$$-$RANDOM$RANDOM"
-printf 'name = "traced"\ntarget = { agents = ["a1"] }\n[[step]]\nid = "mark"\nrun = "echo %s"\n' "$marker" >"$work/job.toml"
+printf 'name = "traced"\ntarget = { agents = ["a1"] }\n[[step]]\nid = "mark"\nrun = "echo %s"\n[[step]]\nid = "next"\nrun = "true"\n' "$marker" >"$work/job.toml"
 longshore job run "$work/job.toml" >"$work/submit.log" 2>&1 || {
     echo 'FAIL: the job could not be submitted'
     cat "$work/submit.log"
     exit 1
 }
 await "$EVENT_LIMIT_S" 'the publish of the job' published
-await "$EVENT_LIMIT_S" 'the start of the shim' launched
+await "$EVENT_LIMIT_S" 'the start of both shims' launched
 for pid in $tracer; do
     kill -INT "$pid"
     wait "$pid" 2>/dev/null || true
@@ -218,3 +223,4 @@ judge_both() { # trace marker what
 judge_both "$work/trace" "$marker" submit
 # What is reported of a beginning has this word, and nothing else in the agent's journal has it.
 judge_both "$work/trace.agent" started begin
+judge_both "$work/trace.agent" started again

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use messages::{Body, OutputType, RunEnd, StepChanged, StepEnd, StepEvent};
+use messages::{Body, Effect, OutputType, RunEnd, StepChanged, StepEnd, StepEvent};
 
 use crate::Test;
 use crate::world::{How, World, on};
 
-pub(crate) const TESTS: [Test; 6] = [
+pub(crate) const TESTS: [Test; 7] = [
     ("outputs_are_given_to_later_steps_and_to_the_server", || on(outputs())),
     ("a_step_that_does_not_hand_on_what_it_declared_has_failed", || on(missing())),
     ("a_step_that_uses_more_memory_than_it_may_fails_and_the_host_says_what_it_enforces", || on(memory())),
     ("a_step_that_said_nothing_has_nothing_shipped_and_its_report_says_so", || on(silent())),
     ("what_another_process_prepared_is_prepared_again_before_it_is_begun", || on(prepared_before())),
+    ("a_step_whose_folder_is_gone_after_its_launch_waits_for_a_person", || on(folder_gone())),
     ("a_step_runs_as_another_user_only_under_root", || on(user())),
 ];
 
@@ -97,6 +98,20 @@ async fn prepared_before() {
     let agent = world.agent(How::default());
     world.send(&Body::RunStart(run.clone())).await;
     assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded, "{:?}", world.step_ends(run.run));
+    agent.stop().await;
+}
+
+async fn folder_gone() {
+    let world = World::new().await;
+    let agent = world.agent(How::default());
+    let mut step = world.step("tidy", r#"echo ran >> $PLACE/ran; rm -rf "$(dirname "$LONGSHORE_OUTPUT")""#);
+    step.effect = Effect::Once;
+    step.retry = Some(messages::Retry { limit: 2, on_exit: Vec::new(), first_ms: 1, max_ms: 1 });
+    let run = world.run(1, vec![step]);
+    world.send(&Body::RunStart(run.clone())).await;
+    let undecided = world.event(run.run, |change| matches!(change.event, StepEvent::Undecided(_))).await;
+    assert!(matches!(&undecided.event, StepEvent::Undecided(why) if why.contains("is gone since")), "{undecided:?}");
+    assert_eq!(std::fs::read_to_string(world.path("ran")).unwrap(), "ran\n");
     agent.stop().await;
 }
 
