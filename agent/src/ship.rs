@@ -82,8 +82,9 @@ impl Ship {
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             let key = LogKey { run, step: step.clone(), attempt, stream };
             let (path, moved) = (files.output(stream), Instant::now());
-            let (have, sent, known, end, end_sent, due) = (0, 0, false, End::Open, false, false);
-            logs.all.entry(key).or_insert(Log { path, have, sent, known, moved, end, end_sent, due });
+            let (have, sent, known, end, end_sent) = (0, 0, false, End::Open, false);
+            let (due, unreadable) = (false, false);
+            logs.all.entry(key).or_insert(Log { path, have, sent, known, moved, end, end_sent, due, unreadable });
         }
         drop(logs);
         self.wake.notify_one();
@@ -402,5 +403,21 @@ mod tests {
             [(0, false), (6, true)]
         );
         assert_eq!(chunks[1].end, Some(LogEnd { size: 6, sha256: Digest::of(b"012345"), cut: 0 }));
+    }
+
+    #[test]
+    fn a_log_that_its_step_made_unreadable_ends_when_its_step_has_ended() {
+        let (_dir, ship, key, mut file) = tracked();
+        file.write_all(b"0123").unwrap();
+        let path = ship.logs().all[&key].path.clone();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(offsets(&ship), []);
+        let end = StreamEnd { bytes: 4, cut_bytes: 1, ..StreamEnd::empty() };
+        ship.ended(key.run, &key.step, 1, Ending::Recorded(Box::new((end, StreamEnd::empty()))));
+        let from = EndpointId::Agent("a1".parse().unwrap());
+        let ends: Vec<_> =
+            ship.chunks(&from).into_iter().filter(|chunk| chunk.key == key).map(|chunk| chunk.end).collect();
+        assert_eq!(ends, [Some(LogEnd { size: 0, sha256: Digest::of(b""), cut: 5 })]);
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Log {
     pub(super) end_sent: bool,
     /// There may be something to send.
     pub(super) due: bool,
+    /// It could not be read, which was said.
+    pub(super) unreadable: bool,
 }
 
 impl Log {
@@ -46,6 +48,15 @@ impl Log {
         match &self.end {
             End::Known(end) => Some(end),
             End::Open | End::File => None,
+        }
+    }
+
+    /// Bytes that are lost with a file that cannot be read, if its step is over.
+    const fn lost(&self) -> Option<u64> {
+        match &self.end {
+            End::Open => None,
+            End::File => Some(0),
+            End::Known(end) => Some(end.size.saturating_add(end.cut)),
         }
     }
 
@@ -59,8 +70,13 @@ impl Log {
             let bytes = match read_piece(&self.path, self.sent, self.known_end()) {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    tracing::warn!(run = %key.run, step = %key.step, %error, "A log cannot be read.");
-                    return None;
+                    if !std::mem::replace(&mut self.unreadable, true) {
+                        tracing::warn!(run = %key.run, step = %key.step, %error, "A log cannot be read.");
+                    }
+                    let Some(cut) = self.lost() else { return None };
+                    // Its step is over, and nobody mends what it made of the file: nothing of it is left.
+                    (self.sent, self.end) = (0, End::Known(LogEnd { size: 0, sha256: Digest::of(&[]), cut }));
+                    continue;
                 }
             };
             match &self.end {
@@ -114,6 +130,9 @@ fn measure(path: &Path) -> LogEnd {
 }
 
 fn read_piece(path: &Path, offset: u64, end: Option<&LogEnd>) -> io::Result<Vec<u8>> {
+    if end.is_some_and(|end| end.size <= offset) {
+        return Ok(Vec::new());
+    }
     let mut file = match File::open(path) {
         Ok(file) => file,
         // Not made yet.
