@@ -184,7 +184,7 @@ pub async fn run(
         // A part ends with the endpoint. One that ends before it would leave a process that only seems to work.
         part = tasks.join_next() => {
             if let Some(Ok(WorkerEnd::Left)) = part {
-                tracing::info!("Everything is done and reported; the agent ends.");
+                tracing::info!("Nothing runs any more; the agent ends. What its server has not taken yet is in its journal.");
                 stop.send_replace(true);
             }
             tokio::time::timeout(STOP_LIMIT, &mut stopped).await
