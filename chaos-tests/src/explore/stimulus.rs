@@ -46,6 +46,7 @@ pub(super) enum Stimulus {
     Loaded,
     LoadedNothing,
     Trouble,
+    NotWhole,
     Present,
     TimedOut,
     Send,
@@ -55,7 +56,7 @@ pub(super) enum Stimulus {
 }
 
 impl Stimulus {
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 27] = [
         Self::Connected,
         Self::Disconnected,
         Self::NextMessage,
@@ -76,6 +77,7 @@ impl Stimulus {
         Self::Loaded,
         Self::LoadedNothing,
         Self::Trouble,
+        Self::NotWhole,
         Self::Present,
         Self::TimedOut,
         Self::Send,
@@ -109,6 +111,7 @@ impl Stimulus {
             Self::Loaded => "`Loaded`: everything that was asked for",
             Self::LoadedNothing => "`Loaded`: nothing",
             Self::Trouble => "`Trouble`",
+            Self::NotWhole => "`NotWhole`: the next message for the application",
             Self::Present => "`Present`: something new",
             Self::TimedOut => "`TimedOut`: every timer that is set",
             Self::Send => "`transact`: a message to send",
@@ -156,6 +159,7 @@ impl Stimulus {
             }
             Self::Garbled => Some(Input::Garbled(TAG, DecodeErrorText("no envelope".to_owned()))),
             Self::Trouble => Some(Input::Trouble(peer)),
+            Self::NotWhole => session.unapplied(&peer).map(|(seq, _)| Input::NotWhole(peer, seq)),
             Self::Present => Some(Input::Present(Presence::default())),
             Self::LoadedNothing => end.loads.front().map(|_| Input::Loaded(peer, Vec::new())),
             Self::Loaded => {
