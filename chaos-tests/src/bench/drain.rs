@@ -142,6 +142,8 @@ fn said(end: &Counted) -> u64 {
 pub(super) async fn after(order: &Order, engine: Engine, outage: Outage) -> Result<Figures, BenchError> {
     let [server, agent] = both(order, engine).await?;
     let peer = agent.end.name.clone();
+    // What the agent has and has not reported yet counts as waiting, of which there may be only so much.
+    all_received(&server.end, &peer).await?;
     agent.finish().await?;
     submit_all(&server.end, &peer, WARM_UP, order.messages).await?;
     let streams = settled_in_broker(&server.end, &peer).await?;
@@ -200,6 +202,20 @@ pub(super) async fn submit_all(server: &End, peer: &EndpointId, first: u64, coun
 }
 
 /// Waits until the broker has confirmed everything that the endpoint may publish while its peer is away.
+/// Waits until the peer has said that it has everything.
+async fn all_received(server: &End, peer: &EndpointId) -> Result<(), BenchError> {
+    let wait = async {
+        loop {
+            let out = server.view(peer).await?.streams.outgoing;
+            if out.received == out.last {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    within("word of everything from an agent", wait).await?
+}
+
 async fn settled_in_broker(server: &End, peer: &EndpointId) -> Result<StreamView, BenchError> {
     let wait = async {
         loop {
