@@ -2,6 +2,7 @@
 //! here is meant to be reached from other machines. What dies is started again, so that anything may be killed.
 
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -298,7 +299,8 @@ async fn end(child: &mut Child) {
 async fn pass_on(name: String, stderr: tokio::process::ChildStderr) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        eprintln!("{name:>6} │ {line}");
+        // When standard error is gone there is nobody left to tell, and a child that nobody reads would wait for ever.
+        let _ = writeln!(std::io::stderr(), "{name:>6} │ {line}");
     }
 }
 

@@ -6,6 +6,7 @@ mod desk;
 mod following;
 mod holding;
 mod job_file;
+mod log_lost;
 mod offline;
 mod online;
 mod reconcile;
