@@ -4,6 +4,7 @@
 #[path = "../../../server/tests/api/desk.rs"]
 mod desk;
 mod following;
+mod globals;
 mod holding;
 mod job_file;
 mod log_lost;

@@ -1,0 +1,16 @@
+//! What holds for every command, however it is said.
+
+use crate::run::{Home, Ran};
+
+fn with(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+    home.command(arguments).envs(variables.iter().copied()).output().unwrap().into()
+}
+
+#[test]
+fn the_variable_of_a_steps_outputs_says_nothing_about_how_to_print() {
+    let home = Home::new();
+    let ran = with(&home, &["fleet", "list"], &[("LONGSHORE_OUTPUT", "/runs/1/output")]);
+    assert!(ran.code == 69 && ran.err.starts_with("error: "), "{ran:?}");
+    let ran = with(&home, &["fleet", "list"], &[("LONGSHORE_FORMAT", "json")]);
+    assert!(ran.code == 69 && ran.err.starts_with('{'), "{ran:?}");
+}
