@@ -14,3 +14,10 @@ fn the_variable_of_a_steps_outputs_says_nothing_about_how_to_print() {
     let ran = with(&home, &["fleet", "list"], &[("LONGSHORE_FORMAT", "json")]);
     assert!(ran.code == 69 && ran.err.starts_with('{'), "{ran:?}");
 }
+
+#[test]
+fn a_server_without_a_token_is_told_how_to_give_one() {
+    let ran = with(&Home::new(), &["fleet", "list"], &[("LONGSHORE_SERVER", "http://127.0.0.1:1")]);
+    assert!(ran.code == 78 && ran.err.starts_with("error: there is no token for the server at http"), "{ran:?}");
+    assert!(ran.err.contains("--token-file FILE"), "{ran:?}");
+}
