@@ -21,3 +21,17 @@ fn a_server_without_a_token_is_told_how_to_give_one() {
     assert!(ran.code == 78 && ran.err.starts_with("error: there is no token for the server at http"), "{ran:?}");
     assert!(ran.err.contains("--token-file FILE"), "{ran:?}");
 }
+
+#[test]
+fn no_color_holds_for_help_and_usage_errors_too() {
+    for arguments in [&["--help"][..], &["job", "shwo"]] {
+        let home = Home::new();
+        let text = |arguments: &[&str]| {
+            let mut command = home.command(arguments);
+            let ran: Ran = command.env_remove("NO_COLOR").env("CLICOLOR_FORCE", "1").output().unwrap().into();
+            ran.out + &ran.err
+        };
+        assert!(text(arguments).contains('\u{1b}'), "{arguments:?}");
+        assert!(!text(&[&["--no-color"], arguments].concat()).contains('\u{1b}'), "{arguments:?}");
+    }
+}
