@@ -55,7 +55,8 @@ fn main() -> ExitCode {
 
 /// Reads the command line. Whether help and usage errors may have colours has to be known before.
 fn parse() -> Result<Cli, clap::Error> {
-    let set = std::env::var_os("LONGSHORE_NO_COLOR").is_some_and(|value| !value.is_empty());
+    let set = std::env::var("LONGSHORE_NO_COLOR")
+        .is_ok_and(|value| !matches!(value.to_lowercase().as_str(), "" | "0" | "n" | "no" | "f" | "false" | "off"));
     let plain = set || std::env::args_os().any(|argument| argument == "--no-color");
     let mut command = Cli::command().color(if plain { ColorChoice::Never } else { ColorChoice::Auto });
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
