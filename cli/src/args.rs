@@ -31,7 +31,7 @@ pub(crate) struct Global {
         long,
         global = true,
         value_enum,
-        env = "LONGSHORE_OUTPUT",
+        env = "LONGSHORE_FORMAT",
         default_value = "table",
         value_name = "FORMAT"
     )]

@@ -1,4 +1,5 @@
-//! Where the program's own log goes: standard error, never standard output, which belongs to data.
+//! Where the program's own log goes: standard error, never standard output, which belongs to data. A log that cannot be written is
+//! lost, and never ends the process.
 
 use std::io::IsTerminal as _;
 
@@ -24,5 +25,8 @@ pub(crate) fn start(global: &Global) {
         .with_ansi(colours)
         .with_target(global.verbose > 0)
         .with_writer(std::io::stderr)
+        // It would report them with `eprintln!`, on the same standard error, and that panics: a full disk under the log, or a reader
+        // that has gone, would end whatever logs.
+        .log_internal_errors(false)
         .try_init();
 }

@@ -15,7 +15,7 @@ mod supervised;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _};
 
 use args::{AgentCommand, Cli, Command, ServerCommand};
 use exit::Exit;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
         _ => drop(arguments),
     }
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Nothing better can be done when the message cannot be printed.
@@ -51,6 +51,16 @@ fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Reads the command line. Whether help and usage errors may have colours has to be known before.
+fn parse() -> Result<Cli, clap::Error> {
+    let set = std::env::var("LONGSHORE_NO_COLOR")
+        .is_ok_and(|value| !matches!(value.to_lowercase().as_str(), "" | "0" | "n" | "no" | "f" | "false" | "off"));
+    let plain = set || std::env::args_os().any(|argument| argument == "--no-color");
+    let mut command = Cli::command().color(if plain { ColorChoice::Never } else { ColorChoice::Auto });
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn dispatch(cli: &Cli, printer: &Printer) -> Result<Exit, Failure> {

@@ -24,6 +24,12 @@ pub(crate) enum ClientError {
         /// Why.
         source: AccessError,
     },
+    /// Where the server is was said, and nothing opens it.
+    #[error("there is no token for the server at {url}")]
+    NoToken {
+        /// Its address.
+        url: String,
+    },
     /// The address cannot be used.
     #[error("`{url}` is not the address of a server: expected http://HOST:PORT")]
     BadUrl {
@@ -103,6 +109,7 @@ impl ClientError {
             // The file is missing for a moment while a server is set up anew.
             Self::NoAccess { source, .. } => matches!(source, AccessError::Read { .. }),
             Self::Home(_)
+            | Self::NoToken { .. }
             | Self::BadUrl { .. }
             | Self::TokenFile { .. }
             | Self::Token { .. }
@@ -143,6 +150,10 @@ impl From<ClientError> for Failure {
             }
             ClientError::NoAccess { .. } => {
                 Self::new(Exit::Config, &error, NOT_ASKED, "restart the server: it writes the file anew")
+            }
+            ClientError::NoToken { .. } => {
+                let next = "give --token-file FILE or LONGSHORE_TOKEN_FILE: a file with the token of the server's server/api.json";
+                Self::new(Exit::Config, &error, NOT_ASKED, next)
             }
             ClientError::BadUrl { .. } => {
                 Self::new(Exit::Config, &error, NOT_ASKED, "write for example --server http://127.0.0.1:7766")

@@ -4,12 +4,12 @@ mod error;
 mod sse;
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use server::api::{Access, Token};
+use server::api::{Access, AccessError, Token};
 use server::views::{Answer, ErrorView, Schema};
 use ureq::Agent;
 use ureq::http::{Response, StatusCode};
@@ -179,7 +179,12 @@ fn access(global: &Global) -> Result<Access, ClientError> {
         return checked(Access { url: url.clone(), token: token.clone() });
     }
     let file = Home::find(global.dir.as_deref())?.access_file();
-    let written = Access::read(&file).map_err(|source| ClientError::NoAccess { path: file, source })?;
+    let written = Access::read(&file).map_err(|source| match (&global.server, source) {
+        (Some(url), AccessError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            ClientError::NoToken { url: url.chars().filter(|c| !c.is_control()).take(200).collect() }
+        }
+        (_, source) => ClientError::NoAccess { path: file, source },
+    })?;
     checked(Access { url: global.server.clone().unwrap_or(written.url), token: token.unwrap_or(written.token) })
 }
 

@@ -2,6 +2,7 @@
 //! here is meant to be reached from other machines. What dies is started again, so that anything may be killed.
 
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -41,9 +42,9 @@ pub(crate) struct DevArgs {
     /// How many agents; they are called a1, a2 and so on
     #[arg(long, env = "LONGSHORE_DEV_AGENTS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     agents: u16,
-    /// Runs that each agent does at once
-    #[arg(long, env = "LONGSHORE_AGENT_SLOTS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    slots: u16,
+    /// Runs that each agent does at once [default: as in config.toml of the home folder, else 2]
+    #[arg(long, env = "LONGSHORE_AGENT_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    slots: Option<u16>,
     /// A broker to use instead of a private one
     #[arg(long, env = "LONGSHORE_BROKER_URL", hide_env_values = true, value_name = "URL")]
     broker_url: Option<String>,
@@ -231,15 +232,16 @@ fn report(outcome: Result<(), NodeError>) {
 fn parts(home: &Home, args: &DevArgs) -> Vec<Part> {
     let dir = home.path().display().to_string();
     let names: Vec<String> = (1..=args.agents).map(|number| format!("a{number}")).collect();
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let words = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
     let listen = args.listen.to_string();
     let mut parts = vec![Part {
         name: "server".to_owned(),
         arguments: words(&["server", "run", "--dir", &dir, "--listen", &listen, "--agents", &names.join(",")]),
     }];
-    let slots = args.slots.to_string();
     for name in names {
-        let arguments = words(&["agent", "run", "--no-monitor", "--dir", &dir, "--name", &name, "--slots", &slots]);
+        let mut arguments = words(&["agent", "run", "--no-monitor", "--dir", &dir, "--name", &name]);
+        // Only what was given: a flag wins over the configuration, which the agents read themselves.
+        arguments.extend(args.slots.iter().flat_map(|slots| ["--slots".to_owned(), slots.to_string()]));
         parts.push(Part { name, arguments });
     }
     parts
@@ -298,7 +300,8 @@ async fn end(child: &mut Child) {
 async fn pass_on(name: String, stderr: tokio::process::ChildStderr) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        eprintln!("{name:>6} │ {line}");
+        // When standard error is gone there is nobody left to tell, and a child that nobody reads would wait for ever.
+        let _ = writeln!(std::io::stderr(), "{name:>6} │ {line}");
     }
 }
 
@@ -333,4 +336,30 @@ fn announce(printer: &Printer, home: &Home, args: &DevArgs, access: &Access) {
         access.url,
         counted(args.agents, "agent")
     ));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        dev: DevArgs,
+    }
+
+    #[test]
+    fn agents_are_told_their_slots_only_when_somebody_said_how_many() {
+        let home = Home::find(Some(std::path::Path::new("x"))).unwrap();
+        let agent = |line: &[&str]| {
+            let line = Line::try_parse_from([&["dev"], line].concat()).unwrap();
+            parts(&home, &line.dev).pop().unwrap().arguments
+        };
+        let alone = agent(&["--agents", "1"]);
+        assert_eq!(alone, ["agent", "run", "--no-monitor", "--dir", "x", "--name", "a1"]);
+        assert_eq!(agent(&["--agents", "1", "--slots", "3"]), [&alone[..], &["--slots".into(), "3".into()]].concat());
+    }
 }

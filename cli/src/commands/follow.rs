@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use messages::JobId;
+use messages::{AgentId, JobId, LogStream, StepId};
 use serde::Serialize;
 use server::views::{Answer, JobState, JobView, LogView, Schema};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,12 +29,36 @@ const LOGS_GRACE: Duration = Duration::from_secs(5);
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// How to watch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct FollowOptions {
     /// Whether to show what the steps write.
     pub(super) logs: bool,
+    /// Of what to show it.
+    pub(super) only: Only,
     /// How long to watch.
     pub(super) timeout: Option<Duration>,
+}
+
+/// Whose output is shown: with nothing said, everybody's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Only {
+    /// Of this agent.
+    pub(super) agent: Option<AgentId>,
+    /// Of this step.
+    pub(super) step: Option<StepId>,
+    /// This output.
+    pub(super) stream: Option<LogStream>,
+}
+
+impl Only {
+    fn wants(&self, job: Option<&JobView>, log: &LogView) -> bool {
+        let of = |agent: &AgentId| {
+            job.is_some_and(|job| job.runs.iter().any(|run| run.id == log.run && run.agent == *agent))
+        };
+        self.agent.as_ref().is_none_or(of)
+            && self.step.as_ref().is_none_or(|step| *step == log.step)
+            && self.stream.is_none_or(|stream| stream == log.stream)
+    }
 }
 
 /// Why watching cannot go on. The job can.
@@ -70,7 +94,8 @@ pub(super) fn follow(
 ) -> Result<Exit, Failure> {
     let (sender, news) = mpsc::channel(EVENTS_MAX);
     let global = global.clone();
-    thread::spawn(move || read(client, &global, job, options.logs, &sender));
+    let logs = options.logs;
+    thread::spawn(move || read(client, &global, job, logs, &sender));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&FollowError::Runtime(error), job))?;
     let lines = Lines::new(printer);
@@ -209,6 +234,9 @@ impl Watch<'_> {
     }
 
     fn show_log(&mut self, log: &LogView) -> Result<(), Failure> {
+        if !self.options.only.wants(self.latest.as_ref(), log) {
+            return Ok(());
+        }
         match (self.lines.fresh(log), self.printer.format()) {
             (Some(text), Format::Table | Format::Wide) => self.lines.log(self.latest.as_ref(), log, &text)?,
             (Some(_), Format::Ndjson) => self.json(log)?,

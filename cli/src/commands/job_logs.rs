@@ -1,7 +1,9 @@
 //! `longshore job logs`: what the steps of a job wrote. One log is printed as the bytes it is; several get a heading each. On a
-//! terminal, control characters other than tabs and line ends are replaced.
+//! terminal, control characters other than tabs and line ends are replaced. With `--follow` it is the rest of the job, as `job run`
+//! shows it.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use clap::Args;
 use messages::{AgentId, LogStream, StepId};
@@ -9,8 +11,9 @@ use serde::Serialize;
 use server::api::JobPrefix;
 use server::views::{JobView, LogView, RunView, Schema, StepView};
 
+use super::follow::{self, FollowOptions, Only};
 use super::job::path;
-use crate::args::{Format, Global};
+use crate::args::{Format, Global, wait};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -33,8 +36,14 @@ pub(crate) struct JobLogsArgs {
     #[arg(long, value_name = "STREAM", value_parser = stream)]
     stream: Option<LogStream>,
     /// This attempt at each step [default: the latest]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "follow")]
     attempt: Option<u32>,
+    /// Watch the job until it ends, as `job run --follow` does, with the same exit codes
+    #[arg(short, long)]
+    follow: bool,
+    /// Stop watching after this time, for example 10m, with exit code 124; the job goes on
+    #[arg(long, value_name = "TIME", requires = "follow", value_parser = wait)]
+    timeout: Option<Duration>,
 }
 
 fn stream(text: &str) -> Result<LogStream, &'static str> {
@@ -48,9 +57,18 @@ fn stream(text: &str) -> Result<LogStream, &'static str> {
 pub(crate) fn run(args: &JobLogsArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
     let client = Client::new(global)?;
     let job: JobView = client.get(&path(&args.job))?;
+    if args.follow {
+        let only = Only { agent: args.agent.clone(), step: args.step.clone(), stream: args.stream };
+        let options = FollowOptions { logs: true, only, timeout: args.timeout };
+        return match unknown(args, &job) {
+            Some(error) => Err(nothing(error, &job)),
+            None => follow::follow(client, global, job.id, options, printer),
+        };
+    }
     let wanted = wanted(args, &job);
     if wanted.is_empty() {
-        return Err(nothing(args, &job));
+        let begun = || "no step that was asked for has begun, or not in that many attempts".to_owned();
+        return Err(nothing(unknown(args, &job).unwrap_or_else(begun), &job));
     }
     match printer.format() {
         Format::Json | Format::Ndjson => return for_programs(args, &job, &wanted, &client, printer),
@@ -82,16 +100,20 @@ fn wanted<'a>(args: &JobLogsArgs, job: &'a JobView) -> Vec<(&'a RunView, &'a Ste
     wanted
 }
 
-fn nothing(args: &JobLogsArgs, job: &JobView) -> Failure {
-    let error = match (&args.agent, &args.step) {
+/// What was asked for that the job does not have, in words.
+fn unknown(args: &JobLogsArgs, job: &JobView) -> Option<String> {
+    match (&args.agent, &args.step) {
         (Some(agent), _) if job.runs.iter().all(|run| run.agent != *agent) => {
-            format!("the job does not run on `{agent}`")
+            Some(format!("the job does not run on `{agent}`"))
         }
         (_, Some(step)) if job.runs.iter().flat_map(|run| &run.steps).all(|known| known.id != *step) => {
-            format!("the job has no step `{step}`")
+            Some(format!("the job has no step `{step}`"))
         }
-        _ => "no step that was asked for has begun, or not in that many attempts".to_owned(),
-    };
+        _ => None,
+    }
+}
+
+fn nothing(error: String, job: &JobView) -> Failure {
     let next = format!("`longshore job show {}` shows agents, steps and attempts", job.id);
     Failure::words(Exit::Usage, error, "nothing was changed", next)
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use server::job_file::{JobFile, Plan, Problem};
 use server::views::{JobView, ProblemView, SubmitJob};
 
-use super::follow::{self, FollowOptions};
+use super::follow::{self, FollowOptions, Only};
 use super::job::{Param, params, read, short};
 use super::job_dry_run;
 use crate::args::{Format, Global, wait};
@@ -92,12 +92,12 @@ pub(super) fn taken(
     printer: &Printer,
 ) -> Result<Exit, Failure> {
     if watch.follow {
-        let options = FollowOptions { logs: !watch.no_logs, timeout: watch.timeout };
+        let options = FollowOptions { logs: !watch.no_logs, only: Only::default(), timeout: watch.timeout };
         return follow::follow(client, global, job.id, options, printer);
     }
     if printer.for_people() {
         printer.text(said)?;
-        printer.note(&format!("watch it with `longshore job show {}`", short(job.id)));
+        printer.note(&format!("watch it with `longshore job logs -f {}`", short(job.id)));
     } else if printer.format() == Format::Name {
         printer.text(&format!("{}\n", job.id))?;
     } else {

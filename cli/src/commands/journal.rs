@@ -196,7 +196,17 @@ fn ask(home: &Home, args: &JournalArgs, query: Query) -> Result<(ReadFrom, Answe
     if let Some(dir) = &args.offline {
         // The endpoint's folder or the journal's in it: people have either at hand.
         let inner = dir.join(link::JOURNAL_DIR);
-        return read_stopped(if inner.is_dir() { &inner } else { dir }, &query);
+        let dir = if inner.is_dir() { &inner } else { dir };
+        // Nobody asked the owner, so it did not fail to answer.
+        if journal::is_running(dir).unwrap_or(false) {
+            return Err(Failure::words(
+                Exit::Unreachable,
+                format!("the owner of {} is running; --offline reads only what nobody has open", dir.display()),
+                "nothing was changed",
+                "ask the owner, with --endpoint NAME instead of --offline, or stop it",
+            ));
+        }
+        return read_stopped(dir, &query);
     }
     let dir = home.endpoint_dir(&args.endpoint);
     let question = Question::Journal(query.clone());

@@ -166,7 +166,15 @@ impl ConfigFile {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(ConfigError::TooLarge { path: path.to_owned() });
         }
-        Self::parse(&text).map_err(|problems| ConfigError::Problems { path: path.to_owned(), text, problems })
+        let parsed = Self::parse(&text);
+        let mut file = parsed.map_err(|problems| ConfigError::Problems { path: path.to_owned(), text, problems })?;
+        // A path in a file is meant from where the file is, whoever reads it from where.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let broker = &mut file.broker;
+        for named in [&mut broker.ca, &mut broker.client_cert, &mut broker.client_key].into_iter().flatten() {
+            *named = folder.join(&*named);
+        }
+        Ok(file)
     }
 
     fn parse(text: &str) -> Result<Self, Vec<Problem>> {
@@ -268,6 +276,19 @@ once = true
             assert!(problems[0].what.starts_with(what), "{problems:?}");
             assert!(!problems[0].what.contains("secret"), "{problems:?}");
         }
+    }
+
+    #[test]
+    fn the_files_that_it_names_are_looked_for_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, "[broker]\nca='ca.pem'\nclient_cert='/c.pem'\nclient_key='k/k.pem'").unwrap();
+        let broker = ConfigFile::read(Some(&path), &path).unwrap().broker;
+        assert_eq!(broker.ca, Some(folder.path().join("ca.pem")));
+        assert_eq!(
+            (broker.client_cert, broker.client_key),
+            (Some("/c.pem".into()), Some(folder.path().join("k/k.pem")))
+        );
     }
 
     #[test]

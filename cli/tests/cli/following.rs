@@ -20,7 +20,11 @@ struct Watcher {
 impl Watcher {
     fn start(server: &Server, arguments: &[&str]) -> Self {
         server.home.write("job.toml", JOB);
-        let mut command = server.home.command(&[&["job", "run", "job.toml", "--follow"], arguments].concat());
+        Self::watch(server, &[&["job", "run", "job.toml", "--follow"], arguments].concat())
+    }
+
+    fn watch(server: &Server, arguments: &[&str]) -> Self {
+        let mut command = server.home.command(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         Self { child, out: BufReader::new(out), err: BufReader::new(err) }
@@ -167,4 +171,27 @@ fn programs_get_views_line_by_line_or_only_the_last() {
     let last: serde_json::Value = serde_json::from_str(&watcher.line()).unwrap();
     assert_eq!(last["state"], "failed");
     assert_eq!((watcher.line(), watcher.end()), (String::new(), 1));
+}
+
+#[test]
+fn a_job_that_runs_already_is_followed_by_its_logs() {
+    let server = Server::new();
+    server.home.write("job.toml", JOB);
+    let ran = server.run(&["job", "run", "job.toml"]);
+    let id = server.desk.books.lock().unwrap().jobs.keys().next().unwrap().to_string();
+    assert_eq!(ran.err, format!("watch it with `longshore job logs -f {}`\n", &id[..13]));
+    let mut watcher = Watcher::watch(&server, &["job", "logs", "-f", &id[..13], "--stream", "stdout"]);
+    assert!(watcher.line().ends_with(" x → a1\n"));
+    write(&server, "stderr", "hidden\n", true);
+    write(&server, "stdout", "one\n", false);
+    assert_eq!(watcher.line(), "a1 s │ one\n");
+    write(&server, "stdout", "one\ntwo\n", true);
+    assert_eq!(watcher.line(), "a1 s │ two\n");
+    settle(&server, JobState::Failed, StepState::Failed);
+    assert_eq!(watcher.line(), "a1 s ✗ failed 3.1s: exit code 3\n");
+    assert_eq!(watcher.end(), 1);
+    let ran = server.run(&["job", "logs", "-f", &id, "--agent", "a2"]);
+    assert!(ran.code == 2 && ran.err.contains("the job does not run on `a2`"), "{ran:?}");
+    let ran = server.run(&["job", "logs", &id, "--timeout", "1s"]);
+    assert!(ran.code == 2 && ran.err.contains("--follow"), "{ran:?}");
 }

@@ -129,3 +129,10 @@ fn only_a_list_that_was_cut_says_how_to_see_more() {
     assert!(ran.out.starts_with("seq,direction,peer,kind,state,bytes,at_ms,id\r\n"), "{ran:?}");
     assert!(world.run(&["journal", "stats"]).out.contains(", opened 1 time since "));
 }
+
+#[test]
+fn whoever_reads_a_running_journal_offline_is_told_to_ask_its_owner() {
+    let world = World::start();
+    let ran = world.run(&["journal", "stats", "--offline", "server"]);
+    assert!(ran.code == 69 && ran.err.contains("--endpoint NAME") && !ran.err.contains("not answer"), "{ran:?}");
+}

@@ -4,8 +4,10 @@
 #[path = "../../../server/tests/api/desk.rs"]
 mod desk;
 mod following;
+mod globals;
 mod holding;
 mod job_file;
+mod log_lost;
 mod offline;
 mod online;
 mod reconcile;
