@@ -67,15 +67,10 @@ impl Execution {
                     return Ok(self.never(StepEnd::NotStarted(reason)));
                 }
                 AttemptState::NotStarted => {
-                    // Journal first, then act; and what came meanwhile counts.
-                    self.begun().await?;
-                    if self.stopping() {
-                        return Ok(self.never(StepEnd::Cancelled));
-                    }
                     launches += 1;
-                    state = match self.launch(&attempt).await {
+                    state = match self.start(&attempt).await? {
                         Ok(state) => state,
-                        Err(reason) => return Ok(self.never(StepEnd::NotStarted(reason))),
+                        Err(end) => return Ok(self.never(end)),
                     };
                     continue;
                 }
@@ -95,6 +90,16 @@ impl Execution {
             }
             state = look(&attempt, self.worker.boot()).await;
         }
+    }
+
+    /// Launches it once its beginning is on stable storage, if nothing that came meanwhile forbids it. The error is how it ended without
+    /// having run.
+    async fn start(&mut self, attempt: &Attempt) -> Result<Result<Look, StepEnd>, ExecuteError> {
+        self.begun().await?;
+        if self.stopping() {
+            return Ok(Err(StepEnd::Cancelled));
+        }
+        Ok(self.launch(attempt).await.map_err(StepEnd::NotStarted))
     }
 
     /// Nothing of it has run, so it has said nothing.

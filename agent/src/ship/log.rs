@@ -73,7 +73,7 @@ impl Log {
                     if !std::mem::replace(&mut self.unreadable, true) {
                         tracing::warn!(run = %key.run, step = %key.step, %error, "A log cannot be read.");
                     }
-                    let Some(cut) = self.lost() else { return None };
+                    let cut = self.lost()?;
                     // Its step is over, and nobody mends what it made of the file: nothing of it is left.
                     (self.sent, self.end) = (0, End::Known(LogEnd { size: 0, sha256: Digest::of(&[]), cut }));
                     continue;
