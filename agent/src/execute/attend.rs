@@ -2,7 +2,7 @@
 //! is to be ended. What became of it is read from its folder alone.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use messages::{StepEnd, StepSpec};
 use tokio::sync::oneshot;
@@ -45,8 +45,7 @@ impl Execution {
             };
             match found {
                 AttemptState::NotPrepared if launches > 0 => {
-                    let evidence = format!("it was launched, and what was in {} is gone since", dir.display());
-                    return Ok(self.unrecorded(spec, &attempt, &evidence, Survivors::Seen).await);
+                    return Ok(self.unrecorded(spec, &attempt, &gone_since(&dir), Survivors::Seen).await);
                 }
                 AttemptState::NotPrepared | AttemptState::NotStarted if self.stopping() => {
                     return Ok(self.never(StepEnd::Cancelled));
@@ -57,10 +56,7 @@ impl Execution {
                         return Ok(self.never(StepEnd::NotStarted(reason)));
                     }
                 }
-                AttemptState::NotPrepared => {
-                    let reason = format!("what was prepared for it is gone from {}", dir.display());
-                    return Ok(self.never(StepEnd::NotStarted(reason)));
-                }
+                AttemptState::NotPrepared => return Ok(self.never(StepEnd::NotStarted(gone_before(&dir)))),
                 AttemptState::NotStarted if launches == LAUNCHES_MAX => {
                     let reason =
                         format!("its shim ended {LAUNCHES_MAX} times before it began the step; see {}", dir.display());
@@ -227,6 +223,14 @@ impl Execution {
             Err(error) => Err(chain(&error)),
         }
     }
+}
+
+fn gone_since(dir: &Path) -> String {
+    format!("it was launched, and what was in {} is gone since", dir.display())
+}
+
+fn gone_before(dir: &Path) -> String {
+    format!("what was prepared for it is gone from {}", dir.display())
 }
 
 fn unwatchable(attempt: &Attempt, source: io::Error) -> StateError {
