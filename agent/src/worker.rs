@@ -34,6 +34,8 @@ const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long an agent that is to end waits for its server to take the last logs and reports, once nothing runs any more. What is not
 /// taken by then stays in the journal for the next process.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+/// The same while there is no connection to the broker: nobody can take them then.
+const LEAVE_ALONE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The agent at work. Cheap to clone.
 #[derive(Clone)]
@@ -259,7 +261,7 @@ impl Worker {
                 () = self.slots().changed() => {}
                 () = changed(&mut drain) => {}
                 () = changed(&mut changes), if self.leaving() || self.once() => {}
-                () = until(idle_since), if idle_since.is_some() => {}
+                () = until(idle_since, self.leave_limit()), if idle_since.is_some() => {}
             }
             self.present().await;
         }
@@ -299,7 +301,11 @@ impl Worker {
         if !shipping && self.reported().await {
             return true;
         }
-        self.leaving() && idle_since.get_or_insert_with(Instant::now).elapsed() >= LEAVE_LIMIT
+        self.leaving() && idle_since.get_or_insert_with(Instant::now).elapsed() >= self.leave_limit()
+    }
+
+    fn leave_limit(&self) -> Duration {
+        if *self.endpoint().connected().borrow() { LEAVE_LIMIT } else { LEAVE_ALONE_LIMIT }
     }
 
     /// Whether the server has every message of this agent.
@@ -436,9 +442,9 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 }
 
 /// Returns when the time to leave is over.
-async fn until(idle_since: Option<Instant>) {
+async fn until(idle_since: Option<Instant>, limit: Duration) {
     match idle_since {
-        Some(since) => tokio::time::sleep_until((since + LEAVE_LIMIT).into()).await,
+        Some(since) => tokio::time::sleep_until((since + limit).into()).await,
         None => std::future::pending().await,
     }
 }
