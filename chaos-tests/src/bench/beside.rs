@@ -48,7 +48,7 @@ fn cases(options: &Options) -> Vec<Case> {
         name: Engine::to_string(&engine),
         at: None,
         goals: vec![Goal::ratio(PER_SECOND, Bound::AtLeast(0.9))],
-        pairs_max: 3,
+        pairs_max: 1,
         has_reference: true,
         run: Box::new(move |stage, side| {
             let waiting = if side == Side::Ours { waiting } else { 0 };

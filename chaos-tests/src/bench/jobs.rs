@@ -41,7 +41,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 const JOBS: u64 = 600;
 
 /// Pairs of a case: there are eight with processes that start and end.
-pub(super) const PAIRS_MAX: usize = 3;
+pub(super) const PAIRS_MAX: usize = 2;
 
 /// Jobs before those that are measured.
 pub(super) const WARM_UP: u64 = 50;

@@ -44,7 +44,7 @@ fn case(options: &Options, engine: Engine, size: u64) -> Case {
         name: format!("{engine}, {size}"),
         at: matches!(engine, Engine::Segments).then_some(size as f64),
         goals: vec![if is_goal { Goal::ratio(TIME, Bound::AtMost(1.5)) } else { Goal::shown(TIME) }, Goal::shown(memory)],
-        pairs_max: 3,
+        pairs_max: 1,
         has_reference: true,
         run: Box::new(move |stage, side| {
             let dir = made(&mut dir, stage)?;

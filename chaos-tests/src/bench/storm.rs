@@ -82,7 +82,7 @@ fn cases(options: &Options) -> Vec<Case> {
         std::fs::remove_dir_all(dir)?;
         Ok(figures)
     });
-    vec![Case { name: format!("{agents} agents"), at: None, goals, pairs_max: 2, has_reference: true, run }]
+    vec![Case { name: format!("{agents} agents"), at: None, goals, pairs_max: 1, has_reference: true, run }]
 }
 
 /// Lets this process and those that it starts have enough open files.
