@@ -14,11 +14,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{Held, PATIENCE, Place, ended, hear, let_go, not_started_reason, output, shim, state};
 use crate::swarm::{SWARM, expect_all_gone};
 
-pub(crate) const TESTS: [(&str, fn()); 9] = [
+pub(crate) const TESTS: [(&str, fn()); 10] = [
     ("two_hundred_grandchildren_in_a_group_end_with_a_cancelled_step", swarm),
     ("a_process_that_hides_and_outlives_its_shim_is_found_by_its_group_and_ended", hidden),
     ("a_copy_of_an_attempt_never_reaches_the_group_of_the_original", copied),
     ("the_group_of_a_step_is_gone_after_it", gone),
+    ("a_step_in_a_group_finds_itself_as_one_without", surroundings),
     ("a_step_that_does_not_begin_leaves_no_group_and_no_process", not_begun),
     ("a_shim_that_cannot_fork_into_the_group_moves_there_and_back", moved),
     ("a_process_that_was_left_behind_keeps_its_group_and_is_not_ended", left),
@@ -138,6 +139,24 @@ fn moved() {
         assert!(in_group(own) && !in_group(parents), "{text}");
         assert!(folders(&plan).is_empty());
     }
+}
+
+/// Whichever way it was started: umask, user, signals, capabilities, open files, and what it was given.
+fn surroundings() {
+    let script = "umask; id -u; id -G; echo $GREETING; ls /proc/self/fd
+        grep -E '^(SigBlk|SigIgn|CapEff|NoNewPrivs)' /proc/self/status; [ $(cut -d' ' -f5 /proc/$$/stat) = $$ ] && echo leads";
+    let place = Place::new();
+    let Some(mut held) = grouped(place.shell(script), "surroundings") else { return };
+    held.env.insert("GREETING".to_owned(), "hello".to_owned());
+    let plain = Plan { group: None, ..held.clone() };
+    let said = [held, plain].map(|plan| {
+        let place = Place::new();
+        let (attempt, exit) = place.run(&plan);
+        assert_eq!(exit.end, AttemptEnd::Exited(0));
+        output(&attempt, LogStream::Stdout)
+    });
+    assert!(said[0].contains("hello\n") && said[0].ends_with("leads\n"), "{}", said[0]);
+    assert_eq!(said[0], said[1]);
 }
 
 fn not_begun() {
