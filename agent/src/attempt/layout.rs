@@ -139,9 +139,9 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Writes a file so that every process sees it whole or not at all. A loss of power may leave it torn, which its checksum shows.
 pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}.new"));
-    open_empty(dir, &format!("{name}.new"))?.write_all(bytes)?;
-    fs::rename(&temporary, dir.join(name))
+    let temporary = format!("{name}.new");
+    open_empty(dir, &temporary)?.write_all(bytes)?;
+    fs::rename(dir.join(temporary), dir.join(name))
 }
 
 /// Takes the space for the record of the end.
