@@ -91,18 +91,26 @@ struct Layer {
 /// Visits every world of that scope, or as many as `states_max`.
 #[must_use]
 pub fn explore(scope: &Scope, plant: Option<Plant>, states_max: usize) -> Exploration {
-    explore_watched(scope, plant, states_max, &mut |_| {})
+    explore_watched(scope, plant, states_max, None, &mut |_| {})
 }
 
 /// The same, and says now and then how far it has come.
 ///
 /// Each way to share the faults between the two endpoints is searched by itself. A world knows which faults are left for whom, so
-/// no two of these searches have a world in common, and together they are the search of all.
+/// no two of these searches have a world in common, and together they are the search of all. With `only` one of them is made, counted
+/// from 1: each can then have a process, and the memory of a machine, to itself. One that does not exist is not complete.
 #[must_use]
-pub fn explore_watched(scope: &Scope, plant: Option<Plant>, states_max: usize, watcher: Watcher<'_>) -> Exploration {
+pub fn explore_watched(
+    scope: &Scope,
+    plant: Option<Plant>,
+    states_max: usize,
+    only: Option<usize>,
+    watcher: Watcher<'_>,
+) -> Exploration {
     let shares = scope.budget.shares();
-    let mut all = Exploration { complete: true, ..Exploration::default() };
-    for (number, share) in (1..).zip(&shares) {
+    let exists = only.is_none_or(|only| (1..=shares.len()).contains(&only));
+    let mut all = Exploration { complete: exists, ..Exploration::default() };
+    for (number, share) in (1..).zip(&shares).filter(|(number, _)| only.is_none_or(|only| only == *number)) {
         let before = all.clone();
         let mut search = Search::new(scope, plant, None);
         search.run(*share, states_max.saturating_sub(all.states), &mut |found| {
