@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use agent::attempt::{Attempt, AttemptState, Plan, Settled, ShimCommand, boot_id};
+use agent::attempt::{Attempt, AttemptState, Plan, Settled, ShimCommand, Shims, boot_id};
 use messages::Program;
 use messages::limits::LOG_BYTES_DEFAULT;
 
@@ -44,8 +44,10 @@ fn plan(dir: &Path, words: &[&str]) -> Plan {
 
 fn starts(dir: &Path, shim: &ShimCommand) -> Result<(), Box<dyn Error>> {
     let boot = boot_id()?;
-    let (mut whole, mut prepared, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut whole, mut forked, mut prepared, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut settled = Settled::folder(dir);
+    let shims = Shims::new(shim.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
     for number in 0..STARTS {
         let begun = Instant::now();
         let attempt = Attempt::prepare(&dir.join(format!("start-{number}")), &plan(dir, &["true"]), &mut settled)?;
@@ -54,15 +56,25 @@ fn starts(dir: &Path, shim: &ShimCommand) -> Result<(), Box<dyn Error>> {
         attempt.launch(shim)?;
         let AttemptState::Ended(_) = attempt.wait_blocking(boot)? else { return Err("a step did not end".into()) };
         whole.push(begun.elapsed());
+        let attempt = Attempt::prepare(&dir.join(format!("fork-{number}")), &plan(dir, &["true"]), &mut settled)?;
+        let begun = Instant::now();
+        let AttemptState::Ended(_) = runtime.block_on(attempt.run(&shims, boot))?? else {
+            return Err("a step did not end".into());
+        };
+        forked.push(begun.elapsed());
         let begun = Instant::now();
         Command::new("true").status()?;
         bare.push(begun.elapsed());
     }
     println!("{STARTS} steps `true`, one after the other (median, 99th of 100)");
-    for (name, times) in [("prepare the attempt", prepared), ("launch to recorded end", whole), ("a bare `true`", bare)]
-    {
+    for (name, times) in [
+        ("prepare the attempt", prepared),
+        ("executed, to recorded end", whole),
+        ("forked, to recorded end", forked),
+        ("a bare `true`", bare),
+    ] {
         let (median, late) = middle(times);
-        println!("  {name:<24} {:>7.2} ms {:>7.2} ms", median.as_secs_f64() * 1e3, late.as_secs_f64() * 1e3);
+        println!("  {name:<26} {:>7.2} ms {:>7.2} ms", median.as_secs_f64() * 1e3, late.as_secs_f64() * 1e3);
     }
     Ok(())
 }
@@ -105,7 +117,7 @@ fn at_once(dir: &Path, shim: &ShimCommand, many: usize) -> Result<(), Box<dyn Er
     ] {
         let mut found: Vec<u64> = shims.iter().filter_map(|shim| number(&shim.join(file), line)).collect();
         found.sort_unstable();
-        println!("  {name:<24} median {:>6}, most {:>6}", found[found.len() / 2], found[found.len() - 1]);
+        println!("  {name:<26} median {:>6}, most {:>6}", found[found.len() / 2], found[found.len() - 1]);
     }
     for attempt in &attempts {
         attempt.cancel()?;

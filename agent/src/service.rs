@@ -15,7 +15,7 @@ use messages::{AgentId, EndpointId};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::attempt::{ShimCommand, boot_id};
+use crate::attempt::{ShimCommand, Shims, boot_id};
 use crate::records::ResumeError;
 use crate::ship::Ship;
 use crate::worker::{Worker, WorkerEnd, WorkerParts};
@@ -156,7 +156,7 @@ pub async fn run(
         endpoint: service.endpoint.clone(),
         agent: config.name.clone(),
         dir,
-        shim: config.shim,
+        shims: Shims::new(config.shim),
         boot,
         ship: ship.clone(),
         journal: service.journal.clone(),

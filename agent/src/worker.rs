@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
-use crate::attempt::{BootId, ShimCommand};
+use crate::attempt::{BootId, Shims};
 use crate::control::Control;
 use crate::disk::Disk;
 use crate::execute::{ExecuteError, Place, execute};
@@ -67,7 +67,7 @@ pub(crate) struct WorkerParts {
     pub(crate) endpoint: Endpoint,
     pub(crate) agent: AgentId,
     pub(crate) dir: PathBuf,
-    pub(crate) shim: ShimCommand,
+    pub(crate) shims: Shims,
     pub(crate) boot: BootId,
     pub(crate) ship: Ship,
     pub(crate) journal: Journal,
@@ -114,8 +114,8 @@ impl Worker {
         &self.0.parts.agent
     }
 
-    pub(crate) fn shim(&self) -> &ShimCommand {
-        &self.0.parts.shim
+    pub(crate) fn shims(&self) -> &Shims {
+        &self.0.parts.shims
     }
 
     pub(crate) fn boot(&self) -> BootId {

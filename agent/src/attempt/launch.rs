@@ -1,4 +1,4 @@
-//! Starting a shim so that it outlives whoever starts it. The launcher takes the lock and hands it over with the shim's
+//! Starting a shim so that it outlives whoever starts it. The launcher takes the lock and hands it over as the shim's
 //! standard input, so there is no moment in which a launched attempt looks free.
 
 use std::ffi::OsString;
@@ -41,6 +41,24 @@ impl ShimCommand {
     #[must_use]
     pub fn own() -> Self {
         Self::new("/proc/self/exe", ["agent", "shim"])
+    }
+
+    /// It cannot be started, for that reason.
+    pub(super) fn not_spawned(&self, source: io::Error) -> LaunchError {
+        LaunchError::Spawn { program: self.program.clone(), source }
+    }
+
+    /// What starts it, for that folder.
+    pub(super) fn command(&self, dir: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg0("longshore")
+            .args(&self.arguments)
+            .arg(dir)
+            // It needs none, and must not keep the agent's secrets alive. Nor any folder: a mount could not be undone under it.
+            .env_clear()
+            .current_dir("/");
+        command
     }
 }
 
@@ -89,7 +107,16 @@ pub(crate) fn take_lock(lock: &File) -> io::Result<Option<()>> {
     Ok(None)
 }
 
-pub(super) fn launch(dir: &Path, shim: &ShimCommand) -> Result<Child, LaunchError> {
+/// An attempt that may be launched, held.
+pub(super) struct Claim {
+    /// Locked. It belongs to the open file, so whoever is given that holds it.
+    pub(super) lock: File,
+    /// For what the shim has to complain about. One that fails before it can record anything would otherwise fail without a word.
+    pub(super) errors: File,
+}
+
+/// Holds an attempt so that it can be given to a shim.
+pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
     let at = |name: &str| {
         let path = dir.join(name);
         move |source| LaunchError::Io { path, source }
@@ -109,21 +136,15 @@ pub(super) fn launch(dir: &Path, shim: &ShimCommand) -> Result<Child, LaunchErro
     if !layout::exists(dir, PLAN).map_err(at(PLAN))? {
         return Err(LaunchError::NotPrepared);
     }
-    // A shim that fails before it can record anything would otherwise fail without a word.
     let errors = OpenOptions::new().append(true).open(dir.join(SHIM_ERRORS)).map_err(at(SHIM_ERRORS))?;
-    let mut command = Command::new(&shim.program);
-    command
-        .arg0("longshore")
-        .args(&shim.arguments)
-        .arg(dir)
-        // It needs none, and must not keep the agent's secrets alive. Nor any folder: a mount could not be undone under it.
-        .env_clear()
-        .current_dir("/")
-        // The lock belongs to the open file, which from here on is the shim's alone.
-        .stdin(Stdio::from(lock))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(errors));
-    command.spawn().map_err(|source| LaunchError::Spawn { program: shim.program.clone(), source })
+    Ok(Claim { lock, errors })
+}
+
+/// Executes a shim for it. From here on the lock is the shim's alone.
+pub(super) fn execute(dir: &Path, shim: &ShimCommand, claim: Claim) -> Result<Child, LaunchError> {
+    let mut command = shim.command(dir);
+    command.stdin(Stdio::from(claim.lock)).stdout(Stdio::null()).stderr(Stdio::from(claim.errors));
+    command.spawn().map_err(|source| shim.not_spawned(source))
 }
 
 // When the agent ends first, init reaps the shim. Without a thread the dead shim keeps one entry of the process table until

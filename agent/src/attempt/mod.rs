@@ -8,9 +8,11 @@ pub(crate) mod command;
 mod environment;
 mod launch;
 pub(crate) mod layout;
+pub(crate) mod line;
 pub(crate) mod procfs;
 pub(crate) mod records;
 mod settled;
+pub(crate) mod shims;
 mod state;
 pub(crate) mod survivors;
 
@@ -24,6 +26,7 @@ use std::time::Duration;
 use messages::LogStream;
 use rustix::process::{Pid, Signal};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 pub use boot::{BootId, boot_id};
 pub use check::{CheckError, CheckOutcome, run_check};
@@ -32,9 +35,12 @@ pub(crate) use launch::take_lock;
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
 use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
+use line::Said;
 use records::STARTED_BYTES_MAX;
 pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, GroupPlan, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd};
 pub use settled::Settled;
+use shims::Launched;
+pub use shims::Shims;
 pub use state::{AttemptState, BootMatch, Interruption, Survivors};
 use state::{Lock, Observation};
 
@@ -190,30 +196,36 @@ impl Attempt {
     /// # Errors
     /// [`LaunchError`]; in every case the step has not begun by this call.
     pub fn launch(&self, shim: &ShimCommand) -> Result<(), LaunchError> {
-        launch::launch(&self.dir, shim).map(launch::reap)
+        launch::execute(&self.dir, shim, launch::claim(&self.dir)?).map(launch::reap)
     }
 
-    /// [`Attempt::launch`], and then [`Attempt::watch`], in one small thread of its own. One such thread sleeps for each running step, of
-    /// which there are at most as many as the agent has slots; the other way, a process in between that ends at once so that the
-    /// shim becomes an orphan, would load the program twice for every step. Dropping the receiver abandons the wait, not the step.
+    /// Has a shim run it, and waits until no shim is alive. Cancel safe: dropped, it abandons the wait, not the step.
     ///
     /// # Errors
-    /// No thread could be made: nothing was launched.
-    pub fn run(&self, shim: &ShimCommand, boot: BootId) -> io::Result<oneshot::Receiver<Ran>> {
-        let (sender, receiver) = oneshot::channel();
-        let (attempt, shim) = (self.clone(), shim.clone());
-        let body = move || {
-            let ran = launch::launch(&attempt.dir, &shim).map(|mut child| {
-                // What ended it is in its record; the lock tells when it is gone.
-                let _reaped = child.wait();
-                attempt.wait_blocking(boot)
-            });
-            // Nobody listens any more when the wait was abandoned.
-            drop(sender.send(ran));
-        };
-        let thread = thread::Builder::new().name("attempt".into()).stack_size(launch::WAITER_STACK_BYTES);
-        thread.spawn(body)?;
-        Ok(receiver)
+    /// [`LaunchError`]; in every case the step has not begun by this call. Inside, [`StateError`] when the disk does not answer: then it
+    /// may have begun.
+    pub async fn run(&self, shims: &Shims, boot: BootId) -> Ran {
+        let (dir, launcher) = (self.dir.clone(), shims.clone());
+        let launched = blocking(move || launcher.launch(&dir)).await?;
+        if let Launched::Forked(said) = launched {
+            match said.await {
+                Ok(Said::Ended) => {}
+                Ok(Said::NotForked(error)) => {
+                    return Err(shims.command().not_spawned(io::Error::from_raw_os_error(error)));
+                }
+                // It may run on, and its lock tells for how long.
+                Err(_) => return Ok(self.over(boot).await),
+            }
+            let attempt = self.clone();
+            return Ok(blocking(move || attempt.state(boot)).await);
+        }
+        Ok(self.over(boot).await)
+    }
+
+    async fn over(&self, boot: BootId) -> Result<AttemptState, StateError> {
+        let lost = |source| self.error(LOCK, source);
+        let watch = self.watch(boot).map_err(lost)?;
+        watch.await.unwrap_or_else(|_| Err(lost(io::Error::other("the thread that waited for it is gone"))))
     }
 
     /// What is true now, from the folder alone. `boot` is the present boot, normally [`boot_id`].
@@ -345,4 +357,9 @@ impl Attempt {
     fn error(&self, name: &str, source: io::Error) -> StateError {
         StateError { path: self.dir.join(name), source }
     }
+}
+
+/// Does that on a thread that may wait for a disk.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.expect("the work reports its failures instead of panicking")
 }

@@ -3,9 +3,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use messages::{StepEnd, StepSpec};
-use tokio::sync::oneshot;
 
 use super::outputs::relied_on;
 use super::{ExecuteError, Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
@@ -153,31 +153,30 @@ impl Execution {
     async fn wait(&self, attempt: &Attempt) -> Result<AttemptState, StateError> {
         let watch = attempt.watch(self.worker.boot()).map_err(|source| unwatchable(attempt, source))?;
         match self.until_over(attempt, watch).await? {
-            Some(state) => state,
-            None => look(attempt, self.worker.boot()).await,
+            Ok(state) => state,
+            // The thread is gone without an answer.
+            Err(_) => look(attempt, self.worker.boot()).await,
         }
     }
 
     /// Launches it, and waits until no shim is alive. The error is why it was not started.
     async fn launch(&self, attempt: &Attempt) -> Result<Result<AttemptState, StateError>, String> {
-        let watch = match attempt.run(self.worker.shim(), self.worker.boot()) {
-            Ok(watch) => watch,
-            Err(source) => return Ok(Err(unwatchable(attempt, source))),
-        };
-        match self.until_over(attempt, watch).await {
-            Ok(Some(Ok(state))) => Ok(state),
+        let ran = attempt.run(self.worker.shims(), self.worker.boot());
+        match self.until_over(attempt, ran).await {
+            Ok(Ok(state)) => Ok(state),
             // Another launch was under way: it is running then, or its state tells what came of it.
-            Ok(Some(Err(LaunchError::Held | LaunchError::AlreadyStarted | LaunchError::AlreadyEnded)))
-            | Ok(Some(Err(LaunchError::NotPrepared)) | None) => Ok(look(attempt, self.worker.boot()).await),
-            Ok(Some(Err(error @ (LaunchError::Io { .. } | LaunchError::Spawn { .. })))) => Err(chain(&error)),
+            Ok(Err(LaunchError::Held | LaunchError::AlreadyStarted | LaunchError::AlreadyEnded))
+            | Ok(Err(LaunchError::NotPrepared)) => Ok(look(attempt, self.worker.boot()).await),
+            Ok(Err(error @ (LaunchError::Io { .. } | LaunchError::Spawn { .. }))) => Err(chain(&error)),
             Err(error) => Ok(Err(error)),
         }
     }
 
-    /// Waits for that thread, and has the step ended as soon as its run is to be. Nothing when the thread is gone without an answer.
-    async fn until_over<T>(&self, attempt: &Attempt, mut watch: oneshot::Receiver<T>) -> Result<Option<T>, StateError> {
-        let over = tokio::select! {
-            over = &mut watch => over,
+    /// Waits for that, and has the step ended as soon as its run is to be.
+    async fn until_over<T>(&self, attempt: &Attempt, over: impl Future<Output = T>) -> Result<T, StateError> {
+        let mut over = pin!(over);
+        Ok(tokio::select! {
+            over = &mut over => over,
             () = self.stop_wanted() => {
                 let cancelled = attempt.clone();
                 match blocking(move || cancelled.cancel()).await {
@@ -185,10 +184,9 @@ impl Execution {
                     // It is asked again after this look, which is what an error leads to.
                     Err(error) => return Err(error),
                 }
-                watch.await
+                over.await
             }
-        };
-        Ok(over.ok())
+        })
     }
 
     /// Makes the folder of the attempt. Not if the attempt was begun in the meantime.

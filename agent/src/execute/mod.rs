@@ -24,9 +24,8 @@ use link::session::{Outbound, TransactError};
 use link::{Begun, SubmitError};
 use messages::{Effect, Program, StepEnd, StepSpec, Usage, When};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
-use crate::attempt::{Attempt, AttemptState, BootId, Settled, StateError};
+use crate::attempt::{Attempt, AttemptState, BootId, Settled, StateError, blocking};
 use crate::control::Control;
 use crate::records::RunRecord;
 use crate::slots::{Slot, Ticket};
@@ -267,10 +266,6 @@ impl Execution {
 async fn look(attempt: &Attempt, boot: BootId) -> Result<AttemptState, StateError> {
     let attempt = attempt.clone();
     blocking(move || attempt.state(boot)).await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(work).await.expect("the work reports its failures instead of panicking")
 }
 
 /// The check of a step, if it has one.

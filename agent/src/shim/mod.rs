@@ -2,6 +2,7 @@
 //! starts a step twice, never talks to a network, never reads a configuration: all it knows is in its folder.
 
 mod fork;
+mod forkserver;
 mod grouped;
 mod held;
 mod output;
@@ -9,32 +10,32 @@ mod step;
 mod supervise;
 mod tree;
 mod usage;
+mod watch;
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{getpid, set_child_subreaper, setsid, umask};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::attempt::layout::{self, CANCEL, EXIT, LOCK, PLAN, Record, STARTED, chain, now_ms};
 use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
+use crate::attempt::shims::SERVE;
 use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
+use forkserver::Role;
 use step::Ready;
-use supervise::Event;
+use watch::Signals;
 
 /// What the shim's own files may be read and written by: their owner. The step gets the mask the agent was started with.
 const UMASK: Mode = Mode::RWXG.union(Mode::RWXO);
 
-/// Bytes of stack for each of the shim's threads: they copy through a buffer on the heap, or wait.
+/// Bytes of stack for a thread that copies an output: through a buffer on the heap.
 const STACK_BYTES: usize = 128 * 1024;
 
 /// Why a shim ends without having run its step and without a record of an end. The agent finds the attempt as it was.
@@ -59,16 +60,25 @@ enum ShimError {
 }
 
 /// Runs the step whose attempt lies in that folder, and returns when it has ended and its end is on stable storage. Meant to
-/// be all that a process does: it changes the session, the umask and standard input, and takes the process's signals.
+/// be all that a process does: it changes the session, the umask and standard input, and takes the process's signals. With
+/// `-` for the folder it forks such processes for the agent at the other end of its standard input.
 ///
 /// The exit code is the shim's own: success when an end was recorded, whatever the step's was.
 #[must_use]
 pub fn main(dir: &Path) -> ExitCode {
-    match run(dir) {
+    let ran = match dir.as_os_str() == SERVE {
+        false => run(dir).map_err(|error| chain(&error)),
+        true => match forkserver::serve() {
+            Ok(Role::Server) => Ok(()),
+            Ok(Role::Shim(dir)) => run(&dir).map_err(|error| chain(&error)),
+            Err(error) => Err(chain(&error)),
+        },
+    };
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(reason) => {
             // The disk may be full; there is nobody else to tell.
-            let _ = writeln!(io::stderr(), "longshore shim: {}", chain(&error));
+            let _ = writeln!(io::stderr(), "longshore shim: {reason}");
             ExitCode::FAILURE
         }
     }
@@ -93,10 +103,9 @@ fn run(dir: &Path) -> Result<(), ShimError> {
             return record(dir, &not_started(&format!("the plan cannot be believed: {damage}"), false));
         }
     };
-    // While there is one thread only.
+    // While there is one thread only, and before the signals are the shim's: the process that is made ready ends by them.
     let ready = Ready::new(dir, &plan, agents_umask);
-    let (sender, events) = mpsc::channel();
-    catch_signals(&sender).map_err(ShimError::Itself)?;
+    let mut signals = Signals::catch().map_err(ShimError::Itself)?;
     // Orphans of the step become children of the shim, so that none is lost sight of.
     set_child_subreaper(Some(getpid())).map_err(|error| ShimError::Itself(error.into()))?;
     if let Err(error) = mark_started(dir) {
@@ -108,13 +117,13 @@ fn run(dir: &Path) -> Result<(), ShimError> {
     }
     // A wish that cannot be looked for is no reason to leave the end unrecorded.
     let wished = exists(dir, CANCEL).unwrap_or(false);
-    if wished || events.try_recv().is_ok_and(|event| matches!(event, Event::Terminate)) {
+    if wished || signals.terminate() {
         // First what was made ready is gone, then the record says that nothing was begun.
         drop(ready);
         return record(dir, &not_started("it was cancelled before it began", true));
     }
-    let exit = match ready.and_then(|ready| ready.start(dir, &plan, sender)) {
-        Ok(step) => step.supervise(dir, &plan, &events),
+    let exit = match ready.and_then(|ready| ready.start(dir, &plan)) {
+        Ok(step) => step.supervise(dir, &plan, signals),
         Err(reason) => not_started(&reason, false),
     };
     record(dir, &exit)
@@ -169,19 +178,6 @@ fn mark_started(dir: &Path) -> io::Result<()> {
     let started =
         Started { boot: boot_id()?, pid: pid.as_raw_nonzero().get(), start_ticks: own.start_ticks, at_ms: now_ms() };
     layout::write_first(dir, STARTED, &layout::encode(&started, STARTED_BYTES_MAX)?)
-}
-
-// All three mean the same: end the step. Their default would end the shim and leave the step without one.
-fn catch_signals(events: &Sender<Event>) -> io::Result<()> {
-    let (mut incoming, raised) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::low_level::pipe::register(signal, raised.try_clone()?)?;
-    }
-    let events = events.clone();
-    spawn("signals", move || {
-        let mut byte = [0];
-        while incoming.read_exact(&mut byte).is_ok() && events.send(Event::Terminate).is_ok() {}
-    })
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -1,17 +1,17 @@
 //! One output stream of a step, copied from a pipe to a file. It always reads on, whatever happens to the file: a step is never
-//! blocked by what it writes.
+//! blocked by what it writes. The first byte starts a thread, so that a slow disk holds up neither the other stream nor whoever
+//! looks after the step; a stream that says nothing has none.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use messages::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::spawn;
-use super::supervise::Event;
 use crate::attempt::StreamEnd;
 use crate::attempt::layout::open_empty;
 use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
@@ -23,6 +23,20 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub(super) struct Capture {
     kept: Arc<Mutex<Kept>>,
     pipe: PipeReader,
+    name: &'static str,
+    copied: Copied,
+}
+
+/// By whom it is copied.
+enum Copied {
+    /// By nobody: nothing has come yet.
+    NotYet,
+    /// By a thread. This comes to its end when the thread does.
+    Apart(PipeReader),
+    /// By whoever looks after the step, because no thread could be made.
+    Here,
+    /// It came to its end.
+    Over,
 }
 
 /// What of the stream is in the file.
@@ -40,17 +54,10 @@ struct Kept {
 }
 
 impl Capture {
-    /// Starts copying from the pipe into that file of the folder.
-    pub(super) fn start(
-        dir: &Path,
-        name: &str,
-        bytes_max: u64,
-        events: Sender<Event>,
-        pipe: PipeReader,
-    ) -> io::Result<Self> {
-        let file = open_empty(dir, name)?;
+    /// Prepares copying from the pipe into that file of the folder.
+    pub(super) fn new(dir: &Path, name: &'static str, bytes_max: u64, pipe: PipeReader) -> io::Result<Self> {
         let kept = Kept {
-            file,
+            file: open_empty(dir, name)?,
             hasher: Sha256::new(),
             bytes: 0,
             bytes_max,
@@ -59,13 +66,46 @@ impl Capture {
             ended: false,
             closed: false,
         };
-        let kept = Arc::new(Mutex::new(kept));
-        let (reader, shared) = (pipe.try_clone()?, Arc::clone(&kept));
-        spawn(name, move || {
-            copy(reader, &shared);
-            let _ = events.send(Event::StreamEnded);
+        Ok(Self { kept: Arc::new(Mutex::new(kept)), pipe, name, copied: Copied::NotYet })
+    }
+
+    /// What is to be waited for before the next [`Self::advance`]; nothing when it came to its end.
+    pub(super) fn wakes(&self) -> Option<BorrowedFd<'_>> {
+        match &self.copied {
+            Copied::NotYet | Copied::Here => Some(self.pipe.as_fd()),
+            Copied::Apart(over) => Some(over.as_fd()),
+            Copied::Over => None,
+        }
+    }
+
+    /// Does what is to be done once that has something. Whether the stream came to its end by it.
+    pub(super) fn advance(&mut self) -> bool {
+        match &self.copied {
+            Copied::NotYet if self.bytes_wait() => {
+                self.copied = self.copy_apart().map_or(Copied::Here, Copied::Apart);
+                return false;
+            }
+            Copied::NotYet | Copied::Here => {
+                if read_once(&mut self.pipe, &mut vec![0; BUFFER_BYTES], &self.kept) {
+                    return false;
+                }
+            }
+            Copied::Apart(_) => {}
+            Copied::Over => return false,
+        }
+        self.copied = Copied::Over;
+        true
+    }
+
+    fn copy_apart(&self) -> io::Result<PipeReader> {
+        let (over, running) = io::pipe()?;
+        let (mut pipe, kept) = (self.pipe.try_clone()?, Arc::clone(&self.kept));
+        spawn(self.name, move || {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            while read_once(&mut pipe, &mut buffer, &kept) {}
+            drop(running);
         })?;
-        Ok(Self { kept, pipe })
+        Ok(over)
     }
 
     /// Whether bytes of the step wait in the pipe: the disk is slower than the step was.
@@ -123,22 +163,21 @@ impl Kept {
     }
 }
 
-fn copy(mut pipe: PipeReader, kept: &Mutex<Kept>) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        match pipe.read(&mut buffer) {
-            Ok(0) => {
-                lock(kept).ended = true;
-                return;
-            }
-            Ok(count) => lock(kept).take(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                lock(kept).fail(&error);
-                return;
-            }
+// False when nothing more will come.
+fn read_once(pipe: &mut PipeReader, buffer: &mut [u8], kept: &Mutex<Kept>) -> bool {
+    match pipe.read(buffer) {
+        Ok(0) => {
+            lock(kept).ended = true;
+            return false;
+        }
+        Ok(count) => lock(kept).take(&buffer[..count]),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) => {
+            lock(kept).fail(&error);
+            return false;
         }
     }
+    true
 }
 
 // Nothing in here leaves the counts half changed, so a panic elsewhere does not spoil them.
@@ -149,20 +188,30 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::mpsc;
+    use rustix::event::{PollFd, PollFlags, poll};
 
     use super::*;
+
+    /// Copies until the stream is over.
+    fn finish(mut capture: Capture) -> StreamEnd {
+        loop {
+            let wakes = capture.wakes().unwrap();
+            poll(&mut [PollFd::from_borrowed_fd(wakes, PollFlags::IN)], None).unwrap();
+            if capture.advance() {
+                assert!(capture.wakes().is_none());
+                return capture.finish();
+            }
+        }
+    }
 
     #[test]
     fn what_is_beyond_the_limit_is_counted_and_the_writer_is_never_blocked() {
         let dir = tempfile::tempdir().unwrap();
-        let (events, ended) = mpsc::channel();
         let (pipe, mut writer) = io::pipe().unwrap();
-        let capture = Capture::start(dir.path(), "stdout", 10, events, pipe).unwrap();
-        writer.write_all(&[b'x'; 300_000]).unwrap();
-        drop(writer);
-        assert!(matches!(ended.recv().unwrap(), Event::StreamEnded));
-        let end = capture.finish();
+        let capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
+        let writing = std::thread::spawn(move || writer.write_all(&[b'x'; 300_000]).unwrap());
+        let end = finish(capture);
+        writing.join().unwrap();
         assert_eq!((end.bytes, end.cut_bytes, end.left_open, end.error), (10, 299_990, false, None));
         assert_eq!(end.sha256, Digest::of(&[b'x'; 10]));
         assert_eq!(std::fs::read(dir.path().join("stdout")).unwrap(), [b'x'; 10]);
@@ -176,13 +225,11 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", dir.path().join("stdout")).unwrap();
-        let (events, ended) = mpsc::channel();
         let (pipe, mut writer) = io::pipe().unwrap();
-        let capture = Capture::start(dir.path(), "stdout", u64::MAX, events, pipe).unwrap();
-        writer.write_all(&[b'x'; 300_000]).unwrap();
-        drop(writer);
-        ended.recv().unwrap();
-        let end = capture.finish();
+        let capture = Capture::new(dir.path(), "stdout", u64::MAX, pipe).unwrap();
+        let writing = std::thread::spawn(move || writer.write_all(&[b'x'; 300_000]).unwrap());
+        let end = finish(capture);
+        writing.join().unwrap();
         assert_eq!((end.bytes, end.cut_bytes), (0, 300_000));
         assert!(end.error.unwrap().contains("No space left"));
     }
@@ -191,7 +238,27 @@ mod tests {
     fn a_stream_that_somebody_holds_open_is_finished_without_waiting_for_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, _writer) = io::pipe().unwrap();
-        let capture = Capture::start(dir.path(), "stdout", 10, mpsc::channel().0, pipe).unwrap();
+        let capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
         assert!(capture.finish().left_open);
+    }
+
+    #[test]
+    fn a_stream_that_says_nothing_is_over_without_a_thread_and_one_without_a_thread_is_copied_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, writer) = io::pipe().unwrap();
+        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
+        drop(writer);
+        assert!(capture.advance() && !matches!(capture.copied, Copied::Apart(_)));
+        let end = capture.finish();
+        assert_eq!((end.bytes, end.left_open), (0, false));
+
+        let (pipe, mut writer) = io::pipe().unwrap();
+        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
+        capture.copied = Copied::Here;
+        writer.write_all(b"word").unwrap();
+        assert!(!capture.advance());
+        drop(writer);
+        let end = finish(capture);
+        assert_eq!((end.bytes, end.left_open, end.sha256), (4, false, Digest::of(b"word")));
     }
 }

@@ -6,16 +6,15 @@ use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Instant;
 
 use rustix::fs::Mode;
-use rustix::io::Errno;
 use rustix::process::{Pid, Signal, umask};
 
 use super::grouped::{Grouped, Waiting};
 use super::output::Capture;
-use super::spawn;
-use super::supervise::{Event, Outcome, Supervisor};
+use super::supervise::{Event, Outcome, Supervisor, Surroundings};
+use super::watch::{Signals, Watch};
 use super::{tree, usage};
 use crate::attempt::command::{command, limited, spawn_reason};
 use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, TREE, now_ms};
@@ -52,21 +51,13 @@ impl Ready {
     }
 
     /// Starts the program.
-    pub(super) fn start(self, dir: &Path, plan: &Plan, events: Sender<Event>) -> Result<Step, String> {
+    pub(super) fn start(self, dir: &Path, plan: &Plan) -> Result<Step, String> {
         let Self { mut command, umask, outputs, tree, waiting } = self;
-        let capture = |name, events, pipe| {
-            Capture::start(dir, name, plan.output_bytes_max, events, pipe)
+        let capture = |name, pipe| {
+            Capture::new(dir, name, plan.output_bytes_max, pipe)
                 .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
         };
-        let stdout = capture(STDOUT, events.clone(), outputs.0)?;
-        let stderr = capture(STDERR, events.clone(), outputs.1)?;
-        let (give, take) = mpsc::channel();
-        spawn("reaper", move || {
-            if let Ok(leader) = take.recv() {
-                reap(leader, &events);
-            }
-        })
-        .map_err(|error| format!("nobody could wait for it: {error}"))?;
+        let (stdout, stderr) = (capture(STDOUT, outputs.0)?, capture(STDERR, outputs.1)?);
         // The process that waits has it open, too, and with that the lock.
         let taken = take_lock(&tree).map_err(|error| untracked(&error))?;
         taken.ok_or_else(|| untracked(&"its lock is held by another process"))?;
@@ -79,7 +70,6 @@ impl Ready {
             None => Grouped::start(dir, plan, || start_program(&mut command, umask).map_err(|error| reason(&error)))?,
         };
         let started_at_ms = now_ms();
-        let _ = give.send(leader);
         // From here on only the step's processes hold their lock and the writing ends of the pipes.
         drop((tree, command));
         Ok(Step { leader, started_at_ms, stdout, stderr, group })
@@ -97,19 +87,11 @@ pub(super) struct Step {
 
 impl Step {
     /// Watches it until it is over.
-    pub(super) fn supervise(self, dir: &Path, plan: &Plan, events: &Receiver<Event>) -> Exit {
+    pub(super) fn supervise(mut self, dir: &Path, plan: &Plan, signals: Signals) -> Exit {
         let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
-        let outcome = Supervisor::new(timeout).run(
-            events,
-            |signal| {
-                if let (Signal::KILL, Some(group)) = (signal, &self.group) {
-                    group.kill();
-                }
-                // Also those that left the group.
-                tree::signal(self.leader, signal);
-            },
-            || self.stdout.bytes_wait() || self.stderr.bytes_wait(),
-        );
+        let watch = Watch::new(self.leader, signals, [&mut self.stdout, &mut self.stderr]);
+        let group = self.group.as_ref();
+        let outcome = Supervisor::new(timeout).run(&mut Around { leader: self.leader, group, watch });
         let Outcome { end, cancelled, left_processes } = outcome;
         let ended_at_ms = now_ms();
         // Asked when every process that was waited for has been reaped.
@@ -139,6 +121,31 @@ impl Step {
     }
 }
 
+/// What the supervisor of a step has to do with.
+struct Around<'a> {
+    leader: Pid,
+    group: Option<&'a Grouped>,
+    watch: Watch<'a>,
+}
+
+impl Surroundings for Around<'_> {
+    fn next(&mut self, deadline: Option<Instant>) -> Option<Event> {
+        self.watch.next(deadline)
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if let (Signal::KILL, Some(group)) = (signal, self.group) {
+            group.kill();
+        }
+        // Also those that left the group.
+        tree::signal(self.leader, signal);
+    }
+
+    fn bytes_wait(&self) -> bool {
+        self.watch.bytes_wait()
+    }
+}
+
 fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
     let own = umask(agents_umask);
     let child = command.spawn();
@@ -156,19 +163,4 @@ fn tree_lock(dir: &Path) -> io::Result<File> {
 
 fn untracked(error: &dyn std::fmt::Display) -> String {
     format!("its processes cannot be kept track of: {error}")
-}
-
-fn reap(leader: Pid, events: &Sender<Event>) {
-    loop {
-        let event = match rustix::process::wait(rustix::process::WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == leader => Event::LeaderEnded(status.into()),
-            Ok(Some(_) | None) | Err(Errno::INTR) => continue,
-            // No child is left, which is the only other answer there is.
-            Err(_) => Event::AllGone,
-        };
-        let last = matches!(event, Event::AllGone);
-        if events.send(event).is_err() || last {
-            return;
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! What happens to a step from its start to its end: it ends by itself, is asked to end, is ended. A plain state machine over
 //! events and the time; signals leave it through a function that it is given. It reads no clock but the monotonic one.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, WaitStatus};
@@ -63,6 +62,18 @@ impl From<WaitStatus> for ProcessEnd {
     }
 }
 
+/// What there is around a step.
+pub(super) trait Surroundings {
+    /// The next thing that happens, or nothing when it is that late.
+    fn next(&mut self, deadline: Option<Instant>) -> Option<Event>;
+
+    /// Sends a signal to all its processes.
+    fn signal(&mut self, signal: Signal);
+
+    /// Whether output still waits to be copied.
+    fn bytes_wait(&self) -> bool;
+}
+
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -122,28 +133,17 @@ impl Supervisor {
         }
     }
 
-    /// Follows the step to its end. `signal` reaches all its processes; `bytes_wait` says whether output still waits to be
-    /// copied.
-    pub(super) fn run(
-        mut self,
-        events: &Receiver<Event>,
-        signal: impl Fn(Signal),
-        bytes_wait: impl Fn() -> bool,
-    ) -> Outcome {
+    /// Follows the step to its end.
+    pub(super) fn run(mut self, around: &mut impl Surroundings) -> Outcome {
         loop {
-            if let Some(to_send) = self.advance(Instant::now(), &bytes_wait) {
-                signal(to_send);
+            if let Some(signal) = self.advance(Instant::now(), &|| around.bytes_wait()) {
+                around.signal(signal);
             }
-            let event = match self.deadline() {
-                _ if self.phase == Phase::Done => return self.outcome(),
-                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
-            };
-            match event {
-                Ok(event) => self.note(&event),
-                Err(RecvTimeoutError::Timeout) => {}
-                // The thread that waits for signals never ends, so this cannot be; were it so, nothing more would come.
-                Err(RecvTimeoutError::Disconnected) => return self.outcome(),
+            if self.phase == Phase::Done {
+                return self.outcome();
+            }
+            if let Some(event) = around.next(self.deadline()) {
+                self.note(&event);
             }
         }
     }

@@ -30,7 +30,7 @@ pub(crate) const TESTS: [(&str, fn()); 10] = [
 static GROUPS: LazyLock<Groups> = LazyLock::new(Groups::find);
 
 /// That plan in a group, or nothing where there are none.
-fn grouped(mut plan: Plan, name: &str) -> Option<Plan> {
+pub(crate) fn grouped(mut plan: Plan, name: &str) -> Option<Plan> {
     let Some(place) = GROUPS.place(&format!("attempt-{name}-{}", std::process::id())) else {
         eprintln!("skipped: {}", GROUPS.lacking().unwrap_or_default());
         return None;
