@@ -284,6 +284,11 @@ impl Books {
         self.jobs.keys().copied().filter(|id| !self.expected.contains(id))
     }
 
+    /// Every id from that one on, in order.
+    pub(crate) fn ids_from(&self, least: JobId) -> impl Iterator<Item = JobId> + '_ {
+        self.jobs.range(least..).map(|(id, _)| *id).filter(|id| !self.expected.contains(id))
+    }
+
     /// Runs that an agent has or is about to have, without those that wait for a person.
     #[must_use]
     pub(crate) fn active_runs(&self, agent: &AgentId) -> u64 {

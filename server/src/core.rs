@@ -253,12 +253,18 @@ impl Desk for Core {
     }
 
     async fn job(&self, prefix: &JobPrefix) -> Result<JobView, LookupError> {
-        let candidates: Vec<JobId> = self.books().ids().filter(|id| prefix.matches(*id)).take(10).collect();
+        let least = prefix.least().ok_or(LookupError::NotFound)?;
+        let candidates: Vec<JobId> =
+            self.books().ids_from(least).take_while(|id| prefix.matches(*id)).take(10).collect();
         match candidates.as_slice() {
             [] => Err(LookupError::NotFound),
             [id] => self.view(*id).await?.ok_or(LookupError::NotFound),
             [_, ..] => Err(LookupError::Ambiguous { candidates }),
         }
+    }
+
+    fn job_state(&self, id: JobId) -> Option<JobState> {
+        self.books().state(id)
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>, DeskError> {

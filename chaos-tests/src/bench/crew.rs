@@ -11,14 +11,15 @@ use uuid::Uuid;
 
 use super::ends::{agent_id, tidy};
 use super::messages::runtime;
+use super::proc::children;
 use super::{BenchError, BrokerAt};
 use crate::live::{Api, FleetError, Process, longshore, wait_for};
 
 /// How long anything may take. Only reached when something is broken, or the machine is.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Between two looks at a job that is waited for. The API has nothing quicker: its events come ten times a second.
-const LOOK_PAUSE: Duration = Duration::from_micros(500);
+/// How long the server is asked to wait for a job.
+const WAIT_MS: u64 = 20_000;
 
 /// Ended runs that the agent keeps: more than any benchmark has. What it costs to remove them depends on the file system more than on
 /// anything of ours. On one without a journal the kernel goes past every file that was removed in the last minute or minutes
@@ -113,9 +114,11 @@ impl Crew {
         wait_for(what, LIMIT, look).map_err(|error| FleetError::from(error).into())
     }
 
-    /// The processes that do the work, and this one, which asks for it.
-    pub(super) fn pids(&self) -> Vec<u32> {
-        self.server.pid().into_iter().chain(self.agent.pid()).chain([std::process::id()]).collect()
+    /// The processes that do the work, and this one, which asks for it. Shims count once whoever forks them has waited for them.
+    pub(super) fn pids(&self) -> Result<Vec<u32>, BenchError> {
+        let agent = self.agent.pid();
+        let forks = agent.map_or(Ok(Vec::new()), |agent| children(agent, "-"))?;
+        Ok(self.server.pid().into_iter().chain(agent).chain(forks).chain([std::process::id()]).collect())
     }
 
     /// How many jobs ended well, and how many otherwise.
@@ -154,7 +157,7 @@ impl Crew {
         let id = Uuid::now_v7().to_string();
         self.api.submit(&id, JOB).map_err(FleetError::from)?;
         loop {
-            match self.api.job_state(&id).as_deref() {
+            match self.api.job_state_within(&id, WAIT_MS).as_deref() {
                 Some("succeeded") => return Ok(began.elapsed()),
                 Some("failed" | "cancelled" | "needs-decision") => {
                     return Err(BenchError::Wrong { what: "jobs that ended well", expected: 1, found: 0 });
@@ -162,7 +165,7 @@ impl Crew {
                 Some(_) | None if began.elapsed() > LIMIT => {
                     return Err(BenchError::TimedOut { what: "one job".to_owned(), seconds: LIMIT.as_secs() });
                 }
-                Some(_) | None => std::thread::sleep(LOOK_PAUSE),
+                Some(_) | None => {}
             }
         }
     }

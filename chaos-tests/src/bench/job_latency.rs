@@ -13,8 +13,8 @@ use super::{
 pub(super) const BENCHMARK: Benchmark = Benchmark {
     id: "R4",
     what: "one job of one step `true` at a time, from submitting it to its outcome",
-    how: "As in R3, but the next job is submitted when a client sees that the server has the outcome of the one before; it looks every \
-          half millisecond. The references are the same, one task at a time.",
+    how: "As in R3, but the next job is submitted when a client sees that the server has the outcome of the one before, for which it asks \
+          the server to answer once it has. The references are the same, one task at a time.",
     unit: "job",
     cases,
     part: None,
@@ -42,7 +42,7 @@ fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> 
             for _ in 0..WARM_UP {
                 crew.one()?;
             }
-            let meter = Meter::begin(&crew.pids(), Some(broker.pid))?;
+            let meter = Meter::begin(&crew.pids()?, Some(broker.pid))?;
             let times = (0..jobs).map(|_| crew.one()).collect::<Result<Vec<_>, _>>()?;
             let spent = meter.end()?;
             crew.end()?;

@@ -40,15 +40,19 @@ fn kib(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// The processes that were started by that one and still run, and whose last argument is this.
+pub(super) fn children(pid: u32, last: &str) -> io::Result<Vec<u32>> {
+    let is_meant = |child: &u32| {
+        let words = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).rev().nth(1) == Some(last.as_bytes())
+    };
+    let children = parents()?.into_iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child);
+    Ok(children.filter(is_meant).collect())
+}
+
 /// A process and all that come from it, as far as they are its children's children.
 pub(super) fn tree(pid: u32) -> io::Result<Vec<u32>> {
-    let mut parents = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(child) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // It may have ended since.
-        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        parents.extend(parent(&stat).map(|parent| (child, parent)));
-    }
+    let parents = parents()?;
     let mut found = vec![pid];
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
@@ -56,6 +60,18 @@ pub(super) fn tree(pid: u32) -> io::Result<Vec<u32>> {
         next += 1;
     }
     Ok(found)
+}
+
+/// Every process and its parent.
+fn parents() -> io::Result<Vec<(u32, u32)>> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(child) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // It may have ended since.
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        parents.extend(parent(&stat).map(|parent| (child, parent)));
+    }
+    Ok(parents)
 }
 
 /// The parent of a process: the fourth field, counted from the end of the name, which may hold anything.

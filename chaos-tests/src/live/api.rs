@@ -108,4 +108,10 @@ impl Api {
     pub fn job_state(&self, id: &str) -> Option<String> {
         self.get(&format!("/v1/jobs/{id}")).ok()?.get("state")?.as_str().map(str::to_owned)
     }
+
+    /// The same, once it is settled or after that many milliseconds, at most 25,000.
+    #[must_use]
+    pub fn job_state_within(&self, id: &str, wait_ms: u64) -> Option<String> {
+        self.get(&format!("/v1/jobs/{id}?wait_ms={wait_ms}")).ok()?.get("state")?.as_str().map(str::to_owned)
+    }
 }

@@ -36,6 +36,9 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// The one job whose id begins so.
     fn job(&self, prefix: &JobPrefix) -> impl Future<Output = Result<JobView, LookupError>> + Send;
 
+    /// How the job of that id stands; nothing if there is none. Cheap: it waits for nobody.
+    fn job_state(&self, id: JobId) -> Option<JobState>;
+
     /// Every agent, by name.
     fn agents(&self) -> impl Future<Output = Result<Vec<AgentView>, DeskError>> + Send;
 
@@ -171,6 +174,13 @@ impl JobPrefix {
     #[must_use]
     pub fn matches(&self, id: JobId) -> bool {
         id.to_string().starts_with(&self.0)
+    }
+
+    /// The least id that could begin so, from which those that do follow one another; nothing if no id can.
+    #[must_use]
+    pub fn least(&self) -> Option<JobId> {
+        let zeros = JobId::from_u128(0).to_string();
+        [&self.0, zeros.get(self.0.len()..)?].concat().parse().ok()
     }
 
     /// The text, in lower case.

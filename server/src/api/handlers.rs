@@ -1,6 +1,7 @@
 //! One function for each path: the question is read and bounded here, the desk answers it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -18,6 +19,10 @@ use crate::views::{AgentsView, JobState, JobView, SubmitJob};
 
 /// Jobs in a list when the question does not say.
 const JOBS_LIMIT_DEFAULT: usize = 20;
+/// How long a question about a job may wait for it to be settled. Less than [`super::REQUEST_TIME_MAX`] by more than an answer takes.
+const JOB_WAIT_MAX: Duration = Duration::from_secs(25);
+/// Between two looks at a job that is waited for, while the server changes all the time.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of the log that the server has.
 const LOG_SIZE: HeaderName = HeaderName::from_static("x-longshore-size");
 /// Whether that is all of it: `true` or `false`.
@@ -92,8 +97,44 @@ pub(super) async fn jobs<D: Desk>(
     Ok(answer(shared.desk.jobs(JobFilter { limit, state: query.state }).await?))
 }
 
-pub(super) async fn job<D: Desk>(State(shared): State<Shared<D>>, path: PathText) -> Result<Response, Refused> {
-    Ok(answer(find(&shared.desk, path).await?))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobQuery {
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// The job; with `wait_ms` once it is settled, or after that time as it stands then.
+pub(super) async fn job<D: Desk>(
+    State(shared): State<Shared<D>>,
+    path: PathText,
+    query: Asked<JobQuery>,
+) -> Result<Response, Refused> {
+    let wait = Duration::from_millis(asked(query, "wait_ms=0..25000")?.wait_ms);
+    if wait > JOB_WAIT_MAX {
+        let error = "the time to wait is out of range";
+        return Err(Refused::bad_request(error, format!("give 0 to {}", JOB_WAIT_MAX.as_millis())));
+    }
+    let Shared { desk, mut stopping, .. } = shared;
+    let mut changes = desk.changes();
+    let job = find(&desk, path).await?;
+    if job.state.is_settled() || wait.is_zero() {
+        return Ok(answer(job));
+    }
+    let settled = async {
+        // It is there, so only a journal that forgets ends this otherwise.
+        while desk.job_state(job.id).is_some_and(|state| !state.is_settled()) && changes.changed().await.is_ok() {
+            if desk.job_state(job.id).is_some_and(|state| !state.is_settled()) {
+                tokio::time::sleep(LOOK_PAUSE).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = settled => {}
+        () = tokio::time::sleep(wait) => {}
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+    Ok(answer(find(&desk, Ok(Path(job.id.to_string()))).await?))
 }
 
 /// The job that a path speaks of.

@@ -175,6 +175,10 @@ impl Desk for TestDesk {
         }
     }
 
+    fn job_state(&self, id: JobId) -> Option<JobState> {
+        self.books.lock().unwrap().jobs.get(&id).map(|(_, job)| job.state)
+    }
+
     async fn agents(&self) -> Result<Vec<AgentView>, DeskError> {
         Ok(Self::agents())
     }
