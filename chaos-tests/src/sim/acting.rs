@@ -148,8 +148,19 @@ impl World {
     }
 
     fn carry_out(&mut self, n: usize, (effects, after): Bound) -> Step {
-        let Effects { publish, load, acknowledge, discard, offer, arrived: _, logs: _, faults, rewound, changed: _ } =
-            effects;
+        let Effects {
+            publish,
+            load,
+            acknowledge,
+            discard,
+            offer,
+            arrived: _,
+            sealed: _,
+            logs: _,
+            faults,
+            rewound,
+            changed: _,
+        } = effects;
         let turned_away: BTreeSet<(EndpointId, Seq)> = faults.iter().filter_map(turned_away).collect();
         for publish in publish {
             self.claim(n, &publish)?;

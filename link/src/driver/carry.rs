@@ -1,6 +1,7 @@
 //! Carrying out what commits were for: publishing, acknowledging, offering, reading. In the order of the commits, never before them.
 
 use journal::Direction;
+use messages::Seq;
 
 use super::{Driver, LOAD_BYTES_MAX, Reply, RunError, report};
 use crate::session::{Effects, Input, Load};
@@ -23,7 +24,8 @@ impl Driver {
 
     /// Carries out effects. Returns whether something changed that people look at.
     fn perform(&mut self, effects: Effects) -> bool {
-        let Effects { publish, load, acknowledge, discard, offer, arrived, logs, faults, rewound, changed } = effects;
+        let Effects { publish, load, acknowledge, discard, offer, arrived, sealed, logs, faults, rewound, changed } =
+            effects;
         self.backlog.extend(publish.into_iter().map(WireCommand::Publish));
         if !acknowledge.is_empty() {
             match self.backlog.back_mut() {
@@ -39,7 +41,14 @@ impl Driver {
             self.durable.insert(peer.clone(), through);
             self.waiting.insert(peer);
         }
-        arrived.into_iter().for_each(|arrived| self.fresh.keep(arrived));
+        for arrived in arrived {
+            let from = arrived.message.header.from.clone();
+            self.fresh.keep(&from, arrived);
+        }
+        for message in sealed {
+            let to = message.header.to.clone();
+            self.ahead.keep(&to, message);
+        }
         for log in logs {
             self.pass_on(log);
         }
@@ -62,8 +71,14 @@ impl Driver {
     pub(super) fn load(&mut self) -> Result<(), RunError> {
         while self.is_calm() {
             let Some(Load { peer, from, to }) = self.loads.pop_front() else { return Ok(()) };
-            let messages = self.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES_MAX)?;
-            let messages: Vec<_> = messages.into_iter().map(|(_, message)| message).collect();
+            let mut messages = self.ahead.take(&peer, (from, to), LOAD_BYTES_MAX);
+            if messages.is_empty() {
+                // Up to where memory goes on. The rest is asked for again.
+                let before_kept = self.ahead.first(&peer).and_then(Seq::previous).filter(|before| from <= *before);
+                let to = before_kept.unwrap_or(to).min(to);
+                let read = self.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES_MAX)?;
+                messages.extend(read.into_iter().map(|(_, message)| message));
+            }
             let bytes = messages.iter().map(|message| message.frame.bytes().len()).sum();
             self.sized_input(Input::Loaded(peer, messages), bytes);
         }

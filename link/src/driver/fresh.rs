@@ -1,47 +1,84 @@
-//! Messages that were journaled a moment ago and wait for the application. They would otherwise be read, checked and decoded once
-//! more. What finds no room here is read from the journal: nothing depends on it, and nothing is here before it is on stable storage.
+//! Messages that were journaled a moment ago and are wanted soon: those that arrived, by the application, and those that wait for
+//! room on the way to a peer. They would otherwise be read, checked and decoded once more. What finds no room here is read from the
+//! journal: nothing depends on it, and nothing is here before it is on stable storage.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use messages::{EndpointId, Seq};
+use messages::{EndpointId, Message, Seq};
 
 use crate::session::Arrived;
 
 /// Bytes of messages that are kept, of all peers together. About what a burst brings while the application works on one batch.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// A message with its place in the stream that it is kept for.
+pub(super) trait Placed {
+    /// Its place.
+    fn seq(&self) -> Seq;
+    /// The message.
+    fn message(&self) -> &Message;
+}
+
+impl Placed for Arrived {
+    fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn message(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl Placed for Message {
+    fn seq(&self) -> Seq {
+        self.header.seq
+    }
+
+    fn message(&self) -> &Message {
+        self
+    }
+}
+
 /// Kept messages by peer, lowest first.
-#[derive(Default)]
-pub(super) struct Fresh {
-    peers: BTreeMap<EndpointId, VecDeque<Arrived>>,
+pub(super) struct Fresh<T> {
+    peers: BTreeMap<EndpointId, VecDeque<T>>,
     bytes: usize,
 }
 
-impl Fresh {
-    /// Keeps one that the journal has, while there is room.
-    pub(super) fn keep(&mut self, arrived: Arrived) {
-        let bytes = size(&arrived);
+impl<T> Default for Fresh<T> {
+    fn default() -> Self {
+        Self { peers: BTreeMap::new(), bytes: 0 }
+    }
+}
+
+impl<T: Placed> Fresh<T> {
+    /// Keeps one that the journal has, while there is room. It is of the stream shared with that peer.
+    pub(super) fn keep(&mut self, peer: &EndpointId, placed: T) {
+        let bytes = size(&placed);
         if self.bytes + bytes <= BYTES_MAX {
             self.bytes += bytes;
-            self.peers.entry(arrived.message.header.from.clone()).or_default().push_back(arrived);
+            match self.peers.get_mut(peer) {
+                Some(kept) => kept.push_back(placed),
+                None => drop(self.peers.insert(peer.clone(), VecDeque::from([placed]))),
+            }
         }
     }
 
     /// Takes out what is kept from that place on without a gap, up to `to` and while it is less than that many bytes. What lies before
     /// is not wanted any more.
-    pub(super) fn take(&mut self, peer: &EndpointId, (from, to): (Seq, Seq), bytes_max: usize) -> Vec<Arrived> {
+    pub(super) fn take(&mut self, peer: &EndpointId, (from, to): (Seq, Seq), bytes_max: usize) -> Vec<T> {
         let Some(kept) = self.peers.get_mut(peer) else { return Vec::new() };
         let (mut taken, mut expected, mut bytes) = (Vec::new(), from, 0);
-        while let Some(first) = kept.front().map(|arrived| arrived.seq)
+        while let Some(first) = kept.front().map(Placed::seq)
             && first <= expected
             && (first < from || (first <= to && bytes < bytes_max))
-            && let Some(arrived) = kept.pop_front()
+            && let Some(placed) = kept.pop_front()
         {
-            self.bytes -= size(&arrived);
+            self.bytes -= size(&placed);
             if first == expected {
-                bytes += size(&arrived);
+                bytes += size(&placed);
                 expected = first.next();
-                taken.push(arrived);
+                taken.push(placed);
             }
         }
         if kept.is_empty() {
@@ -52,19 +89,24 @@ impl Fresh {
 
     /// The lowest place that is kept of a peer.
     pub(super) fn first(&self, peer: &EndpointId) -> Option<Seq> {
-        self.peers.get(peer)?.front().map(|arrived| arrived.seq)
+        self.peers.get(peer)?.front().map(Placed::seq)
+    }
+
+    /// Keeps nothing any more.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 
-fn size(arrived: &Arrived) -> usize {
-    arrived.message.frame.bytes().len()
+fn size(placed: &impl Placed) -> usize {
+    placed.message().frame.bytes().len()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use messages::{ChainHash, Epoch, Header, Incarnation, Kind, Message, MessageId};
+    use messages::{ChainHash, Epoch, Header, Incarnation, Kind, MessageId};
 
     fn arrived(seq: u64, bytes: usize) -> Arrived {
         let seq = Seq::new(seq).unwrap();
@@ -75,7 +117,7 @@ mod tests {
         Arrived { seq, message: Message::new(header, &body).unwrap(), at_ms: 0 }
     }
 
-    fn taken(fresh: &mut Fresh, from: u64, to: u64, bytes_max: usize) -> Vec<u64> {
+    fn taken(fresh: &mut Fresh<Arrived>, from: u64, to: u64, bytes_max: usize) -> Vec<u64> {
         let span = (Seq::new(from).unwrap(), Seq::new(to).unwrap());
         fresh.take(&EndpointId::Server, span, bytes_max).iter().map(|arrived| arrived.seq.value()).collect()
     }
@@ -83,7 +125,7 @@ mod tests {
     #[test]
     fn what_is_taken_has_no_gap_and_begins_where_it_was_asked() {
         let mut fresh = Fresh::default();
-        [3, 4, 5, 7, 8].into_iter().for_each(|seq| fresh.keep(arrived(seq, 10)));
+        [3, 4, 5, 7, 8].into_iter().for_each(|seq| fresh.keep(&EndpointId::Server, arrived(seq, 10)));
         assert_eq!(taken(&mut fresh, 1, 9, 10_000), [0; 0], "the journal has what comes first");
         assert_eq!(fresh.first(&EndpointId::Server), Seq::new(3));
         assert_eq!(taken(&mut fresh, 4, 9, 10_000), [4, 5]);
@@ -97,7 +139,7 @@ mod tests {
     fn it_is_bounded_in_bytes_and_gives_at_least_one() {
         let mut fresh = Fresh::default();
         for seq in 1..=100 {
-            fresh.keep(arrived(seq, 200 * 1024));
+            fresh.keep(&EndpointId::Server, arrived(seq, 200 * 1024));
         }
         assert!(fresh.bytes <= BYTES_MAX && fresh.peers[&EndpointId::Server].len() < 21);
         assert_eq!(taken(&mut fresh, 1, 100, 1), [1]);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use journal::{CommitError, Direction, Journal, PeerState, State};
-use messages::{ChainHash, EndpointId, Envelope, Frame, LogDatagram, Nonce, Seq, decode};
+use messages::{ChainHash, EndpointId, Envelope, Frame, LogDatagram, Message, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use self::fresh::Fresh;
@@ -26,7 +26,9 @@ use crate::endpoint::{
 };
 use crate::seldom::Seldom;
 use crate::service::random;
-use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
+use crate::session::{
+    Arrived, Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction,
+};
 use crate::wire::{Wire, WireCommand, WireEvent};
 
 /// Commits under way at most: one that is being synced, and one that the writer finds when it is done. What happens meanwhile is
@@ -126,6 +128,7 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         waiting,
         durable,
         fresh: Fresh::default(),
+        ahead: Fresh::default(),
         out: BTreeMap::new(),
         confirmed: BTreeMap::new(),
         link: LinkState { since_ms: wall_ms(), ..LinkState::default() },
@@ -216,7 +219,10 @@ pub struct Driver {
     waiting: BTreeSet<EndpointId>,
     /// Received messages that are on stable storage, by peer: only these are handed to the application.
     durable: BTreeMap<EndpointId, Seq>,
-    fresh: Fresh,
+    /// What arrived, for the application.
+    fresh: Fresh<Arrived>,
+    /// What was journaled to be sent, and found no room in its window.
+    ahead: Fresh<Message>,
     /// Peers whose messages are at the application, with the last one.
     out: BTreeMap<EndpointId, Seq>,
     confirmed: BTreeMap<EndpointId, Seq>,
@@ -334,6 +340,7 @@ impl Driver {
             WireEvent::Down { reason, expected: true } => {
                 tracing::info!(%reason, "Not connected yet.");
                 self.link_is_down(reason);
+                self.ahead.clear();
                 self.input(Input::Disconnected);
             }
             WireEvent::Down { reason, expected: false } => {
@@ -341,6 +348,7 @@ impl Driver {
                     tracing::warn!(%reason, "No connection to the broker; work goes on, messages wait in the journal.");
                 }
                 self.link_is_down(reason);
+                self.ahead.clear();
                 self.input(Input::Disconnected);
             }
             WireEvent::Delivery { tag, bytes } => {

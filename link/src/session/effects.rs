@@ -30,6 +30,8 @@ pub struct Effects {
     pub offer: Vec<(EndpointId, Seq)>,
     /// Messages that were journaled, next in their streams: whoever keeps them need not read them again when they are offered.
     pub arrived: Vec<Arrived>,
+    /// Messages that were journaled and go out when there is room for them: whoever keeps them need not read them again then.
+    pub sealed: Vec<Message>,
     /// Pieces of logs that arrived.
     pub logs: Vec<LogDatagram>,
     /// What peers did wrong, and what was concluded.

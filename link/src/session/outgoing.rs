@@ -99,6 +99,8 @@ impl Session {
         }
         if self.may_publish_next(&peer, seq) {
             self.publish_message(now, turn, &peer, &message);
+        } else if self.connected && self.is_heard(&peer) {
+            turn.effects.sealed.push(message);
         } else if !self.is_heard(&peer)
             && let Some(entry) = self.peers.get_mut(&peer)
         {

@@ -38,6 +38,11 @@ impl TestDesk {
         result
     }
 
+    /// How many wait for a change.
+    pub fn watchers(&self) -> usize {
+        self.revision.receiver_count()
+    }
+
     pub fn agents() -> Vec<AgentView> {
         let agent = |name: &str, state| AgentView {
             name: name.parse().unwrap(),

@@ -5,9 +5,11 @@
 mod desk;
 mod world;
 
+use std::sync::Arc;
+
 use messages::{JobId, LogKey, RunId};
 use serde_json::json;
-use server::api::{Api, BindError, Token};
+use server::api::{Api, BindError, JobPrefix, Token};
 use server::views::JobState;
 use world::{World, config, patient};
 
@@ -233,6 +235,55 @@ async fn who_comes_back_with_the_latest_revision_is_not_told_again() {
         assert_eq!(revision, latest.replace(".101", ".103"));
         assert_eq!(events.next().await.unwrap().0, "complete");
     }
+}
+
+#[test]
+fn ids_that_begin_alike_follow_one_another_from_the_least() {
+    let id: JobId = "0198c0de-7abc-7def-8123-456789abcdef".parse().unwrap();
+    for length in 4..=36 {
+        let prefix: JobPrefix = id.to_string()[..length].parse().unwrap();
+        let least = prefix.least().unwrap();
+        assert!(least <= id && prefix.matches(least), "{length} {least}");
+        assert!(least == JobId::from_u128(0) || !prefix.matches(JobId::from_u128(least.uuid().as_u128() - 1)));
+    }
+    for never in ["----", "0198c0de7", "0198c0de-7abc-7def-8123-456789abcde-"] {
+        assert_eq!(never.parse::<JobPrefix>().unwrap().least(), None, "{never}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_about_a_job_waits_until_the_job_is_settled_or_the_time_is_over_or_the_server_stops() {
+    let world = Arc::new(World::new().await);
+    let id = JobId::from_u128(7);
+    let path = |wait: &str| format!("/v1/jobs/{id}?wait_ms={wait}");
+    world.submit(7, JOB).await;
+    for wrong in ["25001", "-1", "x", "99999999999999999999"] {
+        assert_eq!(world.get(&path(wrong)).await.status, 400, "{wrong}");
+    }
+    assert_eq!(world.get(&path("1")).await.json()["state"], "running");
+    let asked = {
+        let (world, path) = (Arc::clone(&world), path("25000"));
+        tokio::spawn(async move { world.get(&path).await.json()["state"].clone() })
+    };
+    while world.desk.watchers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.submit(8, JOB).await;
+    assert!(!asked.is_finished());
+    world.desk.change(|books| books.jobs.get_mut(&id).unwrap().1.state = JobState::NeedsDecision);
+    assert_eq!(asked.await.unwrap(), "needs-decision");
+    assert_eq!(world.get(&path("25000")).await.json()["state"], "needs-decision");
+
+    world.desk.change(|books| books.jobs.get_mut(&id).unwrap().1.state = JobState::Running);
+    let asked = {
+        let (world, path) = (Arc::clone(&world), path("25000"));
+        tokio::spawn(async move { world.get(&path).await.json()["state"].clone() })
+    };
+    while world.desk.watchers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.stop.send(true).unwrap();
+    assert_eq!(asked.await.unwrap(), "running");
 }
 
 #[tokio::test]
