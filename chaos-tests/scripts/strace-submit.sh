@@ -2,7 +2,8 @@
 # Shows that one submit is on stable storage before the broker hears of it, and the beginning of its step before the step's shim is
 # started. Attaches strace to a real server and a real agent, submits one job, and compares three system calls of each: the write that
 # carries the job, or the beginning, into the journal's file, the fdatasync that covers it, and the first write of the job to the
-# broker's socket, or the start of the shim. Prints PASS, FAIL or SKIP with the evidence; 0, 1 or 0 is the exit code.
+# broker's socket, or the start of the shim: that the agent hands the attempt, with its lock, to the process that forks shims, or
+# executes one. Prints PASS, FAIL or SKIP with the evidence; 0, 1 or 0 is the exit code.
 #
 #   strace-submit.sh               the whole way, with a private broker, server and agent in a temporary folder
 #   strace-submit.sh --self-test   only the judge: doctored traces, of which all but the sound ones must be refused
@@ -42,7 +43,7 @@ judge() { # trace marker [submit | begin | again]
                 if (ends && good && covers[pid] && !synced) { synced = FNR; synced_at = $2 }
             }
             publish = (name ~ /^(sendto|sendmsg|write|writev)$/ && (file in broker) && index(call, marker))
-            launch = (name == "execve" && index(call, "\"agent\", \"shim\""))
+            launch = (name == "execve" && index(call, "\"agent\", \"shim\", \"/")) || (name == "sendmsg" && index(call, "SCM_RIGHTS"))
             # Of a step that follows another one: what was written for the first says nothing of it.
             if (what == "again" && launch && begins && !earlier) { earlier = 1; wrote = 0; synced = 0; next }
             if ((what == "submit" ? publish : launch) && begins && !sent) {
@@ -55,7 +56,7 @@ judge() { # trace marker [submit | begin | again]
             if (judged) exit
             if (!sent) { print "FAIL: the trace shows no " (what == "submit" ? "publish of the job" : "start of a shim"); exit 1 }
             printf "  journal write  %s\n  fdatasync      %s  (+%.3f ms)\n  %s  %s  (+%.3f ms)\n",
-                wrote_at, synced_at, (synced_at - wrote_at) * 1000, (what == "submit" ? "basic.publish" : "execve of shim"), sent_at, (sent_at - wrote_at) * 1000
+                wrote_at, synced_at, (synced_at - wrote_at) * 1000, (what == "submit" ? "basic.publish" : "start of shim"), sent_at, (sent_at - wrote_at) * 1000
             print "PASS: journal write, data sync, then " (what == "submit" ? "publish" : "the start of the shim")
         }' "$1" "$1"
 }
@@ -92,6 +93,11 @@ self_test() {
     : | expect FAIL 'an empty trace'
     local shim='9 3.0 execve("/proc/self/exe", ["longshore", "agent", "shim", "/d/1"], 0x1 /* 0 vars */) = 0'
     printf '%s\n' "$write" "$sync" "$shim" | expect PASS 'a shim in the right order' begin
+    printf '%s\n' "$write" "${shim/\/d\/1/-}" "$sync" "$shim" | expect PASS 'what forks shims, started early' begin
+    local handed='9 3.0 sendmsg(14<UNIX-SEQPACKET:[1->2]>, {msg_iov=[{iov_base="\0\0\0\0\0\0\0\0/d/1", iov_len=12}], msg_control=[{cmsg_type=SCM_RIGHTS, cmsg_data=[4, 5]}]}, 0) = 12'
+    printf '%s\n' "$write" "$sync" "$handed" | expect PASS 'an attempt handed over in the right order' begin
+    printf '%s\n' "$write" "$sync_begins" "$handed" "$sync_ends" | expect FAIL 'an attempt handed over while the sync was under way' begin
+    printf '%s\n' "$write" "$sync" "$handed" "$write" "$handed" "$sync" | expect FAIL 'the second attempt handed over before its sync' again
     printf '%s\n' "$write" "$sync_begins" "$shim" "$sync_ends" | expect FAIL 'a shim started while the sync was under way' begin
     printf '%s\n' "$shim" "$write" "$sync" | expect FAIL 'a shim started before anything was written' begin
     printf '%s\n' "$write" "$sync" "${shim/shim/other}" | expect FAIL 'no shim at all' begin
@@ -133,7 +139,7 @@ pid_of() { # words of its command line
 }
 
 published() { grep -F "$marker" "$work/trace" 2>/dev/null | grep -F TCP | grep -qF longshore.v1.down; }
-launched() { [ "$(grep -F execve "$work/trace.agent" 2>/dev/null | grep -cF '"agent", "shim"')" -ge 2 ]; }
+launched() { [ "$(grep -cE 'execve.*"agent", "shim", "/|sendmsg.*SCM_RIGHTS' "$work/trace.agent" 2>/dev/null)" -ge 2 ]; }
 
 cleanup() {
     local pid
