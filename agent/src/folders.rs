@@ -1,6 +1,7 @@
 //! The folders of runs: made, tidied up when a run is over, and removed with the oldest runs when there are too many or they are
 //! too large. Nothing of a run is removed before it is over and the server has its logs.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -13,7 +14,7 @@ use tokio::task::spawn_blocking;
 use crate::disk::folder_bytes;
 use crate::records::RunRecord;
 use crate::service::DiskLimits;
-use crate::worker::{Runs, Worker};
+use crate::worker::Worker;
 
 impl Worker {
     /// Does with the working folder of a run that is over what the run says. Bytes of its folder after that.
@@ -30,13 +31,13 @@ impl Worker {
     /// Removes the oldest ended runs beyond the limits, rows and folders.
     pub(crate) async fn clean(&self) {
         loop {
-            let Some((seq, run)) = oldest_beyond(&self.runs(), self.limits()) else { return };
+            let Some((seq, run)) = oldest_beyond(&self.runs().ended, self.limits()) else { return };
             self.remove_folder(run).await;
             let rows = RunRecord::delete(run).to_vec();
             if self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await.is_err() {
                 return;
             }
-            self.runs().ended.remove(&(seq, run));
+            self.runs().ended.remove(seq, run);
         }
     }
 
@@ -45,11 +46,43 @@ impl Worker {
     }
 }
 
+/// Ended runs that are kept, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct EndedRuns {
+    /// By the place of the message that started them, with the bytes of their folders.
+    folders: BTreeMap<(u64, RunId), u64>,
+    known: HashSet<RunId>,
+    /// Of all of them: more than any number of 64 bits can be.
+    bytes: u128,
+}
+
+impl EndedRuns {
+    /// Notes a run that was started by the message of that place.
+    pub(crate) fn insert(&mut self, seq: u64, run: RunId, bytes: u64) {
+        self.remove(seq, run);
+        self.folders.insert((seq, run), bytes);
+        self.known.insert(run);
+        self.bytes += u128::from(bytes);
+    }
+
+    /// Forgets it.
+    pub(crate) fn remove(&mut self, seq: u64, run: RunId) {
+        if let Some(bytes) = self.folders.remove(&(seq, run)) {
+            self.known.remove(&run);
+            self.bytes -= u128::from(bytes);
+        }
+    }
+
+    /// Whether it is one of them.
+    pub(crate) fn contains(&self, run: RunId) -> bool {
+        self.known.contains(&run)
+    }
+}
+
 /// The oldest ended run, if there are more than may be kept, or they are larger together.
-fn oldest_beyond(runs: &Runs, limits: &DiskLimits) -> Option<(u64, RunId)> {
-    let bytes = runs.ended.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
-    let beyond = runs.ended.len() > limits.ended_runs_max || bytes > limits.ended_bytes_max;
-    runs.ended.keys().next().copied().filter(|_| beyond)
+fn oldest_beyond(EndedRuns { folders, bytes, .. }: &EndedRuns, limits: &DiskLimits) -> Option<(u64, RunId)> {
+    let beyond = folders.len() > limits.ended_runs_max || *bytes > u128::from(limits.ended_bytes_max);
+    folders.keys().next().copied().filter(|_| beyond)
 }
 
 /// Whether the working folder of a run that ended so stays.
@@ -83,8 +116,11 @@ mod tests {
     #[test]
     fn the_oldest_ended_runs_go_when_they_are_too_many_or_too_large() {
         let ended = |bytes: &[u64]| {
-            let ended = (1..).zip(bytes).map(|(seq, bytes)| ((seq, RunId::from_u128(u128::from(seq))), *bytes));
-            Runs { ended: ended.collect(), ..Runs::default() }
+            let mut ended = EndedRuns::default();
+            for (seq, bytes) in (1..).zip(bytes) {
+                ended.insert(seq, RunId::from_u128(u128::from(seq)), *bytes);
+            }
+            ended
         };
         let limits = DiskLimits { ended_runs_max: 3, ended_bytes_max: 100, ..DiskLimits::default() };
         let oldest = Some((1, RunId::from_u128(1)));
@@ -92,6 +128,13 @@ mod tests {
         assert_eq!(oldest_beyond(&ended(&[1, 1, 1, 1]), &limits), oldest);
         assert_eq!(oldest_beyond(&ended(&[1, 100]), &limits), oldest);
         assert_eq!(oldest_beyond(&ended(&[u64::MAX, u64::MAX]), &limits), oldest);
+        let mut two = ended(&[60, 60]);
+        assert!(two.contains(RunId::from_u128(1)));
+        two.insert(1, RunId::from_u128(1), 40);
+        assert_eq!(oldest_beyond(&two, &limits), None);
+        two.remove(1, RunId::from_u128(1));
+        two.remove(1, RunId::from_u128(1));
+        assert!(!two.contains(RunId::from_u128(1)) && two.bytes == 60);
     }
 
     #[test]

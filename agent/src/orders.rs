@@ -161,7 +161,7 @@ impl Worker {
     fn admit(&self, start: &RunStart, batch: &mut Batch) -> Result<(), (RefusalCode, String)> {
         let refuse = |code, reason: &str| Err((code, reason.to_owned()));
         let runs = self.runs();
-        let known = runs.open.contains_key(&start.run) || runs.ended.keys().any(|(_, run)| *run == start.run);
+        let known = runs.open.contains_key(&start.run) || runs.ended.contains(start.run);
         if known || batch.taken.iter().any(|taken| taken.record.start.run == start.run) {
             return refuse(RefusalCode::Message, "this agent has that run already");
         }

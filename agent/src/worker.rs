@@ -20,6 +20,7 @@ use crate::control::Control;
 use crate::disk::Disk;
 use crate::execute::{ExecuteError, Place, execute};
 use crate::facts::facts;
+use crate::folders::EndedRuns;
 use crate::host::Host;
 use crate::orders::{Standing, Taken};
 use crate::records::{ResumeError, RunRecord};
@@ -58,8 +59,8 @@ struct Inner {
 pub(crate) struct Runs {
     /// Those that are not over, or whose logs are still under way.
     pub(crate) open: BTreeMap<RunId, Control>,
-    /// Ended, by the place of the message that started them, with the bytes of their folders.
-    pub(crate) ended: BTreeMap<(u64, RunId), u64>,
+    /// Those that ended and are kept.
+    pub(crate) ended: EndedRuns,
 }
 
 /// What the worker is made of.
@@ -327,7 +328,7 @@ impl Worker {
         for record in records {
             let (run, progress) = (record.start.run, &record.progress);
             if progress.end.is_some() && progress.logs_done {
-                runs.ended.insert((progress.seq.value(), run), progress.folder_bytes);
+                runs.ended.insert(progress.seq.value(), run, progress.folder_bytes);
                 continue;
             }
             let step = record.spec().filter(|_| progress.undecided.is_some()).map(|spec| spec.id.clone());
@@ -378,7 +379,7 @@ impl Worker {
         self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await?;
         let mut runs = self.runs();
         runs.open.remove(&run);
-        runs.ended.insert((record.progress.seq.value(), run), record.progress.folder_bytes);
+        runs.ended.insert(record.progress.seq.value(), run, record.progress.folder_bytes);
         drop(runs);
         self.0.closed.send_replace(());
         Ok(())
