@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -28,6 +29,8 @@ pub(super) struct Ready {
     /// The reading ends of its outputs.
     outputs: (PipeReader, PipeReader),
     tree: File,
+    /// How the file for what it hands on was before.
+    handed: Option<Seen>,
     /// The process that becomes the program, where it can be made in the step's group.
     waiting: Option<Waiting>,
 }
@@ -46,13 +49,14 @@ impl Ready {
             command.uid(user.uid).gid(user.gid);
         }
         let tree = tree_lock(dir).map_err(|error| untracked(&error))?;
+        let handed = layout::open_as_left(dir, OUTPUT).and_then(|output| Seen::of(&output)).ok();
         let waiting = Grouped::hold(dir, plan, &mut command, umask)?;
-        Ok(Self { command, umask, outputs: (stdout, stderr), tree, waiting })
+        Ok(Self { command, umask, outputs: (stdout, stderr), tree, handed, waiting })
     }
 
     /// Starts the program.
     pub(super) fn start(self, dir: &Path, plan: &Plan) -> Result<Step, String> {
-        let Self { mut command, umask, outputs, tree, waiting } = self;
+        let Self { mut command, umask, outputs, tree, handed, waiting } = self;
         let capture = |name, pipe| {
             Capture::new(dir, name, plan.output_bytes_max, pipe)
                 .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
@@ -72,7 +76,7 @@ impl Ready {
         let started_at_ms = now_ms();
         // From here on only the step's processes hold their lock and the writing ends of the pipes.
         drop((tree, command));
-        Ok(Step { leader, started_at_ms, stdout, stderr, group })
+        Ok(Step { leader, started_at_ms, stdout, stderr, handed, group })
     }
 }
 
@@ -82,7 +86,24 @@ pub(super) struct Step {
     started_at_ms: u64,
     stdout: Capture,
     stderr: Capture,
+    handed: Option<Seen>,
     group: Option<Grouped>,
+}
+
+/// A file as it was at a moment. The kernel changes this with everything that is done to the file, and nobody else can.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Seen {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Ok(Self { inode: metadata.ino(), bytes: metadata.len(), changed })
+    }
 }
 
 impl Step {
@@ -100,7 +121,12 @@ impl Step {
             None => (usage::of_children(), false),
         };
         // The record of the end says that this is there too. A step may have removed it, which is its own affair.
-        let output_error = match layout::open_as_left(dir, OUTPUT).and_then(|output| output.sync_all()) {
+        let sync = |output: File| match Seen::of(&output) {
+            // An empty one that nobody touched is as it was made, and its name was made durable before the step began.
+            Ok(seen) if seen.bytes == 0 && self.handed.as_ref() == Some(&seen) => Ok(()),
+            Ok(_) | Err(_) => output.sync_all(),
+        };
+        let output_error = match layout::open_as_left(dir, OUTPUT).and_then(sync) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX))
             }

@@ -113,7 +113,13 @@ fn unsynced() {
         exit.output_error
     };
     assert_eq!(end("true", false), None);
-    assert!(end("true", true).is_some_and(|error| error.contains("Input/output error")));
+    // As it was made, there is nothing of it to be lost; also empty again, there may be.
+    assert_eq!(end("true", true), None);
+    let handed = r#"echo a=1 >> "${PLACE}/attempt/output""#;
+    for script in [handed.to_owned(), format!("{handed}; : > \"${{PLACE}}/attempt/output\"")] {
+        assert_eq!(end(&script, false), None);
+        assert!(end(&script, true).is_some_and(|error| error.contains("Input/output error")), "{script}");
+    }
     let output = |then: &str| format!("rm \"${{PLACE}}/attempt/output\"; {then} \"${{PLACE}}/attempt/output\"");
     // To remove it is to hand on nothing.
     assert_eq!(end(&output(":"), false), None);
