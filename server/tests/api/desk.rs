@@ -18,7 +18,7 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct TestDesk {
     pub books: Arc<Mutex<Books>>,
-    revision: Arc<watch::Sender<u64>>,
+    pub revision: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Default)]
@@ -36,11 +36,6 @@ impl TestDesk {
         let result = how(&mut self.books.lock().unwrap());
         self.revision.send_modify(|revision| *revision += 1);
         result
-    }
-
-    /// How many wait for a change.
-    pub fn watchers(&self) -> usize {
-        self.revision.receiver_count()
     }
 
     pub fn agents() -> Vec<AgentView> {
