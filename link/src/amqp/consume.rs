@@ -1,6 +1,9 @@
 //! Consumes one queue and settles its deliveries, on a connection that never publishes, so that a broker that blocks
 //! publishers takes settlements all the same. Never settles by itself, except what is too large for an envelope.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
@@ -8,6 +11,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use messages::limits::ENVELOPE_BYTES_MAX;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::CALL_LIMIT;
 use super::dial::Link;
@@ -20,6 +24,11 @@ use crate::wire::WireEvent;
 
 /// Deliveries that may be open. They wait in the library's memory, and come again after a break.
 const PREFETCH: u16 = 1_024;
+
+/// How long an acknowledgement may wait for others. A quorum queue writes each into its log and syncs it: one that is sent at once is in
+/// the way of the answer to the very message that it is about. Nobody waits for one; after a break what was not acknowledged comes
+/// again, and is known.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(10);
 
 /// A queue that is consumed.
 pub(super) struct Inbox {
@@ -52,6 +61,7 @@ impl Inbox {
         events: &mpsc::Sender<WireEvent>,
     ) -> Result<(), Failure> {
         let mut waiting: Option<WireEvent> = None;
+        let (mut soon, mut due) = (pin!(sleep(Duration::ZERO)), false);
         loop {
             tokio::select! {
                 permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
@@ -64,7 +74,19 @@ impl Inbox {
                     Some(Err(error)) => return Err(Failure::of_life(&error)),
                     None => return Err(Failure::Cancelled { queue: self.queue.clone() }),
                 },
-                () = settlements.changed() => self.settle(settlements).await?,
+                () = settlements.changed() => {
+                    if settlements.is_urgent() {
+                        due = false;
+                        self.settle(settlements).await?;
+                    } else if !due {
+                        due = true;
+                        soon.as_mut().reset(Instant::now() + ACKNOWLEDGED_WITHIN);
+                    }
+                }
+                () = &mut soon, if due => {
+                    due = false;
+                    self.settle(settlements).await?;
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Which deliveries are still open, and what was decided about them. Hands decisions out strictly in the order of
-//! delivery, because acknowledging several at once covers everything before: nothing undecided may be among them.
+//! delivery, because acknowledging several at once covers everything before: nothing undecided may be among them. Says whether that
+//! may wait for more.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,6 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::session::DeliveryTag;
+
+/// Decisions that are told to the broker at once, though more may come.
+const TOLD_TOGETHER: usize = 64;
 
 /// What was decided about a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +43,23 @@ pub(super) struct Settlements {
 struct Open {
     first: u64,
     decisions: VecDeque<Option<Decision>>,
+    /// How many of them are decided.
+    decided: usize,
+    /// Whether one of those is a rejection.
+    rejected: bool,
+}
+
+impl Open {
+    fn note(&mut self, decision: Decision) {
+        self.decided += 1;
+        self.rejected |= decision == Decision::Reject;
+    }
 }
 
 impl Settlements {
     /// None open yet, on the connection with that number.
     pub(super) fn new(connection: u64) -> Self {
-        let open = Open { first: 1, decisions: VecDeque::new() };
+        let open = Open { first: 1, decisions: VecDeque::new(), decided: 0, rejected: false };
         Self { connection, open: Mutex::new(open), decided: Notify::new() }
     }
 
@@ -61,8 +76,11 @@ impl Settlements {
 
     /// Opens the next delivery, decided already or not.
     pub(super) fn delivered(&self, decision: Option<Decision>) {
-        self.open().decisions.push_back(decision);
-        if decision.is_some() {
+        let mut open = self.open();
+        open.decisions.push_back(decision);
+        if let Some(decision) = decision {
+            open.note(decision);
+            drop(open);
             self.decided.notify_one();
         }
     }
@@ -75,6 +93,7 @@ impl Settlements {
             let place = tag.tag.checked_sub(open.first).and_then(|place| usize::try_from(place).ok());
             if let Some(undecided @ None) = place.and_then(|place| open.decisions.get_mut(place)) {
                 *undecided = Some(decision);
+                open.note(decision);
             }
         }
         drop(open);
@@ -86,6 +105,12 @@ impl Settlements {
         self.decided.notified().await;
     }
 
+    /// Whether what was decided is to be told at once: it is much, or somebody looks at what is rejected.
+    pub(super) fn is_urgent(&self) -> bool {
+        let open = self.open();
+        open.decided >= TOLD_TOGETHER || open.rejected
+    }
+
     /// Takes out what can be told to the broker now.
     pub(super) fn ready(&self) -> Vec<Step> {
         let mut open = self.open();
@@ -94,12 +119,14 @@ impl Settlements {
             let tag = open.first;
             open.decisions.pop_front();
             open.first += 1;
+            open.decided -= 1;
             match (decision, steps.last_mut()) {
                 (Decision::Acknowledge, Some(Step::AcknowledgeThrough(last))) => *last = tag,
                 (Decision::Acknowledge, _) => steps.push(Step::AcknowledgeThrough(tag)),
                 (Decision::Reject, _) => steps.push(Step::Reject(tag)),
             }
         }
+        open.rejected &= open.decided > 0;
         steps
     }
 }
@@ -129,6 +156,22 @@ mod tests {
         settlements.decide(&tags(7, &[4, 5]), Decision::Acknowledge);
         assert_eq!(settlements.ready(), [AcknowledgeThrough(2), Reject(3), AcknowledgeThrough(5)]);
         assert_eq!(settlements.ready(), []);
+    }
+
+    #[test]
+    fn few_acknowledgements_may_wait_for_more_and_a_rejection_may_not() {
+        let settlements = opened(200);
+        settlements.decide(&tags(7, &(1..=63).collect::<Vec<_>>()), Decision::Acknowledge);
+        assert!(!settlements.is_urgent());
+        settlements.decide(&tags(7, &[64]), Decision::Acknowledge);
+        assert!(settlements.is_urgent());
+        assert_eq!(settlements.ready(), [AcknowledgeThrough(64)]);
+        assert!(!settlements.is_urgent());
+        settlements.decide(&tags(7, &[66]), Decision::Reject);
+        assert!(settlements.is_urgent());
+        settlements.decide(&tags(7, &[65]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), [AcknowledgeThrough(65), Reject(66)]);
+        assert!(!settlements.is_urgent());
     }
 
     #[test]
