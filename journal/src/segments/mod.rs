@@ -35,7 +35,9 @@
 //! opening and compacting. A scan that a writer may disturb holds on to the part of the index that it reads. Every segment's file
 //! stays open: 64 descriptors for each GiB.
 
+mod ahead;
 mod block;
+mod blocks;
 mod compact;
 mod fetch;
 mod files;

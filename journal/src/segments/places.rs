@@ -16,6 +16,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::block::{Block, Place, SLOT_BITS};
+use super::blocks::Blocks;
 
 /// Bytes of a key that need no allocation of their own.
 const SHORT: usize = 22;
@@ -65,7 +66,12 @@ impl Borrow<[u8]> for KeyBytes {
 
 impl PartialEq for KeyBytes {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
+        match (self, other) {
+            (Self::Short(length, bytes), Self::Short(other_length, other_bytes)) => {
+                length == other_length && words(bytes) == words(other_bytes)
+            }
+            (Self::Short(..) | Self::Long(_), Self::Short(..) | Self::Long(_)) => self.bytes() == other.bytes(),
+        }
     }
 }
 
@@ -79,8 +85,26 @@ impl PartialOrd for KeyBytes {
 
 impl Ord for KeyBytes {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.bytes().cmp(other.bytes())
+        match (self, other) {
+            // What is behind a short key are zeros: of two that are alike as far as one goes, the shorter is the lower.
+            (Self::Short(length, bytes), Self::Short(other_length, other_bytes)) => {
+                let ([a, b, c], [other_a, other_b, other_c]) = (words(bytes), words(other_bytes));
+                a.cmp(&other_a).then(b.cmp(&other_b)).then(c.cmp(&other_c)).then(length.cmp(other_length))
+            }
+            (Self::Short(..) | Self::Long(_), Self::Short(..) | Self::Long(_)) => self.bytes().cmp(other.bytes()),
+        }
     }
+}
+
+/// The bytes of a short key as numbers that compare as they do; the last two overlap.
+#[inline]
+const fn words(bytes: &[u8; SHORT]) -> [u64; 3] {
+    let b = bytes;
+    [
+        u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
+        u64::from_be_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+        u64::from_be_bytes([b[14], b[15], b[16], b[17], b[18], b[19], b[20], b[21]]),
+    ]
 }
 
 /// The base of the block that a key belongs to.
@@ -107,7 +131,7 @@ fn is_within(base: &[u8], key: &[u8]) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Places {
     /// By the lowest key that each could hold.
-    blocks: BTreeMap<KeyBytes, Arc<Block>>,
+    blocks: Blocks,
     singles: BTreeMap<KeyBytes, Place>,
     /// A row may be a single one although its block is there: its place did not fit into the block.
     misfits: bool,
@@ -115,7 +139,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn get(&self, key: &[u8]) -> Option<Place> {
-        if let Some(block) = self.blocks.get(base_of(key).bytes()) {
+        if let Some(block) = self.blocks.get(&base_of(key)) {
             let found = block.get(slot_of(key));
             if found.is_some() || !self.misfits {
                 return found;
@@ -126,7 +150,7 @@ impl Places {
 
     /// Sets the place of a key. Returns the one before.
     pub(super) fn insert(&mut self, key: &[u8], place: Place) -> Option<Place> {
-        if let Some(block) = self.blocks.get_mut(base_of(key).bytes()) {
+        if let Some(block) = self.blocks.get_mut(&base_of(key)) {
             if block.fits(&place) {
                 let old = Arc::make_mut(block).put(slot_of(key), &place);
                 return if old.is_none() && self.misfits { self.singles.remove(key) } else { old };
@@ -174,15 +198,15 @@ impl Places {
         block.put(slot_of(key), &place);
         // Those that do not fit stay where they are.
         self.misfits |= self.singles.range::<[u8], _>(around).any(|(other, _)| is_alike(other));
-        self.blocks.insert(base, Arc::new(block));
+        self.blocks.insert(base, block);
         true
     }
 
     /// Whether a block with that base would be within another one, or another one within it.
     fn is_in_the_way(&self, base: &KeyBytes) -> bool {
         let base = base.bytes();
-        let before = self.blocks.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(base))).next_back();
-        let after = self.blocks.range::<[u8], _>((Bound::Included(base), Bound::Unbounded)).next();
+        let before = self.blocks.range((Bound::Unbounded, Bound::Excluded(base))).next_back();
+        let after = self.blocks.range((Bound::Included(base), Bound::Unbounded)).next();
         before.is_some_and(|(before, _)| is_within(before.bytes(), base))
             || after.is_some_and(|(after, _)| is_within(base, after.bytes()))
     }
@@ -190,14 +214,14 @@ impl Places {
     /// Removes a key. Returns its place.
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Place> {
         let base = base_of(key);
-        let Some(block) = self.blocks.get_mut(base.bytes()) else { return self.singles.remove(key) };
+        let Some(block) = self.blocks.get_mut(&base) else { return self.singles.remove(key) };
         if block.get(slot_of(key)).is_none() {
             return if self.misfits { self.singles.remove(key) } else { None };
         }
         let block = Arc::make_mut(block);
         let old = block.remove(slot_of(key));
         if block.is_empty() {
-            self.blocks.remove(base.bytes());
+            self.blocks.remove(&base);
         }
         old
     }
@@ -222,10 +246,10 @@ impl Places {
         let to = to.max(from);
         // The block that holds `from` begins before it.
         let up_to = (Bound::Unbounded, Bound::Included(from));
-        let first = self.blocks.range::<[u8], _>(up_to).next_back();
+        let first = self.blocks.range(up_to).next_back();
         let first = first.filter(|(base, _)| is_within(base.bytes(), from)).map_or(from, |(base, _)| base.bytes());
         let bounds = (Bound::Included(from), Bound::Excluded(to));
-        let blocks = self.blocks.range::<[u8], _>((Bound::Included(first), Bound::Unbounded));
+        let blocks = self.blocks.range((Bound::Included(first), Bound::Unbounded));
         let end = to.to_vec();
         (blocks.take_while(move |(base, _)| base.bytes() < &end[..]), self.singles.range::<[u8], _>(bounds))
     }
@@ -325,7 +349,7 @@ impl Places {
             KeyBytes::Long(bytes) => bytes.len() + ALLOCATION,
         };
         let blocks = self.blocks.iter().map(|(base, block)| {
-            let node = NODES * (size_of::<KeyBytes>() + size_of::<Arc<Block>>());
+            let node = NODES * (size_of::<KeyBytes>() + size_of::<usize>() + size_of::<Arc<Block>>());
             node + heap(base) + block.bytes() + 3 * ALLOCATION
         });
         let single = NODES * (size_of::<KeyBytes>() + size_of::<Place>());

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ahead::{self, APART_BYTES, Sealed};
 use super::files::{Buffer, Found, Listing, Source, damaged, io, segment_name};
 use super::format::{FRAME_HEADER, FrameHeader, Kind, Records, SEGMENT_HEADER};
 use super::index::{Index, Segment};
@@ -55,9 +56,7 @@ pub(super) fn recover(dir: &Path, listing: &Listing) -> Result<Option<Recovered>
         let bytes = length(&file)?;
         index.segments.insert(number, Segment { file: Arc::new(file), bytes, live: 0 });
     }
-    for number in tail.floor..active {
-        read_sealed(number, &mut index, &mut buffer)?;
-    }
+    read_all_sealed(&mut index, &mut buffer)?;
     let reading = file.try_clone().map_err(io("opening a segment"))?;
     index.segments.insert(active, Segment { file: Arc::new(reading), bytes: tail.end, live: 0 });
     // Again, now that everything before it is known, and not beyond what was found good: a writer may be at work.
@@ -134,19 +133,35 @@ fn read_active(source: &Source<'_>, floor: u32, buffer: &mut Buffer, take: &mut 
     }
 }
 
-/// Reads a segment that was synced and sealed before the next one was used: nothing in it may be wrong.
-fn read_sealed(number: u32, index: &mut Index, buffer: &mut Buffer) -> Result<(), StoreError> {
-    let Some(Segment { file, bytes: length, .. }) = index.segments.get(&number).cloned() else { return Ok(()) };
-    let source = Source { number, file: &file, length };
-    if source.header()?.is_none() {
-        return Err(source.damaged(0, "the segment's header is missing"));
+/// Reads the segments that were synced and sealed before the next one was used: nothing in them may be wrong.
+fn read_all_sealed(index: &mut Index, buffer: &mut Buffer) -> Result<(), StoreError> {
+    let segments = index.segments.iter().map(|(number, segment)| (*number, Arc::clone(&segment.file), segment.bytes));
+    let segments: Vec<Sealed> = segments.collect();
+    let bytes: u64 = segments.iter().map(|(_, _, bytes)| bytes).sum();
+    if bytes >= APART_BYTES && ahead::take_all(&segments, index)? {
+        return Ok(());
     }
-    let mut offset = SEGMENT_HEADER;
-    while let ControlFlow::Continue((header, next)) = sealed_frame(&source, offset, buffer)? {
-        take(index, &source, offset, &header, buffer.payload())?;
-        offset = next;
+    take_all(&segments, index, buffer)
+}
+
+/// Takes what the segments hold into the index, with one thread.
+pub(super) fn take_all(segments: &[Sealed], index: &mut Index, buffer: &mut Buffer) -> Result<(), StoreError> {
+    for (number, file, length) in segments {
+        let source = Source { number: *number, file, length: *length };
+        sealed_header(&source)?;
+        let mut offset = SEGMENT_HEADER;
+        while let ControlFlow::Continue((header, next)) = sealed_frame(&source, offset, buffer)? {
+            take(index, &source, offset, &header, buffer.payload())?;
+            offset = next;
+        }
     }
     Ok(())
+}
+
+/// Makes sure that a segment which was sealed has its header.
+pub(super) fn sealed_header(source: &Source<'_>) -> Result<(), StoreError> {
+    let missing = || source.damaged(0, "the segment's header is missing");
+    source.header()?.map(drop).ok_or_else(missing)
 }
 
 /// The frame at that offset of a sealed segment, and where the next one is; an end where the seal is.
