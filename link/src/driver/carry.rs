@@ -43,11 +43,11 @@ impl Driver {
         }
         for arrived in arrived {
             let from = arrived.message.header.from.clone();
-            self.fresh.keep(&from, arrived);
+            self.kept.arrived.keep(&from, arrived);
         }
         for message in sealed {
             let to = message.header.to.clone();
-            self.ahead.keep(&to, message);
+            self.kept.sealed.keep(&to, message);
         }
         for log in logs {
             self.pass_on(log);
@@ -71,10 +71,11 @@ impl Driver {
     pub(super) fn load(&mut self) -> Result<(), RunError> {
         while self.is_calm() {
             let Some(Load { peer, from, to }) = self.loads.pop_front() else { return Ok(()) };
-            let mut messages = self.ahead.take(&peer, (from, to), LOAD_BYTES_MAX);
+            let mut messages = self.kept.sealed.take(&peer, (from, to), LOAD_BYTES_MAX);
             if messages.is_empty() {
                 // Up to where memory goes on. The rest is asked for again.
-                let before_kept = self.ahead.first(&peer).and_then(Seq::previous).filter(|before| from <= *before);
+                let before_kept =
+                    self.kept.sealed.first(&peer).and_then(Seq::previous).filter(|before| from <= *before);
                 let to = before_kept.unwrap_or(to).min(to);
                 let read = self.journal.messages(Direction::Out, &peer, (from, to), LOAD_BYTES_MAX)?;
                 messages.extend(read.into_iter().map(|(_, message)| message));

@@ -11,6 +11,15 @@ use crate::session::Arrived;
 /// Bytes of messages that are kept, of all peers together. About what a burst brings while the application works on one batch.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// What a driver keeps.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// What arrived, for the application.
+    pub(super) arrived: Fresh<Arrived>,
+    /// What was journaled to be sent, and found no room in its window.
+    pub(super) sealed: Fresh<Message>,
+}
+
 /// A message with its place in the stream that it is kept for.
 pub(super) trait Placed {
     /// Its place.

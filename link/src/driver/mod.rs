@@ -15,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use journal::{CommitError, Direction, Journal, PeerState, State};
-use messages::{ChainHash, EndpointId, Envelope, Frame, LogDatagram, Message, Nonce, Seq, decode};
+use messages::{ChainHash, EndpointId, Envelope, Frame, LogDatagram, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use self::fresh::Fresh;
+use self::fresh::Kept;
 use self::gather::Gathered;
 use crate::endpoint::{
     Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, ResolveFailure, Rewinds, SubmitError,
@@ -127,8 +127,7 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         loads: VecDeque::new(),
         waiting,
         durable,
-        fresh: Fresh::default(),
-        ahead: Fresh::default(),
+        kept: Kept::default(),
         out: BTreeMap::new(),
         confirmed: BTreeMap::new(),
         link: LinkState { since_ms: wall_ms(), ..LinkState::default() },
@@ -219,10 +218,7 @@ pub struct Driver {
     waiting: BTreeSet<EndpointId>,
     /// Received messages that are on stable storage, by peer: only these are handed to the application.
     durable: BTreeMap<EndpointId, Seq>,
-    /// What arrived, for the application.
-    fresh: Fresh<Arrived>,
-    /// What was journaled to be sent, and found no room in its window.
-    ahead: Fresh<Message>,
+    kept: Kept,
     /// Peers whose messages are at the application, with the last one.
     out: BTreeMap<EndpointId, Seq>,
     confirmed: BTreeMap<EndpointId, Seq>,
@@ -340,7 +336,6 @@ impl Driver {
             WireEvent::Down { reason, expected: true } => {
                 tracing::info!(%reason, "Not connected yet.");
                 self.link_is_down(reason);
-                self.ahead.clear();
                 self.input(Input::Disconnected);
             }
             WireEvent::Down { reason, expected: false } => {
@@ -348,7 +343,6 @@ impl Driver {
                     tracing::warn!(%reason, "No connection to the broker; work goes on, messages wait in the journal.");
                 }
                 self.link_is_down(reason);
-                self.ahead.clear();
                 self.input(Input::Disconnected);
             }
             WireEvent::Delivery { tag, bytes } => {

@@ -38,9 +38,9 @@ impl Driver {
     }
 
     fn read_work(&mut self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
-        let mut arrived = self.fresh.take(peer, (from, to), BATCH_BYTES_MAX);
+        let mut arrived = self.kept.arrived.take(peer, (from, to), BATCH_BYTES_MAX);
         if arrived.is_empty() {
-            let before_kept = self.fresh.first(peer).and_then(Seq::previous).filter(|before| from <= *before);
+            let before_kept = self.kept.arrived.first(peer).and_then(Seq::previous).filter(|before| from <= *before);
             arrived = self.read_arrived(peer, from, before_kept.unwrap_or(to).min(to))?;
         }
         let stream = self.session.state().peers.get(peer).and_then(|streams| streams.incoming.as_ref());

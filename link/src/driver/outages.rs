@@ -19,6 +19,8 @@ impl Driver {
     }
 
     pub(super) fn link_is_down(&mut self, reason: String) {
+        // Who comes back, and with what, is not known.
+        self.kept.sealed.clear();
         let now = wall_ms();
         if self.link.outages.last().is_none_or(|outage| outage.to_ms.is_some()) {
             if self.link.outages.len() == OUTAGES_MAX {
