@@ -26,9 +26,7 @@ use crate::endpoint::{
 };
 use crate::seldom::Seldom;
 use crate::service::random;
-use crate::session::{
-    Arrived, Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction,
-};
+use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
 use crate::wire::{Wire, WireCommand, WireEvent};
 
 /// Commits under way at most: one that is being synced, and one that the writer finds when it is done. What happens meanwhile is
