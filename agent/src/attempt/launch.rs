@@ -43,11 +43,6 @@ impl ShimCommand {
         Self::new("/proc/self/exe", ["agent", "shim"])
     }
 
-    /// It cannot be started, for that reason.
-    pub(super) fn not_spawned(&self, source: io::Error) -> LaunchError {
-        LaunchError::Spawn { program: self.program.clone(), source }
-    }
-
     /// What starts it, for that folder.
     pub(super) fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.program);
@@ -144,7 +139,7 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
 pub(super) fn execute(dir: &Path, shim: &ShimCommand, claim: Claim) -> Result<Child, LaunchError> {
     let mut command = shim.command(dir);
     command.stdin(Stdio::from(claim.lock)).stdout(Stdio::null()).stderr(Stdio::from(claim.errors));
-    command.spawn().map_err(|source| shim.not_spawned(source))
+    command.spawn().map_err(|source| LaunchError::Spawn { program: shim.program.clone(), source })
 }
 
 // When the agent ends first, init reaps the shim. Without a thread the dead shim keeps one entry of the process table until

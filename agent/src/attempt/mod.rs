@@ -211,7 +211,10 @@ impl Attempt {
             match said.await {
                 Ok(Said::Ended) => {}
                 Ok(Said::NotForked(error)) => {
-                    return Err(shims.command().not_spawned(io::Error::from_raw_os_error(error)));
+                    tracing::warn!(error, dir = %self.dir.display(), "A shim could not be forked; it is executed.");
+                    let (dir, launcher) = (self.dir.clone(), shims.clone());
+                    blocking(move || launcher.execute(&dir)).await?;
+                    return Ok(self.over(boot).await);
                 }
                 // It may run on, and its lock tells for how long.
                 Err(_) => return Ok(self.over(boot).await),

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -38,6 +39,8 @@ struct Inner {
     command: ShimCommand,
     idle: Duration,
     line: Mutex<Option<Line>>,
+    /// The number of the next request: of no two requests the same, whoever they go to.
+    next: AtomicU64,
 }
 
 /// A process that forks, and the attempts that it was given.
@@ -45,8 +48,6 @@ struct Inner {
 struct Line {
     socket: Arc<OwnedFd>,
     waiting: HashMap<u64, oneshot::Sender<Said>>,
-    /// The number of the next request.
-    next: u64,
 }
 
 /// How the end of a shim will be known.
@@ -76,12 +77,12 @@ impl Shims {
     /// The same; the process that forks them is ended when no step wanted it for that time, which is not zero.
     #[must_use]
     pub fn kept_for(command: ShimCommand, idle: Duration) -> Self {
-        Self(Arc::new(Inner { command, idle, line: Mutex::default() }))
+        Self(Arc::new(Inner { command, idle, line: Mutex::default(), next: AtomicU64::new(0) }))
     }
 
-    /// The command.
-    pub(super) fn command(&self) -> &ShimCommand {
-        &self.0.command
+    /// Has a shim executed for that attempt.
+    pub(super) fn execute(&self, dir: &Path) -> Result<(), LaunchError> {
+        launch::execute(dir, &self.0.command, launch::claim(dir)?).map(launch::reap)
     }
 
     /// Has a shim take over that attempt. When this returns Ok the attempt counts as running until the shim has ended.
@@ -108,7 +109,9 @@ impl Inner {
 
     fn fork(self: &Arc<Self>, dir: &Path, claim: &Claim) -> Result<oneshot::Receiver<Said>, NotForked> {
         let (sender, said) = oneshot::channel();
-        let (socket, bytes) = {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let bytes = request_bytes(number, dir).ok_or(NotForked::Never)?;
+        let socket = {
             let mut line = self.lock();
             let open = match &mut *line {
                 Some(open) => open,
@@ -117,10 +120,8 @@ impl Inner {
                     NotForked::Never
                 })?),
             };
-            let bytes = request_bytes(open.next, dir).ok_or(NotForked::Never)?;
-            open.waiting.insert(open.next, sender);
-            open.next += 1;
-            (Arc::clone(&open.socket), bytes)
+            open.waiting.insert(number, sender);
+            Arc::clone(&open.socket)
         };
         // Not under the lock, which whoever listens needs to make room for what is said.
         match request(&socket, &bytes, claim) {
@@ -137,14 +138,15 @@ impl Inner {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(self.idle))?;
         let mut command = self.command.command(Path::new(SERVE));
-        let child = command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let child = command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
         // With it the other end is this process's, too.
         drop(command);
         let socket = Arc::new(socket);
         let (shims, heard) = (Arc::downgrade(self), Arc::clone(&socket));
         let thread = thread::Builder::new().name("shims".into()).stack_size(WAITER_STACK_BYTES);
+        let child = Ended(child);
         thread.spawn(move || listen(&shims, &heard, child))?;
-        Ok(Line { socket, waiting: HashMap::new(), next: 0 })
+        Ok(Line { socket, waiting: HashMap::new() })
     }
 
     /// Ends the line if nothing is awaited on it; also one that is this no more.
@@ -182,7 +184,7 @@ fn request(socket: &OwnedFd, bytes: &[u8], claim: &Claim) -> Result<(), Errno> {
 }
 
 /// Passes on what the process says, until it says no more or is not needed any more.
-fn listen(shims: &Weak<Inner>, socket: &Arc<OwnedFd>, mut child: Child) {
+fn listen(shims: &Weak<Inner>, socket: &Arc<OwnedFd>, child: Ended) {
     let mut bytes = [0; ANSWER_BYTES];
     loop {
         let heard = recv(&**socket, &mut bytes[..], RecvFlags::empty());
@@ -190,7 +192,11 @@ fn listen(shims: &Weak<Inner>, socket: &Arc<OwnedFd>, mut child: Child) {
         match heard {
             Ok((count, _)) if count > 0 => {
                 let Some(answer) = Answer::read(&bytes[..count]) else { break };
-                let sender = shims.lock().as_mut().and_then(|line| line.waiting.remove(&answer.number));
+                // Only of this line: another one may have taken its place meanwhile.
+                let mut line = shims.lock();
+                let own = line.as_mut().filter(|line| Arc::ptr_eq(&line.socket, socket));
+                let sender = own.and_then(|line| line.waiting.remove(&answer.number));
+                drop(line);
                 // Nobody listens any more when the wait was abandoned.
                 let _ = sender.map(|sender| sender.send(answer.said));
             }
@@ -204,5 +210,20 @@ fn listen(shims: &Weak<Inner>, socket: &Arc<OwnedFd>, mut child: Child) {
     }
     // Its end of the socket is closed with this one, and that is its end.
     let _ = shutdown(&**socket, Shutdown::Both);
-    let _reaped = child.wait();
+    drop(child);
+}
+
+/// The process that forks shims. Dropped, it is waited for: nothing of it stays, and how it ended is said if it ended badly.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        match self.0.wait() {
+            Ok(status) if status.success() => {}
+            Ok(status) => {
+                tracing::warn!(%status, "The process that forks shims ended before its time; steps go on, and the next one has another.")
+            }
+            Err(error) => tracing::warn!(%error, "The process that forks shims cannot be waited for."),
+        }
+    }
 }

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use messages::Digest;
+use rustix::event::PollFlags;
+use rustix::io::ioctl_fionbio;
 use sha2::{Digest as _, Sha256};
 
 use super::spawn;
@@ -78,14 +80,21 @@ impl Capture {
         }
     }
 
-    /// Does what is to be done once that has something. Whether the stream came to its end by it.
-    pub(super) fn advance(&mut self) -> bool {
+    /// Does what is to be done once that has something: what it has. Whether the stream came to its end by it. It never waits for
+    /// bytes, also when another process reads those that were there.
+    pub(super) fn advance(&mut self, has: PollFlags) -> bool {
         match &self.copied {
-            Copied::NotYet if self.bytes_wait() => {
-                self.copied = self.copy_apart().map_or(Copied::Here, Copied::Apart);
-                return false;
+            Copied::NotYet if has.contains(PollFlags::IN) => {
+                self.copied = match self.copy_apart() {
+                    Ok(over) => Copied::Apart(over),
+                    // Nobody shares this end any more.
+                    Err(_) => ioctl_fionbio(&self.pipe, true).map_or(Copied::Over, |()| Copied::Here),
+                };
+                return matches!(self.copied, Copied::Over);
             }
-            Copied::NotYet | Copied::Here => {
+            // Nobody can write any more, and nothing is left.
+            Copied::NotYet => lock(&self.kept).ended = true,
+            Copied::Here => {
                 if read_once(&mut self.pipe, &mut vec![0; BUFFER_BYTES], &self.kept) {
                     return false;
                 }
@@ -171,7 +180,7 @@ fn read_once(pipe: &mut PipeReader, buffer: &mut [u8], kept: &Mutex<Kept>) -> bo
             return false;
         }
         Ok(count) => lock(kept).take(&buffer[..count]),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
         Err(error) => {
             lock(kept).fail(&error);
             return false;
@@ -188,7 +197,7 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::event::{PollFd, poll};
 
     use super::*;
 
@@ -196,8 +205,10 @@ mod tests {
     fn finish(mut capture: Capture) -> StreamEnd {
         loop {
             let wakes = capture.wakes().unwrap();
-            poll(&mut [PollFd::from_borrowed_fd(wakes, PollFlags::IN)], None).unwrap();
-            if capture.advance() {
+            let mut asked = [PollFd::from_borrowed_fd(wakes, PollFlags::IN)];
+            poll(&mut asked, None).unwrap();
+            let has = asked[0].revents();
+            if capture.advance(has) {
                 assert!(capture.wakes().is_none());
                 return capture.finish();
             }
@@ -248,15 +259,18 @@ mod tests {
         let (pipe, writer) = io::pipe().unwrap();
         let mut capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
         drop(writer);
-        assert!(capture.advance() && !matches!(capture.copied, Copied::Apart(_)));
+        assert!(capture.advance(PollFlags::HUP) && !matches!(capture.copied, Copied::Apart(_)));
         let end = capture.finish();
         assert_eq!((end.bytes, end.left_open), (0, false));
 
         let (pipe, mut writer) = io::pipe().unwrap();
         let mut capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
+        ioctl_fionbio(&capture.pipe, true).unwrap();
         capture.copied = Copied::Here;
+        // Another process has taken what was there.
+        assert!(!capture.advance(PollFlags::IN));
         writer.write_all(b"word").unwrap();
-        assert!(!capture.advance());
+        assert!(!capture.advance(PollFlags::IN));
         drop(writer);
         let end = finish(capture);
         assert_eq!((end.bytes, end.left_open, end.sha256), (4, false, Digest::of(b"word")));

@@ -101,8 +101,8 @@ impl<'a> Watch<'a> {
         self.outputs.iter().any(|output| output.bytes_wait())
     }
 
-    // Which of the four has something; nothing if that has to be asked again.
-    fn wait(&self, left: Option<Duration>) -> Option<[bool; 4]> {
+    // What each of the four has; nothing if that has to be asked again.
+    fn wait(&self, left: Option<Duration>) -> Option<[PollFlags; 4]> {
         // Longer than any machine runs is no limit.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let [stdout, stderr] = [0, 1].map(|number| self.outputs[number].wakes());
@@ -118,20 +118,20 @@ impl<'a> Watch<'a> {
                 return None;
             }
         }
-        let mut answers = asked.iter().map(|fd| !fd.revents().is_empty());
-        Some(own.map(|fd| fd.is_some() && answers.next().unwrap_or(false)))
+        let mut answers = asked.iter().map(PollFd::revents);
+        Some(own.map(|fd| fd.and_then(|_| answers.next()).unwrap_or(PollFlags::empty())))
     }
 
-    fn look(&mut self, [terminate, children, stdout, stderr]: [bool; 4]) {
-        if terminate && self.signals.terminate() {
+    fn look(&mut self, [terminate, children, stdout, stderr]: [PollFlags; 4]) {
+        if !terminate.is_empty() && self.signals.terminate() {
             self.seen.push_back(Event::Terminate);
         }
-        for (ready, output) in [stdout, stderr].into_iter().zip(&mut self.outputs) {
-            if ready && output.advance() {
+        for (has, output) in [stdout, stderr].into_iter().zip(&mut self.outputs) {
+            if !has.is_empty() && output.advance(has) {
                 self.seen.push_back(Event::StreamEnded);
             }
         }
-        if children {
+        if !children.is_empty() {
             drain(&mut self.signals.children);
             self.reap();
         }

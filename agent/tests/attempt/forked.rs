@@ -11,19 +11,20 @@ use agent::attempt::{Attempt, AttemptEnd, AttemptState, Plan, Ran, Shims, boot_i
 use messages::LogStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, prlimit};
 
 use crate::groups::grouped;
 use crate::support::{PATIENCE, Place, hear, let_go, output, prepare, role, shim, state};
 use crate::{FORKING, SHIM, WAITER};
 
-pub(crate) const TESTS: [(&str, fn()); 6] = [
+pub(crate) const TESTS: [(&str, fn()); 7] = [
     ("shims_are_forked_by_one_process_and_run_their_steps_as_ever", forked),
     ("a_forked_shim_starts_its_step_in_the_group", in_group),
     ("a_step_survives_the_kill_of_what_forked_its_shim_and_its_end_is_seen", killed),
     ("what_forks_shims_ends_with_its_agent_and_a_step_survives_both", orphaned),
     ("what_forks_shims_ends_when_no_step_wants_it_and_is_there_again_for_the_next", idle),
     ("what_forks_shims_ends_when_it_is_asked_for_nonsense", nonsense),
+    ("a_shim_that_cannot_be_forked_is_executed", refused),
 ];
 
 /// Prints which process forked the shim.
@@ -154,6 +155,25 @@ fn idle() {
     await_end(&gone);
     let two = attempt(&place, "2", &place.shell("exit 3"));
     assert_eq!(end(run(&two, &shims)), AttemptEnd::Exited(3));
+}
+
+fn refused() {
+    let (place, shims) = (Place::new(), Shims::new(shim()));
+    let (ready, go) = (place.pipe("ready"), place.pipe("go"));
+    let one = attempt(&place, "1", &place.shell("echo yes > ready; read go < go; exit 4"));
+    let running = thread::spawn({
+        let (one, shims) = (one.clone(), shims.clone());
+        move || end(run(&one, &shims))
+    });
+    assert_eq!(hear(&ready), "yes");
+    // Standard streams, the socket, the pidfd, and the two files of a request: there is no room to look whether it is alone.
+    let forker = forker(&one);
+    prlimit(Some(forker), Resource::Nofile, Rlimit { current: Some(7), maximum: Some(7) }).unwrap();
+    let two = attempt(&place, "2", &place.shell(PARENT));
+    assert_eq!(end(run(&two, &shims)), AttemptEnd::Exited(0));
+    assert_eq!(output(&two, LogStream::Stdout).trim(), std::process::id().to_string());
+    let_go(&go);
+    assert_eq!(running.join().unwrap(), AttemptEnd::Exited(4));
 }
 
 fn nonsense() {

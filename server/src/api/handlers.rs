@@ -104,7 +104,7 @@ pub(super) struct JobQuery {
     wait_ms: u64,
 }
 
-/// The job; with `wait_ms` once it is settled, or after that time as it stands then.
+/// The job; with `wait_ms` once it is settled, or after that time as it stands then. With very many such questions at once as it stands now.
 pub(super) async fn job<D: Desk>(
     State(shared): State<Shared<D>>,
     path: PathText,
@@ -115,10 +115,11 @@ pub(super) async fn job<D: Desk>(
         let error = "the time to wait is out of range";
         return Err(Refused::bad_request(error, format!("give 0 to {}", JOB_WAIT_MAX.as_millis())));
     }
-    let Shared { desk, mut stopping, .. } = shared;
+    let Shared { desk, mut stopping, waiting, .. } = shared;
     let mut changes = desk.changes();
     let job = find(&desk, path).await?;
-    if job.state.is_settled() || wait.is_zero() {
+    let place = waiting.try_acquire();
+    if job.state.is_settled() || wait.is_zero() || place.is_err() {
         return Ok(answer(job));
     }
     let settled = async {

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::access::Token;
 use super::desk::Desk;
 use super::guard::Guard;
-use super::{CONNECTIONS_MAX, Shared, router};
+use super::{CONNECTIONS_MAX, Shared, WAITING_MAX, router};
 
 /// How long open requests may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -126,7 +126,8 @@ impl Api {
     pub async fn serve<D: Desk>(self, desk: D, stop: watch::Receiver<bool>) {
         let mut stopped = stop.clone();
         let mut deadline = stop.clone();
-        let router = router(Shared { desk, guard: Arc::new(self.guard), instance: self.instance, stopping: stop });
+        let (guard, waiting) = (Arc::new(self.guard), Arc::new(Semaphore::new(WAITING_MAX)));
+        let router = router(Shared { desk, guard, instance: self.instance, waiting, stopping: stop });
         let listener = Bounded { listener: self.listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
         // An error of `wait_for` means that the sender is gone, which stops the server as well.
         let serve = axum::serve(listener, router).with_graceful_shutdown(async move {

@@ -17,7 +17,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use access::{Access, AccessError, Token, TokenError};
 pub use desk::{
@@ -30,6 +30,9 @@ pub use listen::{Api, ApiConfig, BindError};
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Connections at once. An operator's machine has a handful; each costs a task and two buffers.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Questions about jobs that may wait for an answer at once: half of the connections, so that others get through. More are answered at
+/// once.
+pub const WAITING_MAX: usize = CONNECTIONS_MAX / 2;
 /// How long a request may take until its answer begins. Long enough for a job to be written to a slow disk.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often an event stream that has nothing to say says so, to let either side notice that the other is gone.
@@ -46,6 +49,8 @@ struct Shared<D> {
     guard: Arc<guard::Guard>,
     /// Tells this process's event ids from those of an earlier one.
     instance: u64,
+    /// Places for questions that wait.
+    waiting: Arc<Semaphore>,
     /// Becomes true when the server stops: streams end then, which would otherwise never end.
     stopping: watch::Receiver<bool>,
 }
