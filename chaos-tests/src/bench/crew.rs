@@ -11,12 +11,15 @@ use uuid::Uuid;
 
 use super::ends::{agent_id, tidy};
 use super::messages::runtime;
-use super::proc::children;
+use super::proc::{children, tree};
 use super::{BenchError, BrokerAt};
 use crate::live::{Api, FleetError, Process, longshore, wait_for};
 
 /// How long anything may take. Only reached when something is broken, or the machine is.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Processes of an agent with a monitor that has nothing to do.
+const MONITORED: usize = 2;
 
 /// How long the server is asked to wait for a job.
 const WAIT_MS: u64 = 20_000;
@@ -119,6 +122,12 @@ impl Crew {
         let agent = self.agent.pid();
         let forks = agent.map_or(Ok(Vec::new()), |agent| children(agent, "-"))?;
         Ok(self.server.pid().into_iter().chain(agent).chain(forks).chain([std::process::id()]).collect())
+    }
+
+    /// Returns when the agent has only its own processes: what forks shims is ended when no step wanted it for a while.
+    pub(super) fn rested(&self) -> Result<(), BenchError> {
+        let own = |pid| tree(pid).is_ok_and(|all| all.len() == MONITORED);
+        self.wait("the agent to rest", || self.agent.pid().filter(|pid| own(*pid)).map(drop))
     }
 
     /// How many jobs ended well, and how many otherwise.

@@ -14,7 +14,8 @@ use super::{BenchError, Benchmark, Bound, Case, Figures, Goal, Measure, Meter, O
 pub(super) const BENCHMARK: Benchmark = Benchmark {
     id: "R7",
     what: "an agent with nothing to do",
-    how: "An agent, monitor and worker as two processes, has run a few jobs and is then left alone, connected. Its memory is taken from \
+    how: "An agent, monitor and worker as two processes, has run a few jobs and is then left alone, connected, until what forks \
+          shims has ended. Its memory is taken from \
           /proc: PSS divides what is shared by those who share it, which no process outside the agent does here, since it runs from a \
           copy of the program; RSS counts it for everybody. CPU time is what its threads ran during the last 20 s. The reference is \
           an idle Celery worker of 2 processes and their parent, after as many tasks.",
@@ -57,6 +58,7 @@ fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> 
         (Side::Ours, Against::Bare | Against::Celery(_)) => {
             let crew = Crew::start(&CrewOptions { broker: &broker, dir: &dir, engine, slots: PROCESSES, monitor: true })?;
             crew.saturate(JOBS, 1)?;
+            crew.rested()?;
             let figures = idle(|| crew.agent.pid().map_or(Ok(Vec::new()), tree), broker.pid)?;
             crew.end()?;
             Ok(figures)
