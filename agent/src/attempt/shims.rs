@@ -192,11 +192,8 @@ fn listen(shims: &Weak<Inner>, socket: &Arc<OwnedFd>, child: Ended) {
         match heard {
             Ok((count, _)) if count > 0 => {
                 let Some(answer) = Answer::read(&bytes[..count]) else { break };
-                // Only of this line: another one may have taken its place meanwhile.
-                let mut line = shims.lock();
-                let own = line.as_mut().filter(|line| Arc::ptr_eq(&line.socket, socket));
-                let sender = own.and_then(|line| line.waiting.remove(&answer.number));
-                drop(line);
+                // No other line has that number, so nothing is found in one that has taken this one's place.
+                let sender = shims.lock().as_mut().and_then(|line| line.waiting.remove(&answer.number));
                 // Nobody listens any more when the wait was abandoned.
                 let _ = sender.map(|sender| sender.send(answer.said));
             }

@@ -85,12 +85,12 @@ impl Capture {
     pub(super) fn advance(&mut self, has: PollFlags) -> bool {
         match &self.copied {
             Copied::NotYet if has.contains(PollFlags::IN) => {
-                self.copied = match self.copy_apart() {
-                    Ok(over) => Copied::Apart(over),
-                    // Nobody shares this end any more.
-                    Err(_) => ioctl_fionbio(&self.pipe, true).map_or(Copied::Over, |()| Copied::Here),
-                };
-                return matches!(self.copied, Copied::Over);
+                self.copied = self.copy_apart().map_or(Copied::Here, Copied::Apart);
+                if matches!(self.copied, Copied::Here) {
+                    // Nobody shares this end any more. Without it a read could wait, which is better than to read no more.
+                    let _ = ioctl_fionbio(&self.pipe, true);
+                }
+                return false;
             }
             // Nobody can write any more, and nothing is left.
             Copied::NotYet => lock(&self.kept).ended = true,
