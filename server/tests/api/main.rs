@@ -265,7 +265,7 @@ async fn a_question_about_a_job_waits_until_the_job_is_settled_or_the_time_is_ov
         let (world, path) = (Arc::clone(&world), path("25000"));
         tokio::spawn(async move { world.get(&path).await.json()["state"].clone() })
     };
-    while world.desk.revision.receiver_count() == 0 {
+    while world.desk.revision.receiver_count() == 0 && !asked.is_finished() {
         tokio::task::yield_now().await;
     }
     world.submit(8, JOB).await;
@@ -279,7 +279,7 @@ async fn a_question_about_a_job_waits_until_the_job_is_settled_or_the_time_is_ov
         let (world, path) = (Arc::clone(&world), path("25000"));
         tokio::spawn(async move { world.get(&path).await.json()["state"].clone() })
     };
-    while world.desk.revision.receiver_count() == 0 {
+    while world.desk.revision.receiver_count() == 0 && !asked.is_finished() {
         tokio::task::yield_now().await;
     }
     world.stop.send(true).unwrap();
