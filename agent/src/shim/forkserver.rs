@@ -64,6 +64,7 @@ pub(super) fn serve() -> Result<Role, ServeError> {
     let own = |error: Errno| ServeError::Itself(error.into());
     // What a terminal says to its agent is not for it.
     setsid().map_err(own)?;
+    super::be_called(c"longshore-forks");
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(ServeError::Itself)?;
     let null = File::open("/dev/null").map_err(ServeError::Itself)?;
     rustix::stdio::dup2_stdin(&null).map_err(own)?;

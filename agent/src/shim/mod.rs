@@ -12,6 +12,7 @@ mod tree;
 mod usage;
 mod watch;
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
@@ -85,6 +86,7 @@ pub fn main(dir: &Path) -> ExitCode {
 }
 
 fn run(dir: &Path) -> Result<(), ShimError> {
+    be_called(c"longshore-shim");
     let agents_umask = umask(UMASK);
     setsid().map_err(ShimError::Detach)?;
     // Until the process ends, and no shorter: it is never closed here, so that a free lock means a shim that is gone.
@@ -127,6 +129,12 @@ fn run(dir: &Path) -> Result<(), ShimError> {
         Err(reason) => not_started(&reason, false),
     };
     record(dir, &exit)
+}
+
+/// The name that lists of processes show. A forked shim cannot change its arguments, which are those of who forked it.
+fn be_called(name: &CStr) {
+    // For people only.
+    let _ = rustix::thread::set_name(name);
 }
 
 fn io_error(name: &'static str, source: io::Error) -> ShimError {

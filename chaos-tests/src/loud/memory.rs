@@ -84,14 +84,21 @@ impl Watch {
     }
 }
 
-/// The shims that an agent started and that live.
+/// The shims of an agent that live, and the process that forks them.
 fn shims(agent: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{agent}/task")).into_iter().flatten().flatten();
-    let text = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect::<String>();
     let is_shim = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"longshore\0agent\0shim\0"))
     };
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(is_shim).collect()
+    let mut shims: Vec<u32> = children(agent).into_iter().filter(is_shim).collect();
+    let forked: Vec<u32> = shims.iter().flat_map(|shim| children(*shim)).filter(is_shim).collect();
+    shims.extend(forked);
+    shims
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let text = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect::<String>();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 fn high_water(pid: u32) -> Option<u64> {

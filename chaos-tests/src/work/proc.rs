@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+/// A SHA-256.
+const DIGEST_BYTES: usize = 32;
 
 /// Sends a signal. A process that is gone already is no error.
 pub(super) fn send(pid: i32, signal: Signal) -> io::Result<()> {
@@ -52,11 +55,14 @@ pub(super) fn worker(monitor: i32) -> Option<i32> {
     fs::read(format!("/proc/{pid}/cmdline")).ok()?.ends_with(b"--as-worker\0").then_some(pid)
 }
 
-/// The shim of that attempt's folder, which is its last argument.
+/// The shim that began the attempt of that folder, as its mark says. Nothing before the mark is whole.
 pub(super) fn shim(attempt: &Path) -> Option<i32> {
-    let last = [b"\0", attempt.as_os_str().as_bytes(), b"\0"].concat();
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        fs::read(entry.path().join("cmdline")).ok()?.ends_with(&last).then_some(pid)
-    })
+    #[derive(Deserialize)]
+    struct Started {
+        pid: i32,
+    }
+    let bytes = fs::read(attempt.join("started")).ok()?;
+    // A digest of what follows comes first. Nobody but a shim writes here, and it is only to be stopped.
+    let started: Started = messages::from_msgpack(bytes.get(DIGEST_BYTES..)?).ok()?;
+    (!has_ended(started.pid)).then_some(started.pid)
 }
