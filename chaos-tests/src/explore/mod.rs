@@ -18,7 +18,7 @@
 //! - **One side at a time**, where the two commute; see `Parts::alone`. `Scope::plain` does without, and without the next one.
 //! - **A world that may still lose everything covers the same one that may not any more**; see `Search::twin`.
 //! - **Each way to share the faults between the two sides is a search of its own**; see [`explore_watched`].
-//! - **A fingerprint of 96 bits stands for a world**; see `visited.rs`.
+//! - **A fingerprint stands for a world**; see `visited.rs`.
 //!
 //! What was searched to its end, and the arguments in full, are in `docs/exploration.md`.
 
@@ -40,6 +40,7 @@ mod table;
 mod turn;
 mod violation;
 mod visited;
+mod ways;
 mod world;
 
 pub use action::{Action, Step};
@@ -48,6 +49,6 @@ pub use disk::Disk;
 pub use end::End;
 pub use plant::Plant;
 pub use scope::{Budget, Scope, Side};
-pub use search::{Counterexample, Exploration, Progress, Watcher, explore, explore_watched};
+pub use search::{Counterexample, Exploration, Limits, Progress, ROOM, Watcher, explore, explore_watched};
 pub use table::table;
 pub use violation::Violation;

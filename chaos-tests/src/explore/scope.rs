@@ -54,6 +54,9 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// The most of each.
+    pub const MAX: u8 = 15;
+
     /// Every way to share it between the two endpoints. A wipe is of both.
     pub(super) fn shares(self) -> Vec<[Self; 2]> {
         let fields: [fn(&mut Self) -> &mut u8; 6] = [
@@ -79,15 +82,23 @@ impl Budget {
         shares
     }
 
-    /// All of it in one word.
-    pub(super) const fn word(self) -> u64 {
+    /// All of it in one word: four bits for each.
+    pub(super) fn word(self) -> u32 {
         let Self { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects } = self;
-        u64::from_le_bytes([crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, 0])
+        [crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects].into_iter().rev().fold(
+            0,
+            |word, part| {
+                assert!(part <= Self::MAX, "a small world has few faults");
+                word << 4 | u32::from(part)
+            },
+        )
     }
 
     /// What [`Self::word`] was made of.
-    pub(super) const fn of_word(word: u64) -> Self {
-        let [crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects, _] = word.to_le_bytes();
+    pub(super) fn of_word(word: u32) -> Self {
+        let part = |place: u32| (word >> (4 * place) & 0xf) as u8;
+        let [crashes, wipes, rollbacks, duplicates] = [part(0), part(1), part(2), part(3)];
+        let [reorders, losses, disconnects] = [part(4), part(5), part(6)];
         Self { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects }
     }
 }

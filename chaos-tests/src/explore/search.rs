@@ -1,6 +1,8 @@
 //! The search: breadth first over every world that can be reached, so that the path to what is wrong is a shortest one. Of a
 //! world that was seen only its fingerprint is kept; one that is needed again is led to anew from the beginning.
 
+use std::collections::HashMap;
+
 use super::action::{Action, Step};
 use super::check::Ends;
 use super::parts::Parts;
@@ -8,6 +10,7 @@ use super::plant::Plant;
 use super::scope::{Budget, Scope};
 use super::violation::Violation;
 use super::visited::{At, Visited};
+use super::ways::Ways;
 use super::world::{World, fingerprint};
 
 /// What a search found.
@@ -31,6 +34,8 @@ pub struct Exploration {
     pub complete: bool,
     /// What is wrong, with a shortest way to it.
     pub counterexample: Option<Counterexample>,
+    /// Why it is not complete, if that was a file.
+    pub unread: Option<String>,
 }
 
 /// A shortest way to what is wrong.
@@ -47,6 +52,22 @@ pub struct Counterexample {
 /// More than the worlds of a visit have, so that one that grew without bound ends.
 const VISITED_MAX: usize = 500_000;
 
+/// Worlds that a search makes room for at first, unless it is told better.
+pub const ROOM: usize = 1 << 20;
+/// How many times as much room the next search has when one was too small.
+const MORE_ROOM: usize = 4;
+
+/// How much is searched.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Worlds after which the search is given up.
+    pub states_max: usize,
+    /// Worlds for which room is made at first, 14 bytes each. A search that needs more is begun again with four times as much.
+    pub room: usize,
+    /// The one share of the faults that is searched, from 1; otherwise all are. One that does not exist is not complete.
+    pub share: Option<usize>,
+}
+
 /// Shown every world, nearest first.
 type Visitor<'a> = &'a mut dyn FnMut(Ends<'_>);
 
@@ -61,6 +82,8 @@ pub struct Progress {
     pub transitions: usize,
     /// How far from the beginning.
     pub depth: usize,
+    /// Different endpoints, envelopes, and steps that were worked out in this share.
+    pub parts: [usize; 3],
 }
 
 /// Told of progress now and then.
@@ -72,6 +95,9 @@ const TOLD_EVERY: usize = 1 << 18;
 struct Search<'a> {
     parts: Parts<'a>,
     visited: Visited,
+    ways: Ways,
+    /// Whether it needed more room than it had.
+    is_full: bool,
     found: Exploration,
     visitor: Option<Visitor<'a>>,
     /// Worlds in which fewer losses of everything are still to come than in those that are looked at now, by how many.
@@ -91,34 +117,37 @@ struct Layer {
 /// Visits every world of that scope, or as many as `states_max`.
 #[must_use]
 pub fn explore(scope: &Scope, plant: Option<Plant>, states_max: usize) -> Exploration {
-    explore_watched(scope, plant, states_max, None, &mut |_| {})
+    explore_watched(scope, plant, Limits { states_max, room: ROOM, share: None }, &mut |_| {})
 }
 
 /// The same, and says now and then how far it has come.
 ///
 /// Each way to share the faults between the two endpoints is searched by itself. A world knows which faults are left for whom, so
-/// no two of these searches have a world in common, and together they are the search of all. With `only` one of them is made, counted
-/// from 1: each can then have a process, and the memory of a machine, to itself. One that does not exist is not complete.
+/// no two of these searches have a world in common, and together they are the search of all. With a share one of them is made:
+/// each can then have a process, and the memory of a machine, to itself.
 #[must_use]
-pub fn explore_watched(
-    scope: &Scope,
-    plant: Option<Plant>,
-    states_max: usize,
-    only: Option<usize>,
-    watcher: Watcher<'_>,
-) -> Exploration {
-    let shares = scope.budget.shares();
+pub fn explore_watched(scope: &Scope, plant: Option<Plant>, limits: Limits, watcher: Watcher<'_>) -> Exploration {
+    let (shares, only) = (scope.budget.shares(), limits.share);
     let exists = only.is_none_or(|only| (1..=shares.len()).contains(&only));
     let mut all = Exploration { complete: exists, ..Exploration::default() };
     for (number, share) in (1..).zip(&shares).filter(|(number, _)| only.is_none_or(|only| only == *number)) {
         let before = all.clone();
-        let mut search = Search::new(scope, plant, None);
-        search.run(*share, states_max.saturating_sub(all.states), &mut |found| {
+        let states_max = limits.states_max.saturating_sub(before.states);
+        let mut tell = |found: &Exploration| {
             let states = before.states + found.states;
             let transitions = before.transitions + found.transitions;
-            watcher(Progress { share: [number, shares.len()], states, transitions, depth: found.depth });
+            let (share, depth, parts) = ([number, shares.len()], found.depth, found.parts);
+            watcher(Progress { share, states, transitions, depth, parts });
+        };
+        let mut room = limits.room.min(states_max);
+        all.add(loop {
+            let mut search = Search::new(scope, plant, room, None);
+            search.run(*share, &mut tell);
+            if !search.is_full || room >= states_max {
+                break search.found;
+            }
+            room = room.saturating_mul(MORE_ROOM).min(states_max);
         });
-        all.add(search.found);
         if !all.complete || all.counterexample.is_some() {
             break;
         }
@@ -129,7 +158,7 @@ pub fn explore_watched(
 /// Shows the endpoints of every world of that scope to a visitor, which must be one without a counterexample, nearest first.
 pub(super) fn visit_each(scope: &Scope, visitor: Visitor<'_>) {
     for share in scope.budget.shares() {
-        Search::new(scope, None, Some(&mut *visitor)).run(share, VISITED_MAX, &mut |_| {});
+        Search::new(scope, None, VISITED_MAX, Some(&mut *visitor)).run(share, &mut |_| {});
     }
 }
 
@@ -144,29 +173,35 @@ impl Exploration {
         self.journals += other.journals;
         self.complete &= other.complete;
         self.counterexample = self.counterexample.take().or(other.counterexample);
+        self.unread = self.unread.take().or(other.unread);
     }
 }
 
 impl<'a> Search<'a> {
-    fn new(scope: &'a Scope, plant: Option<Plant>, visitor: Option<Visitor<'a>>) -> Self {
+    fn new(scope: &'a Scope, plant: Option<Plant>, room: usize, visitor: Option<Visitor<'a>>) -> Self {
         let found = Exploration { complete: true, ..Exploration::default() };
         let wipes = scope.budget.wipes;
         let later = (0..wipes).map(|_| Layer::default()).collect();
-        Self { parts: Parts::new(scope, plant), visited: Visited::new(), found, visitor, later, wipes, told: 0 }
+        let (parts, visited, ways) = (Parts::new(scope, plant), Visited::new(room), Ways::new());
+        Self { parts, visited, ways, is_full: false, found, visitor, later, wipes, told: 0 }
     }
 
-    fn run(&mut self, share: [Budget; 2], states_max: usize, tell: &mut dyn FnMut(&Exploration)) {
-        self.search(share, states_max, tell);
+    fn run(&mut self, share: [Budget; 2], tell: &mut dyn FnMut(&Exploration)) {
+        // Only a search that came to its end knows what can be reached from where.
+        if self.search(share, tell) {
+            self.look_for_stuck(share);
+        }
         (self.found.parts, self.found.journals) = (self.parts.counts(), self.parts.journals_count());
     }
 
-    fn search(&mut self, share: [Budget; 2], states_max: usize, tell: &mut dyn FnMut(&Exploration)) {
+    /// Returns whether it came to its end and found nothing.
+    fn search(&mut self, share: [Budget; 2], tell: &mut dyn FnMut(&Exploration)) -> bool {
         let mut layer = Layer::default();
         let first = self.parts.first(share);
         let print = print(&first, &mut Vec::new());
-        if let Err(slot) = self.visited.find(print) {
-            self.visit(slot, print, &first, At::NOWHERE);
-            layer.add(At(0), |words| first.write(words));
+        if let Err(place) = self.visited.find(print) {
+            let at = self.visit(place, print, &first, At::NOWHERE);
+            layer.add(at, |words| first.write(words));
         }
         let (mut world, mut next) = (first, Layer::default());
         loop {
@@ -178,27 +213,21 @@ impl<'a> Search<'a> {
                 begin += world.read(&layer.words[begin..]);
                 if let Err((action, violation)) = self.expand(at, &world, &mut next) {
                     self.counterexample(share, at, Some(action), violation);
-                    return;
+                    return false;
                 }
-                if self.visited.len() > states_max {
-                    self.found.complete = false;
-                    return;
+                if self.is_full {
+                    return false;
                 }
                 if self.found.states / TOLD_EVERY > self.told {
                     self.told = self.found.states / TOLD_EVERY;
+                    self.found.parts = self.parts.counts();
                     tell(&self.found);
                 }
             }
             std::mem::swap(&mut layer, &mut next);
             next.words.clear();
             while layer.words.is_empty() {
-                let Some(later) = self.later.pop() else {
-                    // Only a search that came to its end knows what can be reached from where.
-                    if let Some(stuck) = self.stuck(share) {
-                        self.counterexample(share, stuck, None, Violation::Stuck);
-                    }
-                    return;
-                };
+                let Some(later) = self.later.pop() else { return true };
                 (layer, self.wipes) = (later, self.wipes - 1);
             }
         }
@@ -275,11 +304,12 @@ impl<'a> Search<'a> {
     }
 
     /// Notes a world that was not seen before.
-    fn visit(&mut self, slot: usize, print: [u64; 2], world: &World, from: At) -> At {
-        let Some(at) = self.visited.add(slot, print, from) else {
-            self.found.complete = false;
+    fn visit(&mut self, place: usize, print: [u64; 2], world: &World, from: At) -> At {
+        let Some(at) = self.visited.add(place, print) else {
+            (self.is_full, self.found.complete) = (true, false);
             return from;
         };
+        self.ways.note(at, from);
         if let Some(visitor) = &mut self.visitor {
             let [server, agent] = &self.parts.both(world);
             visitor(Ends([server, agent]));
@@ -293,32 +323,49 @@ impl<'a> Search<'a> {
         at
     }
 
-    /// A world that is nearest to the beginning and from which no way without a fault leads to an end.
-    fn stuck(&mut self, share: [Budget; 2]) -> Option<At> {
-        let mut saved = self.visited.saved();
-        let open: Vec<At> = (0..).zip(&saved).filter(|(_, saved)| !**saved).map(|(at, _)| At(at)).collect();
+    /// Looks for a world from which no way without a fault leads to an end.
+    fn look_for_stuck(&mut self, share: [Budget; 2]) {
         // Few: those whose one noted way on goes round in a circle. Of them every way is looked at.
+        let lost = self.visited.lost();
+        if lost.is_empty() {
+            return;
+        }
+        let from = match self.ways.read(self.visited.places()) {
+            Ok(from) => from,
+            Err(error) => {
+                self.found.unread = Some(error.to_string());
+                self.found.complete = false;
+                return;
+            }
+        };
+        let mut open: HashMap<At, usize> = HashMap::new();
         let mut ways = Vec::new();
-        for at in &open {
-            let (world, _) = self.way_to(share, *at);
+        for at in lost {
+            let (world, before) = self.way_to(share, at, &from);
+            open.insert(at, before.len());
             for action in self.actions(&world).into_iter().filter(|action| !action.is_fault()) {
                 let mut after = world.clone();
                 if let Ok(true) = self.parts.after(&world, action, &mut after) {
                     let to = self.visited.find(print(&after, &mut Vec::new())).ok();
                     let to = to.or_else(|| self.twin(&after, &mut world.clone(), &mut Vec::new()));
-                    ways.extend(to.map(|to| (*at, to)));
+                    ways.extend(to.map(|to| (at, to)));
                 }
             }
         }
         loop {
             let before = ways.len();
             ways.retain(|(from, to)| {
-                saved[from.0 as usize] |= saved[to.0 as usize];
-                !saved[from.0 as usize]
+                if !open.contains_key(to) {
+                    open.remove(from);
+                }
+                open.contains_key(from)
             });
             if ways.len() == before {
-                return open.into_iter().find(|at| !saved[at.0 as usize]);
+                break;
             }
+        }
+        if let Some((stuck, _)) = open.into_iter().min_by_key(|(at, far)| (*far, *at)) {
+            self.counterexample(share, stuck, None, Violation::Stuck);
         }
     }
 
@@ -329,9 +376,9 @@ impl<'a> Search<'a> {
     }
 
     /// The actions from the beginning to that world, and that world.
-    fn way_to(&mut self, share: [Budget; 2], at: At) -> (World, Vec<Action>) {
+    fn way_to(&mut self, share: [Budget; 2], at: At, from: &[At]) -> (World, Vec<Action>) {
         let mut way = vec![at];
-        while let Some(from) = way.last().map(|at| self.visited.from(*at)).filter(|from| *from != At::NOWHERE) {
+        while let Some(from) = way.last().map(|at| from[at.0 as usize]).filter(|from| *from != At::NOWHERE) {
             way.push(from);
         }
         let (mut words, mut world, mut actions) = (Vec::new(), self.parts.first(share), Vec::new());
@@ -350,8 +397,13 @@ impl<'a> Search<'a> {
     }
 
     fn counterexample(&mut self, share: [Budget; 2], at: At, last: Option<Action>, violation: Violation) {
-        let (world, mut actions) = self.way_to(share, at);
-        let last_world = self.parts.describe(&world);
+        let (mut actions, last_world) = match self.ways.read(self.visited.places()) {
+            Ok(from) => {
+                let (world, actions) = self.way_to(share, at, &from);
+                (actions, self.parts.describe(&world))
+            }
+            Err(error) => (Vec::new(), format!("the way to it cannot be shown, its notes cannot be read: {error}")),
+        };
         actions.extend(last);
         self.found.counterexample = Some(Counterexample { actions, violation, last: last_world });
     }

@@ -1,11 +1,12 @@
-//! The worlds that were visited: of each a fingerprint of 96 bits, how it was first reached, and one way on without a fault. Nothing
-//! else is kept of a world: 20 bytes, and 6 to 12 in the table by which it is found. It never forgets one.
+//! The worlds that were visited: of each 64 bits of a fingerprint, at a place that the other 64 choose, and one way on without a fault.
+//! Nothing else of a world stays in memory: 14 bytes. It never forgets one, and never grows: whoever fills it begins again with
+//! a larger one.
 //!
-//! Two worlds of one fingerprint are taken for one. Of a thousand million different ones some two meet with a probability of
-//! about 10^-11: half of (10^9)^2, divided by 2^96.
+//! Two worlds with the same 64 bits are taken for one if their places are in one stretch of taken places, of which a full table has some
+//! thirty in a row. For a thousand million worlds that happens with a probability of about 10^-9: 10^9 times 30, divided by 2^64.
 
-/// The number of a visited world, in the order of visits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The place of a visited world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct At(pub(super) u32);
 
 impl At {
@@ -16,80 +17,60 @@ impl At {
 /// Every visited world.
 #[derive(Debug)]
 pub(super) struct Visited {
-    /// An open table of numbers, with as many places as a power of two.
-    slots: Vec<u32>,
-    /// Of the fingerprint of each 64 bits, and the 32 that say where it is looked for.
+    /// An open table of halves of fingerprints.
     prints: Vec<u64>,
-    homes: Vec<u32>,
-    /// From which world each was first reached.
-    from: Vec<At>,
     /// One way on without a fault. The world itself, where nothing is left to wish for.
     on: Vec<At>,
+    len: usize,
+    room: usize,
 }
 
-const FREE: u32 = u32::MAX;
-/// Places to begin with.
-const SLOTS: usize = 1 << 16;
+/// Where nothing is. A fingerprint that is this is taken for the next one.
+const FREE: u64 = 0;
 
 impl Visited {
-    pub(super) fn new() -> Self {
-        Self { slots: vec![FREE; SLOTS], prints: Vec::new(), homes: Vec::new(), from: Vec::new(), on: Vec::new() }
+    /// Room for so many worlds, and no more than have numbers.
+    pub(super) fn new(room: usize) -> Self {
+        // Beyond seven eighths an open table becomes slow.
+        let places = (room.saturating_add(room / 7).saturating_add(16)).min(u32::MAX as usize);
+        // Memory that nothing was written to is not taken.
+        Self { prints: vec![FREE; places], on: vec![At(0); places], len: 0, room: room.min(places - places / 8) }
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(super) const fn places(&self) -> usize {
         self.prints.len()
     }
 
     /// The world with that fingerprint, or the place at which it belongs.
     pub(super) fn find(&self, print: [u64; 2]) -> Result<At, usize> {
-        let mask = self.slots.len() - 1;
-        let mut slot = print[0] as u32 as usize & mask;
+        let wanted = kept(print);
+        let scaled = u128::from(print[0]) * self.prints.len() as u128;
+        let mut place = (scaled >> 64) as usize;
         loop {
-            match self.slots[slot] {
-                FREE => return Err(slot),
-                at if self.prints[at as usize] == print[1] && self.homes[at as usize] == print[0] as u32 => {
-                    return Ok(At(at));
-                }
-                _ => slot = (slot + 1) & mask,
+            match self.prints[place] {
+                FREE => return Err(place),
+                print if print == wanted => return Ok(At(place as u32)),
+                _ => place = if place + 1 == self.prints.len() { 0 } else { place + 1 },
             }
         }
     }
 
-    /// Adds a world at the place that [`Self::find`] just gave for it; nothing where there is no number left for it.
-    pub(super) fn add(&mut self, slot: usize, print: [u64; 2], from: At) -> Option<At> {
-        let number = u32::try_from(self.prints.len()).ok().filter(|number| *number < FREE)?;
-        self.slots[slot] = number;
-        self.prints.push(print[1]);
-        self.homes.push(print[0] as u32);
-        self.from.push(from);
-        self.on.push(At::NOWHERE);
-        // Beyond two thirds an open table becomes slow.
-        if self.prints.len() * 3 > self.slots.len() * 2 {
-            self.grow();
+    /// Adds a world at the place that [`Self::find`] just gave for it; nothing where there is no room for it.
+    pub(super) fn add(&mut self, place: usize, print: [u64; 2]) -> Option<At> {
+        if self.len == self.room {
+            return None;
         }
-        Some(At(number))
+        self.prints[place] = kept(print);
+        let at = At(place as u32);
+        // Nothing is known yet; that no way on was noted is told by one to nowhere.
+        self.on[place] = At::NOWHERE;
+        self.len += 1;
+        Some(at)
     }
 
-    fn grow(&mut self) {
-        let mask = self.slots.len() * 2 - 1;
-        self.slots = Vec::new();
-        self.slots.resize(mask + 1, FREE);
-        for (number, home) in (0_u32..).zip(&self.homes) {
-            let mut slot = *home as usize & mask;
-            while self.slots[slot] != FREE {
-                slot = (slot + 1) & mask;
-            }
-            self.slots[slot] = number;
-        }
-    }
-
-    /// Whether the world of that number has that fingerprint.
+    /// Whether the world at that place is the one of that fingerprint.
     pub(super) fn is(&self, at: At, print: [u64; 2]) -> bool {
-        self.prints[at.0 as usize] == print[1] && self.homes[at.0 as usize] == print[0] as u32
-    }
-
-    pub(super) fn from(&self, at: At) -> At {
-        self.from[at.0 as usize]
+        self.find(print) == Ok(at)
     }
 
     pub(super) fn go_on(&mut self, at: At, to: At) {
@@ -100,15 +81,15 @@ impl Visited {
         self.on[at.0 as usize] == at
     }
 
-    /// For each world, whether its one way on leads to one that leads to itself, and on and on.
-    pub(super) fn saved(&self) -> Vec<bool> {
+    /// The worlds whose one way on does not lead to one that leads to itself, and on and on.
+    pub(super) fn lost(&self) -> Vec<At> {
         const OPEN: u8 = 0;
         const UNDER_WAY: u8 = 1;
         const SAVED: u8 = 2;
         const LOST: u8 = 3;
-        let mut fate = vec![OPEN; self.len()];
-        let mut path = Vec::new();
-        for first in 0..self.len() {
+        let mut fate = vec![OPEN; self.prints.len()];
+        let (mut path, mut lost) = (Vec::new(), Vec::new());
+        for first in (0..self.prints.len()).filter(|place| self.prints[*place] != FREE) {
             let mut at = first;
             let found = loop {
                 match fate[at] {
@@ -131,7 +112,15 @@ impl Visited {
             for at in path.drain(..) {
                 fate[at] = found;
             }
+            if fate[first] == LOST {
+                lost.push(At(first as u32));
+            }
         }
-        fate.into_iter().map(|fate| fate == SAVED).collect()
+        lost
     }
+}
+
+/// The half of a fingerprint that is kept.
+const fn kept(print: [u64; 2]) -> u64 {
+    if print[1] == FREE { FREE + 1 } else { print[1] }
 }

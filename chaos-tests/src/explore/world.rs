@@ -20,7 +20,7 @@ pub(super) struct World {
 }
 
 /// Words of a world besides its queues.
-const HEAD: usize = 11;
+const HEAD: usize = 8;
 
 impl World {
     /// The same as that one. What is allocated stays in use.
@@ -47,24 +47,22 @@ impl World {
 
     /// Adds it to a list of words.
     pub(super) fn write(&self, words: &mut Vec<u32>) {
+        let [server, agent] = [self.queues[0].len() as u32, self.queues[1].len() as u32];
+        assert!(server | agent < 1 << 16, "a queue of a small world is short");
         let copy = |copy: Option<CopyId>| copy.map_or(0, |CopyId(number)| number + 1);
-        let [server, agent] = [self.left[0].word(), self.left[1].word()];
-        let waiting = self.queues[0].len() as u32;
-        words.extend([self.queues[1].len() as u32, waiting, self.ends[0].0, self.ends[1].0]);
-        words.extend([copy(self.copies[0]), copy(self.copies[1]), self.ledgers.0]);
-        words.extend([server as u32, (server >> 32) as u32, agent as u32, (agent >> 32) as u32]);
+        words.extend([server << 16 | agent, self.ends[0].0, self.ends[1].0, self.ledgers.0]);
+        words.extend(self.copies.map(copy));
+        words.extend(self.left.map(Budget::word));
         words.extend(self.queues.iter().flatten().map(|flight| flight.word()));
     }
 
     /// Becomes the one that was written at the beginning of a list of words. Returns how many words it took.
     pub(super) fn read(&mut self, words: &[u32]) -> usize {
-        let lens = [words[1] as usize, words[0] as usize];
-        let copy = |word: u32| word.checked_sub(1).map(CopyId);
-        let wide = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-        self.ends = [EndId(words[2]), EndId(words[3])];
-        self.copies = [copy(words[4]), copy(words[5])];
-        self.ledgers = LedgersId(words[6]);
-        self.left = [Budget::of_word(wide(words[7], words[8])), Budget::of_word(wide(words[9], words[10]))];
+        let lens = [(words[0] >> 16) as usize, (words[0] & 0xffff) as usize];
+        self.ends = [EndId(words[1]), EndId(words[2])];
+        self.ledgers = LedgersId(words[3]);
+        self.copies = [words[4], words[5]].map(|word| word.checked_sub(1).map(CopyId));
+        self.left = [Budget::of_word(words[6]), Budget::of_word(words[7])];
         let mut at = HEAD;
         for (queue, len) in self.queues.iter_mut().zip(lens) {
             queue.clear();
@@ -78,7 +76,7 @@ impl World {
 /// Two odd numbers without a pattern, one for each half of a fingerprint.
 pub(super) const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
 
-/// A fingerprint of 128 bits. [`Visited`](super::visited::Visited) keeps 96 of them.
+/// A fingerprint of 128 bits. [`Visited`](super::visited::Visited) keeps 64 of them, where the others say.
 pub(super) fn fingerprint(words: &[u32]) -> [u64; 2] {
     let fold = |a: u64, b: u64| {
         let wide = u128::from(a) * u128::from(b);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use chaos_tests::explore::{Budget, Exploration, Progress, Scope, explore_watched};
+use chaos_tests::explore::{Budget, Exploration, Limits, Progress, ROOM, Scope, explore_watched};
 
 /// What is to be searched.
 #[derive(Debug, clap::Args)]
@@ -12,25 +12,25 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     messages: u8,
     /// Processes that die
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = few())]
     crashes: u8,
     /// Times that the broker loses everything, noticed or not
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = few())]
     wipes: u8,
     /// Journals that are restored from a copy of any earlier commit
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = few())]
     rollbacks: u8,
     /// Envelopes that come twice
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = few())]
     duplicates: u8,
     /// Neighbours in a queue that change places
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = few())]
     reorders: u8,
     /// Envelopes that are lost silently
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = few())]
     losses: u8,
     /// Connections that are lost
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = few())]
     disconnects: u8,
     /// Statuses in a queue beyond which no timer makes another one
     #[arg(long, default_value_t = 1)]
@@ -48,12 +48,20 @@ pub(crate) struct Args {
     /// are the whole
     #[arg(long)]
     share: Option<usize>,
-    /// Give up after that many states; about 40 bytes of memory each
+    /// Give up after that many states; 14 bytes of memory each, and as much again for what they are made of
     #[arg(long, default_value_t = 150_000_000)]
     states_max: usize,
+    /// Make room for that many states at once; a search that needs more is begun again with four times as much. How each
+    /// was reached is noted in a temporary file, 8 bytes each
+    #[arg(long, default_value_t = ROOM)]
+    room: usize,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+fn few() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(..=i64::from(Budget::MAX))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -83,15 +91,17 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         patient: args.patient,
         plain: args.plain,
     };
+    let limits = Limits { states_max: args.states_max, room: args.room, share: args.share };
     let began = Instant::now();
     let mut told = began;
-    let found = explore_watched(&scope, None, args.states_max, args.share, &mut |progress| {
+    let found = explore_watched(&scope, None, limits, &mut |progress| {
         if told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
-            let Progress { share: [share, of], states, transitions, depth } = progress;
+            let Progress { share: [share, of], states, transitions, depth, parts: [ends, _, steps] } = progress;
             let seconds = began.elapsed().as_secs();
             eprintln!(
-                "share {share} of {of}: {states} states and {transitions} transitions so far, depth {depth}, {seconds} s, {} MiB",
+                "share {share} of {of}: {states} states and {transitions} transitions so far, depth {depth}, made of {ends} \
+                 endpoints and {steps} steps, {seconds} s, {} MiB",
                 memory_peak() >> 20
             );
         }
@@ -147,6 +157,11 @@ fn text(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) 
             if scope.patient { ", with delayed probes only while nothing is on its way" } else { "" }
         );
         println!("PASS");
+    } else if let Some(why) = &found.unread {
+        println!(
+            "whether an end can be reached from everywhere is not known: the temporary file cannot be used: {why}"
+        );
+        println!("FAIL");
     } else {
         println!(
             "the search was given up before its end, or there is no such share; raise --states-max or make the world smaller"
