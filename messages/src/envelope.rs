@@ -89,31 +89,42 @@ impl From<Sealing> for u8 {
     }
 }
 
-/// What is known of a message without opening its body.
+/// What is known of a message without opening its body. Its fields have names of one letter in its bytes, which are hashed, kept and sent
+/// twice each; those that they had before are understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Who sent it.
+    #[serde(rename = "f", alias = "from")]
     pub from: EndpointId,
     /// For whom it is.
+    #[serde(rename = "t", alias = "to")]
     pub to: EndpointId,
     /// The sender's journal.
+    #[serde(rename = "i", alias = "incarnation")]
     pub incarnation: Incarnation,
     /// The opening of that journal in which the message was made.
+    #[serde(rename = "e", alias = "epoch")]
     pub epoch: Epoch,
     /// Its place in the stream from `from` to `to`.
+    #[serde(rename = "s", alias = "seq")]
     pub seq: Seq,
     /// The submitter's id for it.
+    #[serde(rename = "m", alias = "id")]
     pub id: MessageId,
     /// What the body is.
+    #[serde(rename = "k", alias = "kind")]
     pub kind: Kind,
     /// The message that it answers, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "c", alias = "cause", default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<MessageId>,
     /// SHA-256 of the body as it travels.
+    #[serde(rename = "d", alias = "digest")]
     pub digest: Digest,
     /// Hash of the header before it in the stream, [`ChainHash::START`] for the first.
+    #[serde(rename = "p", alias = "previous")]
     pub previous: ChainHash,
     /// How the body is protected.
+    #[serde(rename = "x", alias = "sealing")]
     pub sealing: Sealing,
 }
 

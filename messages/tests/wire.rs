@@ -133,6 +133,21 @@ fn golden_bytes_do_not_change() {
     assert_eq!(actual, include_str!("golden.txt"), "actual:\n{actual}");
 }
 
+/// Journals from before names were short go on, and what was on its way then is understood.
+#[test]
+fn bytes_with_long_names_are_understood() {
+    let text = include_str!("golden-long-names.txt");
+    let bytes = |name: &str| -> Vec<u8> {
+        let hex = text.lines().skip_while(|line| *line != name).nth(1).unwrap();
+        hex.as_bytes().chunks(2).map(|byte| u8::from_str_radix(str::from_utf8(byte).unwrap(), 16).unwrap()).collect()
+    };
+    assert_eq!(decode(bytes("status")).unwrap(), Envelope::Status(status()));
+    let (kind, body) = Body::RunStart(run_start()).encode().unwrap();
+    let Envelope::Message(earlier) = decode(bytes("message")).unwrap() else { panic!("it is a message") };
+    assert_eq!(earlier.header, message(&body, kind).header);
+    assert_ne!(earlier.hash, message(&body, kind).hash, "the hash is of the bytes as they are");
+}
+
 fn log() -> LogDatagram {
     LogDatagram::Chunk(LogChunk {
         from: agent(),
