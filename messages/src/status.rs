@@ -2,49 +2,41 @@
 //! in itself, so any one of them may be lost, repeated or overtaken. Its fields have names of one letter where it travels, since
 //! names were two thirds of it; those that they had before are understood.
 
+mod wire;
+
 use serde::{Deserialize, Serialize};
 
+use self::wire::OnTheWire;
 use crate::orders::RefusalCode;
 use crate::{ChainHash, EndpointId, Epoch, Incarnation, Lineage, Nonce, ProbeId, ProtocolVersion, Ranges, Seq};
 
 /// One endpoint's account of both streams that it shares with a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OnTheWire", into = "OnTheWire")]
 pub struct Status {
     /// Who speaks.
-    #[serde(rename = "f", alias = "from")]
     pub from: EndpointId,
     /// To whom.
-    #[serde(rename = "t", alias = "to")]
     pub to: EndpointId,
     /// The process that speaks.
-    #[serde(rename = "n", alias = "nonce")]
     pub nonce: Nonce,
     /// The lowest protocol version that it speaks.
-    #[serde(rename = "v", alias = "version_min")]
     pub version_min: ProtocolVersion,
     /// The highest protocol version that it speaks.
-    #[serde(rename = "V", alias = "version_max")]
     pub version_max: ProtocolVersion,
     /// The stream that it sends.
-    #[serde(rename = "s", alias = "sending")]
     pub sending: Sending,
     /// The stream that it receives, or nothing when it has never heard of one.
-    #[serde(rename = "r", alias = "receiving")]
     pub receiving: Option<Receiving>,
     /// How many messages beyond its contiguous mark it is willing to take.
-    #[serde(rename = "w", alias = "window")]
     pub window: u32,
     /// Asks for an answer: a status that names this probe. It was published behind everything sent before it.
-    #[serde(rename = "p", alias = "probe", default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeId>,
     /// The probe that this status answers.
-    #[serde(rename = "a", alias = "answers", default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<ProbeId>,
     /// The speaker has stopped both streams, and takes nothing until a person has looked. Its own log says why.
-    #[serde(rename = "z", alias = "frozen", default, skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
     /// Facts about an agent; the server gives none.
-    #[serde(rename = "y", alias = "presence", default, skip_serializing_if = "Option::is_none")]
     pub presence: Option<Presence>,
 }
 
@@ -73,7 +65,7 @@ pub struct Sending {
     #[serde(rename = "h", alias = "head")]
     pub head: ChainHash,
     /// The receiver may drop everything up to here: it will never be asked about again.
-    #[serde(rename = "f", alias = "forget_through")]
+    #[serde(rename = "f", alias = "forget_through", default, skip_serializing_if = "Option::is_none")]
     pub forget_through: Option<Seq>,
     /// The receiver's journal that what follows speaks of; nothing before the sender has heard of one.
     #[serde(rename = "t", alias = "toward", default, skip_serializing_if = "Option::is_none")]
@@ -91,13 +83,8 @@ pub struct Sending {
     #[serde(rename = "d", alias = "doubtful_through", default, skip_serializing_if = "Option::is_none")]
     pub doubtful_through: Option<Seq>,
     /// How often the receiver's journal was found to have lost something. If the receiver knows of fewer times, it did so again.
-    #[serde(rename = "o", alias = "losses", default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "o", alias = "losses", default, skip_serializing_if = "wire::is_zero")]
     pub losses: u32,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 impl Sending {
@@ -132,7 +119,7 @@ pub struct Receiving {
     #[serde(rename = "p", alias = "superseded", default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Incarnation>,
     /// Everything up to here is on the receiver's stable storage.
-    #[serde(rename = "t", alias = "through")]
+    #[serde(rename = "t", alias = "through", default, skip_serializing_if = "Option::is_none")]
     pub through: Option<Seq>,
     /// The hash of the header at `through`; means nothing if [`unanchored`](Self::unanchored).
     #[serde(rename = "h", alias = "head")]
@@ -141,10 +128,10 @@ pub struct Receiving {
     #[serde(rename = "u", alias = "unanchored", default, skip_serializing_if = "std::ops::Not::not")]
     pub unanchored: bool,
     /// What else is on the receiver's stable storage.
-    #[serde(rename = "r", alias = "ranges")]
+    #[serde(rename = "r", alias = "ranges", default, skip_serializing_if = "Ranges::is_empty")]
     pub ranges: Ranges,
     /// Everything up to here has its final outcome on stable storage on both sides.
-    #[serde(rename = "s", alias = "settled_through")]
+    #[serde(rename = "s", alias = "settled_through", default, skip_serializing_if = "Option::is_none")]
     pub settled_through: Option<Seq>,
     /// What was there when the last process that the sender has heard, or this one, began: only if something was taken since by processes
     /// that were not heard. Of a journal that was restored from an old copy this shows what it lacks, although what lay in the
@@ -185,7 +172,7 @@ pub struct Presence {
     #[serde(rename = "s", alias = "slots")]
     pub slots: u16,
     /// Whether it takes no new work.
-    #[serde(rename = "d", alias = "draining")]
+    #[serde(rename = "d", alias = "draining", default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
     /// The version of its program.
     #[serde(rename = "v", alias = "version")]

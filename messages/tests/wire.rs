@@ -148,6 +148,26 @@ fn bytes_with_long_names_are_understood() {
     assert_ne!(earlier.hash, message(&body, kind).hash, "the hash is of the bytes as they are");
 }
 
+/// Whom a status speaks toward is left out only where it says so another time.
+#[test]
+fn a_status_means_the_same_after_its_journey() {
+    let received = status().receiving.map(|receiving| receiving.incarnation);
+    for (toward, receives) in
+        [(None, true), (received, true), (Some(Incarnation::from_u128(9)), true), (None, false), (received, false)]
+    {
+        let mut sent = Status { frozen: toward.is_none(), window: 7, presence: None, ..status() };
+        sent.sending.toward = toward;
+        sent.version_max = messages::ProtocolVersion::new(3);
+        sent.receiving = sent.receiving.filter(|_| receives);
+        let frame = Frame::status(&sent).unwrap();
+        assert_eq!(decode(frame.bytes().to_vec()).unwrap(), Envelope::Status(sent), "{toward:?} {receives}");
+    }
+    let mut usual = status();
+    usual.sending.toward = received;
+    let (usual, alone) = (Frame::status(&usual).unwrap(), Frame::status(&status()).unwrap());
+    assert!(usual.bytes().len() < alone.bytes().len() + 4, "the journal's name is not said twice");
+}
+
 fn log() -> LogDatagram {
     LogDatagram::Chunk(LogChunk {
         from: agent(),

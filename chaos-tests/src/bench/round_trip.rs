@@ -1,5 +1,9 @@
 //! R2: one message and its durable answer at a time, against a bare request and reply over the same broker.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +13,7 @@ use link::session::{Outbound, Transaction};
 use super::ends::{End, Ground, body, message, tidy};
 use super::messages::{Order, Who, apart, runtime};
 use super::raw::{self, Client, in_order};
-use super::{BenchError, Benchmark, Bound, CPU_US, Case, Figures, Goal, Latency, Meter, Options, P50_US, P99_US, peak_kib};
+use super::{BenchError, Benchmark, Bound, CPU_US, Case, Figures, Goal, Latency, Measure, Meter, Options, P50_US, P99_US, peak_kib};
 
 /// See the file.
 pub(super) const BENCHMARK: Benchmark = Benchmark {
@@ -18,7 +22,8 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     how: "A message of 1 KiB is submitted, the other end's application applies it and answers with 1 KiB in one transaction, and the \
           time is taken when the submitter's application has the answer, which is on its disk then: four syncs of journals and two \
           trips through the broker. The reference is lapin without any journal: a persistent request, a persistent reply, both \
-          confirmed, and queues of the same type.",
+          confirmed, and queues of the same type. The second figure is against the same with the four syncs and nothing else: each side \
+          writes what it sends and what it gets over a file of zeros and syncs that, before it goes on.",
     unit: "round trip",
     cases,
     part: Some(part),
@@ -31,6 +36,12 @@ const ROUNDS: u64 = 1_000;
 /// Round trips before those that are measured.
 const WARM_UP: u64 = 50;
 
+/// The time of one, beside a reference that is as durable.
+const SYNCED: &str = "p50, us, beside the reference with four syncs";
+
+/// Bytes of a file that a reference writes over and over.
+const LOG_BYTES: u64 = 4 << 20;
+
 /// The queues of the reference.
 const REQUESTS: &str = "bench.raw.requests";
 const REPLIES: &str = "bench.raw.replies";
@@ -40,7 +51,12 @@ fn cases(options: &Options) -> Vec<Case> {
     let case = |(engine, goal)| Case {
         name: Engine::to_string(&engine),
         at: None,
-        goals: vec![Goal::ratio(P50_US, Bound::AtMost(goal)), Goal::shown(P99_US), Goal::shown(CPU_US)],
+        goals: vec![
+            Goal::ratio(P50_US, Bound::AtMost(goal)),
+            Goal::shown(Measure { name: SYNCED, of: |figures| figures.other.get(SYNCED).copied() }),
+            Goal::shown(P99_US),
+            Goal::shown(CPU_US),
+        ],
         pairs_max: usize::MAX,
         has_reference: true,
         run: Box::new(move |stage, side| apart(stage, BENCHMARK.id, Who::of(side, engine), rounds)),
@@ -93,6 +109,8 @@ async fn ours(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
         server.settle(&work).await?;
     }
     let figures = figures(order, meter, times)?;
+    let p50_us = figures.latency.map_or(f64::NAN, |latency| latency.p50_us);
+    let figures = figures.with(SYNCED, p50_us);
     answering.await.expect("it does not panic")?;
     server.end().await?;
     Arc::into_inner(agent).expect("nobody else uses it any more").end().await?;
@@ -118,6 +136,43 @@ async fn answer(agent: &End, count: u64) -> Result<(), BenchError> {
 }
 
 async fn reference(order: &Order) -> Result<Figures, BenchError> {
+    let bare = exchanges(order, [None, None]).await?;
+    let synced = exchanges(order, [Some(Log::new(&order.dir)?), Some(Log::new(&order.dir)?)]).await?;
+    let p50_us = synced.latency.map_or(f64::NAN, |latency| latency.p50_us);
+    Ok(bare.with(SYNCED, p50_us))
+}
+
+/// What is least to have something on stable storage: it is written over zeros that are there, and synced.
+struct Log {
+    file: File,
+    at: u64,
+}
+
+impl Log {
+    fn new(dir: &Path) -> std::io::Result<Self> {
+        let mut file = tempfile::tempfile_in(dir)?;
+        file.write_all(&vec![0; LOG_BYTES as usize])?;
+        file.sync_all()?;
+        Ok(Self { file, at: 0 })
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let len = bytes.len() as u64;
+        self.at = if self.at + len > LOG_BYTES { 0 } else { self.at };
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += len;
+        self.file.sync_data()
+    }
+}
+
+/// Keeps what is sent or was received, if that is wanted.
+fn keep(log: &mut Option<Log>, bytes: &[u8]) -> std::io::Result<()> {
+    log.as_mut().map_or(Ok(()), |log| log.keep(bytes))
+}
+
+/// Requests and replies over the bare broker. With logs each end keeps what it sends and gets, and waits for that.
+async fn exchanges(order: &Order, logs: [Option<Log>; 2]) -> Result<Figures, BenchError> {
+    let [mut asking, mut answering] = logs;
     let (asker, answerer) = (Client::connect(&order.broker).await?, Client::connect(&order.broker).await?);
     for queue in [REQUESTS, REPLIES] {
         asker.queue(queue, order.broker.queue_type).await?;
@@ -127,9 +182,11 @@ async fn reference(order: &Order) -> Result<Figures, BenchError> {
     let mut replies = asker.consume(REPLIES).await?;
     let mut requests = answerer.consume(REQUESTS).await?;
     let all = WARM_UP + order.messages;
-    let answering = tokio::spawn(async move {
+    let answers = tokio::spawn(async move {
         for _ in 0..all {
             let request = raw::next(&mut requests, REQUESTS).await?;
+            keep(&mut answering, &request.data)?;
+            keep(&mut answering, &request.data)?;
             raw::confirmed(answerer.publish(REPLIES, &request.data).await?).await?;
             answerer.acknowledge(request.delivery_tag).await?;
         }
@@ -143,14 +200,17 @@ async fn reference(order: &Order) -> Result<Figures, BenchError> {
             meter = Meter::own(Some(order.broker.pid))?;
         }
         let began = Instant::now();
-        raw::confirmed(asker.publish(REQUESTS, &body(number)).await?).await?;
+        let body = body(number);
+        keep(&mut asking, &body)?;
+        raw::confirmed(asker.publish(REQUESTS, &body).await?).await?;
         let reply = raw::next(&mut replies, REPLIES).await?;
+        keep(&mut asking, &reply.data)?;
         times.push(began.elapsed());
         in_order(&reply.data, number)?;
         asker.acknowledge(reply.delivery_tag).await?;
     }
     let figures = figures(order, meter, times)?;
-    answering.await.expect("it does not panic")?;
+    answers.await.expect("it does not panic")?;
     for queue in [REQUESTS, REPLIES] {
         asker.delete(queue).await?;
     }

@@ -1,8 +1,9 @@
 //! A tap on the wire between an endpoint's driver and its transport: counts what is published and changes nothing. It costs each message
 //! two hops between tasks, so both sides of a comparison have one or neither.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use link::session::Published;
 use link::wire::{Wire, WireCommand, WireEnd, wire};
@@ -16,11 +17,26 @@ pub(super) struct Counts {
     pub(super) resent: AtomicU64,
     /// Bytes of statuses that ask or answer. The others report what was received, as in a quiet life.
     pub(super) asking_bytes: AtomicU64,
+    /// The same one by one, with the time of each.
+    asking: Mutex<Vec<(Instant, u64)>>,
+    /// When the first message was published again.
+    first_resent: OnceLock<Instant>,
 }
 
 impl Counts {
     pub(super) fn of(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
+    }
+
+    /// When the first message was published again, if any was.
+    pub(super) fn first_resent(&self) -> Option<Instant> {
+        self.first_resent.get().copied()
+    }
+
+    /// Bytes of statuses that asked or answered from one moment to another.
+    pub(super) fn asking_between(&self, from: Instant, to: Instant) -> u64 {
+        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.iter().filter(|(at, _)| (from..=to).contains(at)).map(|(_, bytes)| bytes).sum()
     }
 
     fn add(counter: &AtomicU64, number: u64) {
@@ -30,7 +46,10 @@ impl Counts {
     fn command(&self, command: &WireCommand) {
         match command {
             WireCommand::Publish(publish) => match publish.what {
-                Published::Resent(_) => Self::add(&self.resent, 1),
+                Published::Resent(_) => {
+                    self.first_resent.get_or_init(Instant::now);
+                    Self::add(&self.resent, 1);
+                }
                 Published::Status => self.status(publish.frame.bytes()),
                 Published::Message(_) | Published::Log => {}
             },
@@ -44,6 +63,8 @@ impl Counts {
             && (status.probe.is_some() || status.answers.is_some())
         {
             Self::add(&self.asking_bytes, bytes.len() as u64);
+            let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+            asking.push((Instant::now(), bytes.len() as u64));
         }
     }
 }

@@ -45,6 +45,11 @@ impl Mark {
         }
     }
 
+    /// As a number that no other mark has.
+    pub(super) const fn word(self) -> u8 {
+        self.0
+    }
+
     pub(super) const fn place(self) -> Option<u8> {
         self.0.checked_sub(2)
     }

@@ -34,13 +34,14 @@ mod parts;
 mod plant;
 mod scope;
 mod search;
+mod spool;
 mod step;
+mod steps;
 mod stimulus;
 mod table;
 mod turn;
 mod violation;
 mod visited;
-mod ways;
 mod world;
 
 pub use action::{Action, Step};

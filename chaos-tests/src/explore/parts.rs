@@ -3,17 +3,18 @@
 //! less than all that it depends on, so it is the same as working it out each time.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::Hasher;
 
 use super::action::Step;
 use super::end::{Copy, End, Journal};
 use super::facts::Facts;
 use super::flight::{Flight, Letter, Mark, Parcel, Renaming, print};
-use super::ledger::{Known, Ledgers};
+use super::ledger::{Known as KnownOnce, Ledgers};
 use super::offers::Offers;
 use super::plant::Plant;
 use super::scope::{Scope, Side, TIMERS, id};
 use super::step::Acting;
+use super::steps::{Known, Outcome, Published, Steps};
 use super::violation::Violation;
 use journal::State;
 use link::session::{Millis, Session};
@@ -42,7 +43,7 @@ struct Parked {
     loads: Box<[(Seq, Seq)]>,
     held: Box<[Seq]>,
     processes: u8,
-    restored: Option<Known>,
+    restored: Option<KnownOnce>,
 }
 
 /// An endpoint, and what is asked of it for every world that has it.
@@ -74,17 +75,6 @@ pub(super) enum Local {
     Keep(u16),
     /// The probe that it is to answer has that place now.
     Owe(Mark),
-}
-
-/// What came of it.
-#[derive(Debug, Clone)]
-pub(super) struct Outcome {
-    pub(super) end: EndId,
-    pub(super) renaming: Renaming,
-    pub(super) published: Box<[Flight]>,
-    pub(super) submitted: Option<(Seq, bool)>,
-    pub(super) taken: Option<(Seq, MessageId)>,
-    pub(super) consumed: bool,
 }
 
 /// Things of a kind, each once, by their fingerprints.
@@ -121,8 +111,7 @@ pub(super) struct Parts<'a> {
     copies: Table<Copy>,
     parcels: Table<Parcel>,
     ledgers: Table<Ledgers>,
-    known: HashMap<(EndId, Local), u32, BuildHasherDefault<Folding>>,
-    outcomes: Vec<Result<Outcome, Violation>>,
+    steps: Steps,
 }
 
 impl<'a> Parts<'a> {
@@ -135,8 +124,7 @@ impl<'a> Parts<'a> {
             copies: Table::new(),
             parcels: Table::new(),
             ledgers: Table::new(),
-            known: HashMap::default(),
-            outcomes: Vec::new(),
+            steps: Steps::default(),
         }
     }
 
@@ -168,7 +156,7 @@ impl<'a> Parts<'a> {
 
     /// How many different endpoints, envelopes and outcomes there are.
     pub(super) fn counts(&self) -> [usize; 3] {
-        [self.ends.rows.len(), self.parcels.rows.len(), self.outcomes.len()]
+        [self.ends.rows.len(), self.parcels.rows.len(), self.steps.len()]
     }
 
     /// How many different journals there are, with what their applications remember.
@@ -237,18 +225,27 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// [`Violation`]
-    pub(super) fn local(&mut self, side: Side, of: EndId, local: Local) -> Result<&Outcome, Violation> {
-        let number = match self.known.get(&(of, local)) {
-            Some(number) => *number,
-            None => {
-                let outcome = self.work_out(side, of, local);
-                let number = u32::try_from(self.outcomes.len()).expect("no small world has so many outcomes");
-                self.outcomes.push(outcome);
-                self.known.insert((of, local), number);
-                number
-            }
-        };
-        self.outcomes[number as usize].as_ref().map_err(Clone::clone)
+    pub(super) fn local(&mut self, side: Side, of: EndId, local: Local) -> Result<Known, Violation> {
+        if let Some(known) = self.steps.get(of, local) {
+            return known;
+        }
+        let outcome = self.work_out(side, of, local);
+        self.steps.add(of, local, outcome)
+    }
+
+    /// What was published then.
+    pub(super) fn published(&self, published: Published) -> &[Flight] {
+        self.steps.published(published)
+    }
+
+    /// What was submitted then, if anything was, and whether whoever did so was told.
+    pub(super) fn submitted(&self, known: &Known) -> Option<(Seq, bool)> {
+        self.steps.submitted(known)
+    }
+
+    /// What an application took then, if it took anything.
+    pub(super) fn taken(&self, known: &Known) -> Option<(Seq, MessageId)> {
+        self.steps.taken(known)
     }
 
     fn work_out(&mut self, side: Side, of: EndId, local: Local) -> Result<Outcome, Violation> {
@@ -290,7 +287,7 @@ impl<'a> Parts<'a> {
             }
         }
         let end = self.add_end(side, end);
-        Ok(Outcome { end, renaming, published: Box::default(), submitted: None, taken: None, consumed: false })
+        Ok(Outcome { end, renaming, published: Vec::new(), submitted: None, taken: None, consumed: false })
     }
 
     fn post(&mut self, letter: Letter) -> Flight {

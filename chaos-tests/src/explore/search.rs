@@ -2,15 +2,16 @@
 //! world that was seen only its fingerprint is kept; one that is needed again is led to anew from the beginning.
 
 use std::collections::HashMap;
+use std::io;
 
 use super::action::{Action, Step};
 use super::check::Ends;
 use super::parts::Parts;
 use super::plant::Plant;
 use super::scope::{Budget, Scope};
+use super::spool::Spool;
 use super::violation::Violation;
 use super::visited::{At, Visited};
-use super::ways::Ways;
 use super::world::{World, fingerprint};
 
 /// What a search found.
@@ -62,7 +63,7 @@ const MORE_ROOM: usize = 4;
 pub struct Limits {
     /// Worlds after which the search is given up.
     pub states_max: usize,
-    /// Worlds for which room is made at first, 14 bytes each. A search that needs more is begun again with four times as much.
+    /// Worlds for which room is made at first, 9 bytes each. A search that needs more is begun again with four times as much.
     pub room: usize,
     /// The one share of the faults that is searched, from 1; otherwise all are. One that does not exist is not complete.
     pub share: Option<usize>,
@@ -95,13 +96,16 @@ const TOLD_EVERY: usize = 1 << 18;
 struct Search<'a> {
     parts: Parts<'a>,
     visited: Visited,
-    ways: Ways,
+    /// For each world, in the order of visits, from which one it was first reached.
+    ways: Spool,
+    /// For each world one way on without a fault; for one in which nothing is left to wish for, and first, itself.
+    on: Spool,
     /// Whether it needed more room than it had.
     is_full: bool,
     found: Exploration,
     visitor: Option<Visitor<'a>>,
     /// Worlds in which fewer losses of everything are still to come than in those that are looked at now, by how many.
-    later: Vec<Layer>,
+    later: Vec<Spool>,
     /// How many are still to come in the worlds that are looked at now.
     wipes: u8,
     /// How often a watcher was told.
@@ -181,9 +185,9 @@ impl<'a> Search<'a> {
     fn new(scope: &'a Scope, plant: Option<Plant>, room: usize, visitor: Option<Visitor<'a>>) -> Self {
         let found = Exploration { complete: true, ..Exploration::default() };
         let wipes = scope.budget.wipes;
-        let later = (0..wipes).map(|_| Layer::default()).collect();
-        let (parts, visited, ways) = (Parts::new(scope, plant), Visited::new(room), Ways::new());
-        Self { parts, visited, ways, is_full: false, found, visitor, later, wipes, told: 0 }
+        let later = (0..wipes).map(|_| Spool::new()).collect();
+        let (parts, visited, ways, on) = (Parts::new(scope, plant), Visited::new(room), Spool::new(), Spool::new());
+        Self { parts, visited, ways, on, is_full: false, found, visitor, later, wipes, told: 0 }
     }
 
     fn run(&mut self, share: [Budget; 2], tell: &mut dyn FnMut(&Exploration)) {
@@ -201,7 +205,7 @@ impl<'a> Search<'a> {
         let print = print(&first, &mut Vec::new());
         if let Err(place) = self.visited.find(print) {
             let at = self.visit(place, print, &first, At::NOWHERE);
-            layer.add(at, |words| first.write(words));
+            layer.add(at, &first);
         }
         let (mut world, mut next) = (first, Layer::default());
         loop {
@@ -227,8 +231,12 @@ impl<'a> Search<'a> {
             std::mem::swap(&mut layer, &mut next);
             next.words.clear();
             while layer.words.is_empty() {
-                let Some(later) = self.later.pop() else { return true };
-                (layer, self.wipes) = (later, self.wipes - 1);
+                let Some(mut later) = self.later.pop() else { return true };
+                self.wipes -= 1;
+                if let Err(error) = later.read(|[word]| layer.words.push(word)) {
+                    self.unread(&error);
+                    return false;
+                }
             }
         }
     }
@@ -238,9 +246,7 @@ impl<'a> Search<'a> {
         let mut spare = world.clone();
         if let Some(twin) = self.twin(world, &mut spare, &mut words) {
             // It was found before its twin was.
-            if !self.visited.is_end(at) {
-                self.visited.go_on(at, twin);
-            }
+            self.on.add(&[at.0, twin.0]);
             return Ok(());
         }
         let mut best = None;
@@ -256,8 +262,8 @@ impl<'a> Search<'a> {
                 best = Some(best.map_or(rank, |best: (u8, At)| best.min(rank)));
             }
         }
-        if let Some((_, to)) = best.filter(|_| !self.visited.is_end(at)) {
-            self.visited.go_on(at, to);
+        if let Some((_, to)) = best {
+            self.on.add(&[at.0, to.0]);
         }
         Ok(())
     }
@@ -284,8 +290,15 @@ impl<'a> Search<'a> {
         }
         self.parts.check(world)?;
         let to = self.visit(slot, print, world, from);
-        let layer = wipes.and_then(|wipes| self.later.get_mut(usize::from(wipes))).unwrap_or(next);
-        layer.add(to, |to| world.write(to));
+        match wipes.and_then(|wipes| self.later.get_mut(usize::from(wipes))) {
+            Some(later) => {
+                words.clear();
+                words.push(to.0);
+                world.write(words);
+                later.add(words);
+            }
+            None => next.add(to, world),
+        }
         Ok(to)
     }
 
@@ -309,14 +322,14 @@ impl<'a> Search<'a> {
             (self.is_full, self.found.complete) = (true, false);
             return from;
         };
-        self.ways.note(at, from);
+        self.ways.add(&[at.0, from.0]);
         if let Some(visitor) = &mut self.visitor {
             let [server, agent] = &self.parts.both(world);
             visitor(Ends([server, agent]));
         }
         self.found.states += 1;
         if let Some(healed) = self.parts.end_of(world) {
-            self.visited.go_on(at, at);
+            self.on.add(&[at.0, at.0]);
             self.found.ends += 1;
             self.found.healed += usize::from(healed);
         }
@@ -326,17 +339,16 @@ impl<'a> Search<'a> {
     /// Looks for a world from which no way without a fault leads to an end.
     fn look_for_stuck(&mut self, share: [Budget; 2]) {
         // Few: those whose one noted way on goes round in a circle. Of them every way is looked at.
-        let lost = self.visited.lost();
+        let lost = match by_place(&mut self.on, self.visited.places()) {
+            Ok(on) => self.visited.lost(on),
+            Err(error) => return self.unread(&error),
+        };
         if lost.is_empty() {
             return;
         }
-        let from = match self.ways.read(self.visited.places()) {
+        let from = match by_place(&mut self.ways, self.visited.places()) {
             Ok(from) => from,
-            Err(error) => {
-                self.found.unread = Some(error.to_string());
-                self.found.complete = false;
-                return;
-            }
+            Err(error) => return self.unread(&error),
         };
         let mut open: HashMap<At, usize> = HashMap::new();
         let mut ways = Vec::new();
@@ -369,6 +381,11 @@ impl<'a> Search<'a> {
         }
     }
 
+    fn unread(&mut self, error: &io::Error) {
+        self.found.unread = Some(error.to_string());
+        self.found.complete = false;
+    }
+
     fn actions(&self, world: &World) -> Vec<Action> {
         let mut actions = Vec::new();
         self.parts.actions(world, &mut actions);
@@ -397,7 +414,7 @@ impl<'a> Search<'a> {
     }
 
     fn counterexample(&mut self, share: [Budget; 2], at: At, last: Option<Action>, violation: Violation) {
-        let (mut actions, last_world) = match self.ways.read(self.visited.places()) {
+        let (mut actions, last_world) = match by_place(&mut self.ways, self.visited.places()) {
             Ok(from) => {
                 let (world, actions) = self.way_to(share, at, &from);
                 (actions, self.parts.describe(&world))
@@ -410,10 +427,22 @@ impl<'a> Search<'a> {
 }
 
 impl Layer {
-    fn add(&mut self, at: At, write: impl FnOnce(&mut Vec<u32>)) {
+    fn add(&mut self, at: At, world: &World) {
         self.words.push(at.0);
-        write(&mut self.words);
+        world.write(&mut self.words);
     }
+}
+
+/// For each place what was first noted for it.
+fn by_place(notes: &mut Spool, places: usize) -> io::Result<Vec<At>> {
+    let mut noted = vec![At::NOWHERE; places];
+    notes.read(|[at, to]| {
+        let first = &mut noted[at as usize];
+        if *first == At::NOWHERE {
+            *first = At(to);
+        }
+    })?;
+    Ok(noted)
 }
 
 fn print(world: &World, words: &mut Vec<u32>) -> [u64; 2] {

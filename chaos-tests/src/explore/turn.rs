@@ -144,7 +144,7 @@ impl Parts<'_> {
     fn act(&mut self, world: &World, after: &mut World, side: Side, local: Local) -> Result<(), Violation> {
         let (peer, before, probes) = (side.other(), world.ends[side.at()], self.end(world.ends[side.at()]).probes);
         let outcome = self.local(side, before, local)?;
-        let (submitted, taken, consumed) = (outcome.submitted, outcome.taken, outcome.consumed);
+        let (submitted, taken, consumed) = (self.submitted(&outcome), self.taken(&outcome), outcome.consumed);
         let renaming = outcome.renaming;
         after.ends[side.at()] = outcome.end;
         let come = if consumed && !after.queues[side.at()].is_empty() {
@@ -153,7 +153,7 @@ impl Parts<'_> {
             None
         };
         let fresh = after.queues[peer.at()].len();
-        after.queues[peer.at()].extend(&outcome.published);
+        after.queues[peer.at()].extend(self.published(outcome.published));
         if !renaming.keeps(probes) {
             // What was just published has the new names already.
             self.rename(after, side, &renaming, fresh)?;

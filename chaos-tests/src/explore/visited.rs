@@ -1,6 +1,5 @@
-//! The worlds that were visited: of each 64 bits of a fingerprint, at a place that the other 64 choose, and one way on without a fault.
-//! Nothing else of a world stays in memory: 14 bytes. It never forgets one, and never grows: whoever fills it begins again with
-//! a larger one.
+//! The worlds that were visited: of each 64 bits of a fingerprint, at a place that the other 64 choose. Nothing else of a world stays in
+//! memory: 9 bytes. It never forgets one, and never grows: whoever fills it begins again with a larger one.
 //!
 //! Two worlds with the same 64 bits are taken for one if their places are in one stretch of taken places, of which a full table has some
 //! thirty in a row. For a thousand million worlds that happens with a probability of about 10^-9: 10^9 times 30, divided by 2^64.
@@ -12,6 +11,9 @@ pub(super) struct At(pub(super) u32);
 impl At {
     /// None.
     pub(super) const NOWHERE: Self = Self(u32::MAX);
+    /// From there an end can be reached, or not: no places, but what is known of one.
+    const SAVED: Self = Self(u32::MAX - 1);
+    const LOST: Self = Self(u32::MAX - 2);
 }
 
 /// Every visited world.
@@ -19,8 +21,6 @@ impl At {
 pub(super) struct Visited {
     /// An open table of halves of fingerprints.
     prints: Vec<u64>,
-    /// One way on without a fault. The world itself, where nothing is left to wish for.
-    on: Vec<At>,
     len: usize,
     room: usize,
 }
@@ -32,9 +32,9 @@ impl Visited {
     /// Room for so many worlds, and no more than have numbers.
     pub(super) fn new(room: usize) -> Self {
         // Beyond seven eighths an open table becomes slow.
-        let places = (room.saturating_add(room / 7).saturating_add(16)).min(u32::MAX as usize);
+        let places = (room.saturating_add(room / 7).saturating_add(16)).min(At::LOST.0 as usize);
         // Memory that nothing was written to is not taken.
-        Self { prints: vec![FREE; places], on: vec![At(0); places], len: 0, room: room.min(places - places / 8) }
+        Self { prints: vec![FREE; places], len: 0, room: room.min(places - places / 8) }
     }
 
     pub(super) const fn places(&self) -> usize {
@@ -61,11 +61,8 @@ impl Visited {
             return None;
         }
         self.prints[place] = kept(print);
-        let at = At(place as u32);
-        // Nothing is known yet; that no way on was noted is told by one to nowhere.
-        self.on[place] = At::NOWHERE;
         self.len += 1;
-        Some(at)
+        Some(At(place as u32))
     }
 
     /// Whether the world at that place is the one of that fingerprint.
@@ -73,46 +70,30 @@ impl Visited {
         self.find(print) == Ok(at)
     }
 
-    pub(super) fn go_on(&mut self, at: At, to: At) {
-        self.on[at.0 as usize] = to;
-    }
-
-    pub(super) fn is_end(&self, at: At) -> bool {
-        self.on[at.0 as usize] == at
-    }
-
-    /// The worlds whose one way on does not lead to one that leads to itself, and on and on.
-    pub(super) fn lost(&self) -> Vec<At> {
-        const OPEN: u8 = 0;
-        const UNDER_WAY: u8 = 1;
-        const SAVED: u8 = 2;
-        const LOST: u8 = 3;
-        let mut fate = vec![OPEN; self.prints.len()];
+    /// The worlds whose one way on without a fault does not lead to one that leads to itself, and on and on. `on` has the way of each place.
+    pub(super) fn lost(&self, mut on: Vec<At>) -> Vec<At> {
         let (mut path, mut lost) = (Vec::new(), Vec::new());
         for first in (0..self.prints.len()).filter(|place| self.prints[*place] != FREE) {
             let mut at = first;
             let found = loop {
-                match fate[at] {
-                    OPEN => {}
-                    UNDER_WAY => break LOST,
-                    known => break known,
+                let next = on[at];
+                match next {
+                    At::SAVED | At::LOST => break next,
+                    // There is none, or it is this very path: it goes round in a circle.
+                    At::NOWHERE => break At::LOST,
+                    At(next) if next as usize == at => break At::SAVED,
+                    At(next) => {
+                        on[at] = At::NOWHERE;
+                        path.push(at);
+                        at = next as usize;
+                    }
                 }
-                let on = self.on[at];
-                if on == At::NOWHERE {
-                    break LOST;
-                }
-                if on.0 as usize == at {
-                    break SAVED;
-                }
-                fate[at] = UNDER_WAY;
-                path.push(at);
-                at = on.0 as usize;
             };
-            fate[at] = if fate[at] == OPEN { found } else { fate[at] };
+            on[at] = found;
             for at in path.drain(..) {
-                fate[at] = found;
+                on[at] = found;
             }
-            if fate[first] == LOST {
+            if found == At::LOST {
                 lost.push(At(first as u32));
             }
         }

@@ -48,11 +48,11 @@ pub(crate) struct Args {
     /// are the whole
     #[arg(long)]
     share: Option<usize>,
-    /// Give up after that many states; 14 bytes of memory each, and as much again for what they are made of
+    /// Give up after that many states; 9 bytes of memory each, and as much again for what they are made of
     #[arg(long, default_value_t = 150_000_000)]
     states_max: usize,
-    /// Make room for that many states at once; a search that needs more is begun again with four times as much. How each
-    /// was reached is noted in a temporary file, 8 bytes each
+    /// Make room for that many states at once; a search that needs more is begun again with four times as much. Temporary files
+    /// take another 16 to 30 bytes each
     #[arg(long, default_value_t = ROOM)]
     room: usize,
     /// How to print what was found
