@@ -27,6 +27,9 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 /// Numbers of messages. The last one is what the goal is about.
 const SIZES: [u64; 3] = [10_000, 100_000, 1_000_000];
 
+/// Pairs over segments, which are quickly opened. One over sled takes as long as ten of them.
+const SEGMENTS_PAIRS: usize = 5;
+
 const TIME: Measure = Measure { name: "time, s", of: |figures| Some(figures.spent.seconds) };
 const MEMORY: &str = "bytes of memory a message";
 
@@ -44,7 +47,7 @@ fn case(options: &Options, engine: Engine, size: u64) -> Case {
         name: format!("{engine}, {size}"),
         at: matches!(engine, Engine::Segments).then_some(size as f64),
         goals: vec![if is_goal { Goal::ratio(TIME, Bound::AtMost(1.5)) } else { Goal::shown(TIME) }, Goal::shown(memory)],
-        pairs_max: 1,
+        pairs_max: if matches!(engine, Engine::Segments) { SEGMENTS_PAIRS } else { 1 },
         has_reference: true,
         run: Box::new(move |stage, side| {
             let dir = made(&mut dir, stage)?;

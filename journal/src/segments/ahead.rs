@@ -1,34 +1,69 @@
-//! Reading many sealed segments with two threads: one reads and checks the frames, the other takes their records into the index. Both
-//! go through the segments in order, and what is wrong is found at the same place as by one thread. It never writes.
+//! Reading many sealed segments with two threads. Each takes the next segment that nobody has, reads and checks it whole, and keeps of it
+//! only where its records are; the one that opens the store takes these into the index in the order of the segments, and what comes next
+//! in order without that detour. What is wrong is found at the same place as by one thread. It never writes.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::{self, Scope};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use super::files::{Buffer, Source};
-use super::format::{FrameHeader, Kind, SEGMENT_HEADER};
 use super::index::Index;
-use super::recover::{sealed_frame, sealed_header, take};
+use super::recover::{beyond, records, take_one};
 use crate::store::StoreError;
 
 /// Bytes of segments from which a second thread is worth starting: opening takes some ten milliseconds then.
 pub(super) const APART_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Pieces that wait for the index. One is being filled and one taken in besides, so there are four buffers, each as large as the
-/// largest frame.
-const WAITING: usize = 2;
+/// Segments that may be read beyond the one that is next for the index: so many lists of records are in memory.
+const AHEAD: usize = 2;
 
 /// A segment to read: number, file and length.
 pub(super) type Sealed = (u32, Arc<File>, u64);
 
-/// Frames of one segment that were found good, with their places, and the bytes that they are in.
-struct Piece {
-    segment: usize,
-    frames: Vec<(u64, FrameHeader)>,
-    buffer: Buffer,
+/// The records of a segment without their values.
+#[derive(Default)]
+struct Digest {
+    keys: Vec<u8>,
+    records: Vec<Short>,
+}
+
+/// A record by the length of its key, its place in the segment, the length of its value if it has one, and that one's checksum.
+struct Short {
+    key: usize,
+    place: u64,
+    value: Option<usize>,
+    sum: u32,
+}
+
+/// Who reads what.
+#[derive(Default)]
+struct Shared {
+    /// The first segment that nobody reads or has read.
+    next: usize,
+    /// The one that the index gets next.
+    wanted: usize,
+    read: BTreeMap<usize, Result<Digest, StoreError>>,
+    /// Lists that are empty again.
+    spare: Vec<Digest>,
+    /// One of the two needs the other no more.
+    over: bool,
+}
+
+struct Work<'a> {
+    segments: &'a [Sealed],
+    shared: Mutex<Shared>,
+    changed: Condvar,
+}
+
+/// Says that a thread needs the other one no more, however it ends.
+struct Leaving<'a>(&'a Work<'a>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.changed.notify_all();
+    }
 }
 
 /// Reads the segments, and takes what they hold into the index. Whether it did; not when there is no second thread to be had.
@@ -36,105 +71,131 @@ struct Piece {
 /// # Errors
 /// [`StoreError::Damaged`] with the first place where something is wrong.
 pub(super) fn take_all(segments: &[Sealed], index: &mut Index) -> Result<bool, StoreError> {
-    thread::scope(|scope| match start(scope, segments) {
-        Ok((pieces, emptied)) => take_pieces(segments, index, pieces, &emptied).map(|()| true),
-        Err(_) => Ok(false),
+    let work = Work { segments, shared: Mutex::default(), changed: Condvar::new() };
+    let work = &work;
+    thread::scope(|scope| {
+        let helping = move || work.help();
+        if thread::Builder::new().name("journal-opening".to_owned()).spawn_scoped(scope, helping).is_err() {
+            return Ok(false);
+        }
+        let _leaving = Leaving(work);
+        work.take_in_order(index).map(|()| true)
     })
 }
 
-type Pieces = Receiver<Result<Piece, StoreError>>;
-
-fn start<'scope>(scope: &'scope Scope<'scope, '_>, segments: &'scope [Sealed]) -> io::Result<(Pieces, Sender<Piece>)> {
-    let (found, pieces) = sync_channel(WAITING);
-    let (emptied, empty) = channel();
-    let reading = move || {
-        let mut reader = Reader { found, empty, piece: Piece::new(0, Buffer::default()) };
-        if let Err(error) = reader.read(segments) {
-            // Nobody listens any more when the index was refused something: that is the first error then.
-            let _ = reader.found.send(Err(error));
-        }
-    };
-    thread::Builder::new().name("journal-opening".to_owned()).spawn_scoped(scope, reading)?;
-    Ok((pieces, emptied))
+/// What the thread that has the index is to do.
+enum Turn {
+    /// Take the next segment into the index.
+    Take(usize),
+    /// Read a later one meanwhile.
+    Read(usize, Digest),
+    /// Take what was read of the next one into the index.
+    TakeRead(Result<Digest, StoreError>),
 }
 
-fn take_pieces(
-    segments: &[Sealed],
-    index: &mut Index,
-    pieces: Pieces,
-    emptied: &Sender<Piece>,
-) -> Result<(), StoreError> {
-    for piece in pieces {
-        let piece = piece?;
-        let source = source(&segments[piece.segment]);
-        for (offset, header) in &piece.frames {
-            take(index, &source, *offset, header, piece.buffer.payload_at(source.number, *offset, header))?;
-        }
-        // The reader has come to its end when it takes none back.
-        let _ = emptied.send(piece);
+impl Work<'_> {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Nothing in there is half done when a panic ends a thread.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    Ok(())
-}
 
-struct Reader {
-    found: SyncSender<Result<Piece, StoreError>>,
-    empty: Receiver<Piece>,
-    piece: Piece,
-}
-
-impl Piece {
-    const fn new(segment: usize, buffer: Buffer) -> Self {
-        Self { segment, frames: Vec::new(), buffer }
-    }
-}
-
-impl Reader {
-    /// Reads all of them, or as long as anybody takes what was found.
-    fn read(&mut self, segments: &[Sealed]) -> Result<(), StoreError> {
-        for (at, segment) in segments.iter().enumerate() {
-            let source = source(segment);
-            sealed_header(&source)?;
-            self.piece.segment = at;
-            let mut offset = SEGMENT_HEADER;
-            while let Some(header) = self.next(&source, offset)? {
-                self.piece.frames.push((offset, header));
-                offset += header.frame_bytes();
-            }
-            if !self.hand_over(&source, offset) {
-                return Ok(());
+    fn take_in_order(&self, index: &mut Index) -> Result<(), StoreError> {
+        let mut buffer = Buffer::default();
+        for wanted in 0..self.segments.len() {
+            loop {
+                match self.turn(wanted) {
+                    Turn::Take(at) => take_one(&self.segments[at], index, &mut buffer)?,
+                    Turn::TakeRead(digest) => {
+                        let digest = digest?;
+                        digest.into_index(&self.segments[wanted], index)?;
+                        self.lock().spare.push(digest);
+                    }
+                    Turn::Read(at, digest) => {
+                        let digest = digest.read(&self.segments[at], &mut buffer);
+                        self.lock().read.insert(at, digest);
+                        continue;
+                    }
+                }
+                break;
             }
         }
         Ok(())
     }
 
-    /// The next frame; nothing at the seal. Before anything is read over what was found, or found to be wrong behind it, that is handed
-    /// over.
-    fn next(&mut self, source: &Source<'_>, offset: u64) -> Result<Option<FrameHeader>, StoreError> {
-        if !self.piece.frames.is_empty() {
-            match source.frame_held(offset, &self.piece.buffer) {
-                Some(header) if header.kind != Kind::Seal => return Ok(Some(header)),
-                // The next one finds out that nobody takes them.
-                Some(_) | None => drop(self.hand_over(source, offset)),
+    fn turn(&self, wanted: usize) -> Turn {
+        let mut shared = self.lock();
+        shared.wanted = wanted;
+        self.changed.notify_all();
+        loop {
+            if let Some(read) = shared.read.remove(&wanted) {
+                return Turn::TakeRead(read);
             }
-        }
-        match sealed_frame(source, offset, &mut self.piece.buffer)? {
-            ControlFlow::Continue((header, _)) => Ok(Some(header)),
-            ControlFlow::Break(()) => Ok(None),
+            // Nobody has it, or the other thread could not go on with it.
+            if shared.next == wanted || shared.over {
+                shared.next = shared.next.max(wanted + 1);
+                return Turn::Take(wanted);
+            }
+            if let Some((at, digest)) = shared.claim(self.segments.len()) {
+                return Turn::Read(at, digest);
+            }
+            shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Gives away what was found, and goes on in another buffer. Whether anybody takes it.
-    fn hand_over(&mut self, source: &Source<'_>, offset: u64) -> bool {
-        let mut next = self.empty.try_recv().unwrap_or_else(|_| Piece::new(0, Buffer::default()));
-        next.frames.clear();
-        next.segment = self.piece.segment;
-        self.piece.buffer.go_on_in(&mut next.buffer, source.number, offset);
-        self.found.send(Ok(std::mem::replace(&mut self.piece, next))).is_ok()
+    /// Reads whatever nobody has, not too far ahead.
+    fn help(&self) {
+        let _leaving = Leaving(self);
+        let mut buffer = Buffer::default();
+        let mut shared = self.lock();
+        while !shared.over && shared.next < self.segments.len() {
+            let Some((at, digest)) = shared.claim(self.segments.len()) else {
+                shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(shared);
+            let digest = digest.read(&self.segments[at], &mut buffer);
+            shared = self.lock();
+            shared.read.insert(at, digest);
+            self.changed.notify_all();
+        }
     }
 }
 
-fn source((number, file, length): &Sealed) -> Source<'_> {
-    Source { number: *number, file, length: *length }
+impl Shared {
+    /// A segment to read, if there is one and it is not too far ahead.
+    fn claim(&mut self, segments: usize) -> Option<(usize, Digest)> {
+        let at = self.next;
+        if at >= segments || at > self.wanted + AHEAD {
+            return None;
+        }
+        self.next += 1;
+        Some((at, self.spare.pop().unwrap_or_default()))
+    }
+}
+
+impl Digest {
+    fn read(mut self, segment: &Sealed, buffer: &mut Buffer) -> Result<Self, StoreError> {
+        self.keys.clear();
+        self.records.clear();
+        records(segment, buffer, &mut |place, record, sum| {
+            self.keys.extend_from_slice(record.key);
+            let (key, value) = (record.key.len(), record.value.map(<[u8]>::len));
+            self.records.push(Short { key, place, value, sum });
+            Ok(())
+        })?;
+        Ok(self)
+    }
+
+    fn into_index(&self, (number, file, length): &Sealed, index: &mut Index) -> Result<(), StoreError> {
+        let source = Source { number: *number, file, length: *length };
+        let mut keys = &self.keys[..];
+        for Short { key, place, value, sum } in &self.records {
+            let (key, rest) = keys.split_at(*key);
+            keys = rest;
+            index.take(*number, *place, key, *value, *sum).ok_or_else(|| beyond(&source, *place))?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

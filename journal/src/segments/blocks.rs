@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::block::Block;
-use super::places::KeyBytes;
+use super::places::{KeyBytes, base_of, is_of};
 
 /// Blocks that are remembered: a header and a body of each of two streams.
 const LATEST: usize = 4;
@@ -27,25 +27,36 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    fn find(&self, base: &KeyBytes) -> Option<(usize, bool)> {
-        let latest = self.latest.iter().flatten().find(|(other, _)| other == base);
-        match latest {
-            Some((_, at)) => Some((*at, true)),
-            None => self.by_base.get(base).map(|at| (*at, false)),
+    /// The place of the block to which a key belongs, if that is one of those used last.
+    #[inline]
+    fn remembered(&self, key: &[u8]) -> Option<usize> {
+        self.latest.iter().flatten().find(|(base, _)| is_of(base.bytes(), key)).map(|(_, at)| *at)
+    }
+
+    /// The block to which a key belongs.
+    #[inline]
+    pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<Block>> {
+        match self.remembered(key) {
+            Some(at) => self.all[at].as_ref(),
+            None => self.all[*self.by_base.get(&base_of(key))?].as_ref(),
         }
     }
 
-    pub(super) fn get(&self, base: &KeyBytes) -> Option<&Arc<Block>> {
-        self.all[self.find(base)?.0].as_ref()
-    }
-
-    pub(super) fn get_mut(&mut self, base: &KeyBytes) -> Option<&mut Arc<Block>> {
-        let (at, is_remembered) = self.find(base)?;
-        if !is_remembered {
-            self.latest[self.oldest] = Some((base.clone(), at));
-            self.oldest = (self.oldest + 1) % LATEST;
-        }
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut Arc<Block>> {
+        let at = match self.remembered(key) {
+            Some(at) => at,
+            None => self.remember(key)?,
+        };
         self.all[at].as_mut()
+    }
+
+    fn remember(&mut self, key: &[u8]) -> Option<usize> {
+        let base = base_of(key);
+        let at = *self.by_base.get(&base)?;
+        self.latest[self.oldest] = Some((base, at));
+        self.oldest = (self.oldest + 1) % LATEST;
+        Some(at)
     }
 
     /// Adds a block with a base that no other has.

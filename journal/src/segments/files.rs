@@ -134,30 +134,6 @@ impl Buffer {
         self.filled = 0;
     }
 
-    /// Those bytes of a segment, if they are all here.
-    fn held(&self, number: u32, offset: u64, length: usize) -> Option<&[u8]> {
-        let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
-        let bytes = self.bytes.get(..self.filled).filter(|_| self.segment == number)?;
-        bytes.get(at..)?.get(..length)
-    }
-
-    /// The payload of a frame that is here whole.
-    pub(super) fn payload_at(&self, number: u32, offset: u64, header: &FrameHeader) -> &[u8] {
-        self.held(number, offset + FRAME_HEADER, header.payload as usize).unwrap_or_default()
-    }
-
-    /// Begins again in that buffer with what is here from that place on.
-    pub(super) fn go_on_in(&self, other: &mut Self, number: u32, offset: u64) {
-        let at = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
-        let at = at.filter(|_| self.segment == number);
-        let rest = at.and_then(|at| self.bytes.get(at..self.filled)).unwrap_or_default();
-        if other.bytes.len() < rest.len() {
-            other.bytes.resize(rest.len(), 0);
-        }
-        other.bytes[..rest.len()].copy_from_slice(rest);
-        (other.segment, other.start, other.filled, other.payload) = (number, offset, rest.len(), 0..0);
-    }
-
     /// Those bytes of the segment, which has them. Bytes that are there already are not read again.
     fn view(&mut self, source: &Source<'_>, offset: u64, length: usize) -> Result<&[u8], StoreError> {
         let at = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
@@ -241,14 +217,6 @@ impl Source<'_> {
             Some(offset) if offset >= SEGMENT_HEADER => self.frame_header(offset),
             Some(_) | None => Ok(None),
         }
-    }
-
-    /// The frame at `offset` if the buffer has it whole and it is good; the buffer stays as it is.
-    pub(super) fn frame_held(&self, offset: u64, buffer: &Buffer) -> Option<FrameHeader> {
-        let header = buffer.held(self.number, offset, FRAME_HEADER as usize)?;
-        let header = FrameHeader::decode(header.try_into().ok()?, self.number, offset)?;
-        let payload = buffer.held(self.number, offset + FRAME_HEADER, header.payload as usize)?;
-        (crc32c::crc32c(payload) == header.payload_crc).then_some(header)
     }
 
     /// Reads and checks the frame at `offset`. Its payload is then in the buffer. Memory is taken for it only after its header was

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::block::Place;
 use super::fetch::Window;
 use super::files::{damaged, segment_name};
-use super::format::{Record, record_bytes};
+use super::format::record_bytes;
 use super::places::{Places, Range};
 use crate::store::{StoreError, Visit};
 
@@ -34,19 +34,19 @@ impl Index {
         self.places.get(key)
     }
 
-    /// Takes in a record that begins at that offset of a segment, with the checksum of its value. Nothing when the offset is beyond
-    /// what a segment may have.
-    pub(super) fn take(&mut self, segment: u32, offset: u64, record: &Record<'_>, sum: u32) -> Option<()> {
-        let bytes = |value: usize| record_bytes(record.key.len(), value);
-        let old = match record.value {
+    /// Takes in a record that begins at that offset of a segment, with its key, the length of its value if it has one, and the checksum
+    /// of that. Nothing when the offset is beyond what a segment may have.
+    pub(super) fn take(&mut self, segment: u32, offset: u64, key: &[u8], value: Option<usize>, sum: u32) -> Option<()> {
+        let bytes = |value: usize| record_bytes(key.len(), value);
+        let old = match value {
             Some(value) => {
-                let (offset, length) = (u32::try_from(offset).ok()?, u32::try_from(value.len()).ok()?);
+                let (offset, length) = (u32::try_from(offset).ok()?, u32::try_from(value).ok()?);
                 if let Some(segment) = self.segments.get_mut(&segment) {
-                    segment.live += bytes(value.len());
+                    segment.live += bytes(value);
                 }
-                self.places.insert(record.key, Place { segment, offset, value: length, sum })
+                self.places.insert(key, Place { segment, offset, value: length, sum })
             }
-            None => self.places.remove(record.key),
+            None => self.places.remove(key),
         };
         if let Some(old) = old
             && let Some(segment) = self.segments.get_mut(&old.segment)

@@ -382,7 +382,8 @@ fn write_frame(index: &RwLock<Index>, log: &mut Log, frame: &mut Frame) -> Resul
     index.segments.entry(log.active).or_insert_with(|| segment(log)).bytes = log.end;
     let records = Records::new(&bytes[FRAME_HEADER as usize..]).map_while(Result::ok);
     for (record, sum) in records.zip(sums.iter()) {
-        let taken = index.take(log.active, start + record.at as u64, &record, *sum);
+        let (place, value) = (start + record.at as u64, record.value.map(<[u8]>::len));
+        let taken = index.take(log.active, place, record.key, value, *sum);
         taken.ok_or_else(|| io("writing")(std::io::Error::other("the segment is larger than 4 GiB")))?;
     }
     Ok(bytes.len() as u64)

@@ -43,6 +43,7 @@ impl KeyBytes {
         }
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Short(length, bytes) => &bytes[..usize::from(*length)],
@@ -108,12 +109,19 @@ const fn words(bytes: &[u8; SHORT]) -> [u64; 3] {
 }
 
 /// The base of the block that a key belongs to.
-fn base_of(key: &[u8]) -> KeyBytes {
+pub(super) fn base_of(key: &[u8]) -> KeyBytes {
     let mut base = KeyBytes::new(key);
     if let Some(last) = base.bytes_mut().last_mut() {
         *last &= !SLOT_BITS;
     }
     base
+}
+
+/// Whether a key belongs to the block with that base. Most keys of other blocks differ in their first or their last byte.
+#[inline]
+pub(super) fn is_of(base: &[u8], key: &[u8]) -> bool {
+    let (Some((base_last, base)), Some((key_last, key))) = (base.split_last(), key.split_last()) else { return false };
+    *base_last == key_last & !SLOT_BITS && base.first() == key.first() && base == key
 }
 
 /// The place of a key in its block.
@@ -139,7 +147,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn get(&self, key: &[u8]) -> Option<Place> {
-        if let Some(block) = self.blocks.get(&base_of(key)) {
+        if let Some(block) = self.blocks.get(key) {
             let found = block.get(slot_of(key));
             if found.is_some() || !self.misfits {
                 return found;
@@ -150,7 +158,7 @@ impl Places {
 
     /// Sets the place of a key. Returns the one before.
     pub(super) fn insert(&mut self, key: &[u8], place: Place) -> Option<Place> {
-        if let Some(block) = self.blocks.get_mut(&base_of(key)) {
+        if let Some(block) = self.blocks.get_mut(key) {
             if block.fits(&place) {
                 let old = Arc::make_mut(block).put(slot_of(key), &place);
                 return if old.is_none() && self.misfits { self.singles.remove(key) } else { old };
@@ -213,15 +221,14 @@ impl Places {
 
     /// Removes a key. Returns its place.
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Place> {
-        let base = base_of(key);
-        let Some(block) = self.blocks.get_mut(&base) else { return self.singles.remove(key) };
+        let Some(block) = self.blocks.get_mut(key) else { return self.singles.remove(key) };
         if block.get(slot_of(key)).is_none() {
             return if self.misfits { self.singles.remove(key) } else { None };
         }
         let block = Arc::make_mut(block);
         let old = block.remove(slot_of(key));
         if block.is_empty() {
-            self.blocks.remove(&base);
+            self.blocks.remove(&base_of(key));
         }
         old
     }

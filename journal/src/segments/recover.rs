@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::ahead::{self, APART_BYTES, Sealed};
 use super::files::{Buffer, Found, Listing, Source, damaged, io, segment_name};
-use super::format::{FRAME_HEADER, FrameHeader, Kind, Records, SEGMENT_HEADER};
+use super::format::{FRAME_HEADER, FrameHeader, Kind, Record, Records, SEGMENT_HEADER};
 use super::index::{Index, Segment};
 use crate::store::StoreError;
 
@@ -146,20 +146,42 @@ fn read_all_sealed(index: &mut Index, buffer: &mut Buffer) -> Result<(), StoreEr
 
 /// Takes what the segments hold into the index, with one thread.
 pub(super) fn take_all(segments: &[Sealed], index: &mut Index, buffer: &mut Buffer) -> Result<(), StoreError> {
-    for (number, file, length) in segments {
-        let source = Source { number: *number, file, length: *length };
-        sealed_header(&source)?;
-        let mut offset = SEGMENT_HEADER;
-        while let ControlFlow::Continue((header, next)) = sealed_frame(&source, offset, buffer)? {
-            take(index, &source, offset, &header, buffer.payload())?;
-            offset = next;
-        }
+    segments.iter().try_for_each(|segment| take_one(segment, index, buffer))
+}
+
+/// Takes what one sealed segment holds into the index.
+pub(super) fn take_one(segment: &Sealed, index: &mut Index, buffer: &mut Buffer) -> Result<(), StoreError> {
+    let (number, file, length) = segment;
+    let source = Source { number: *number, file, length: *length };
+    records(segment, buffer, &mut |place, record, sum| {
+        let value = record.value.map(<[u8]>::len);
+        index.take(*number, place, record.key, value, sum).ok_or_else(|| beyond(&source, place))
+    })
+}
+
+/// Shows each record of a sealed segment, with its place and the checksum of its value.
+pub(super) fn records(
+    (number, file, length): &Sealed,
+    buffer: &mut Buffer,
+    show: &mut dyn FnMut(u64, &Record<'_>, u32) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let source = Source { number: *number, file, length: *length };
+    sealed_header(&source)?;
+    let mut offset = SEGMENT_HEADER;
+    while let ControlFlow::Continue((header, next)) = sealed_frame(&source, offset, buffer)? {
+        records_of(&source, offset, &header, buffer.payload(), show)?;
+        offset = next;
     }
     Ok(())
 }
 
+/// No place in a store is so far from the beginning of its segment.
+pub(super) fn beyond(source: &Source<'_>, place: u64) -> StoreError {
+    source.damaged(place, "a record lies beyond 4 GiB")
+}
+
 /// Makes sure that a segment which was sealed has its header.
-pub(super) fn sealed_header(source: &Source<'_>) -> Result<(), StoreError> {
+fn sealed_header(source: &Source<'_>) -> Result<(), StoreError> {
     let missing = || source.damaged(0, "the segment's header is missing");
     source.header()?.map(drop).ok_or_else(missing)
 }
@@ -186,12 +208,26 @@ pub(super) fn sealed_frame(
 }
 
 /// Takes the records of a frame into the index.
-pub(super) fn take(
+fn take(
     index: &mut Index,
     source: &Source<'_>,
     offset: u64,
     header: &FrameHeader,
     payload: &[u8],
+) -> Result<(), StoreError> {
+    records_of(source, offset, header, payload, &mut |place, record, sum| {
+        let value = record.value.map(<[u8]>::len);
+        index.take(source.number, place, record.key, value, sum).ok_or_else(|| beyond(source, place))
+    })
+}
+
+/// Shows the records of a frame, with the place of each and the checksum of its value.
+fn records_of(
+    source: &Source<'_>,
+    offset: u64,
+    header: &FrameHeader,
+    payload: &[u8],
+    show: &mut dyn FnMut(u64, &Record<'_>, u32) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     if header.kind != Kind::Batch {
         return Ok(());
@@ -199,11 +235,7 @@ pub(super) fn take(
     let start = offset + FRAME_HEADER;
     for record in Records::new(payload) {
         let record = record.map_err(|at| source.damaged(start + at as u64, "a record in a whole frame is cut off"))?;
-        let place = start + record.at as u64;
-        let sum = record.value.map_or(0, crc32c::crc32c);
-        index
-            .take(source.number, place, &record, sum)
-            .ok_or_else(|| source.damaged(place, "a record lies beyond 4 GiB"))?;
+        show(start + record.at as u64, &record, record.value.map_or(0, crc32c::crc32c))?;
     }
     Ok(())
 }
