@@ -35,7 +35,7 @@ fn both_sides_are_on_the_page() -> Result<(), Failed> {
         assert!(pair.ours.count > 0 && pair.ours.count == reference.count, "{pair:?}");
         // So little work can take less processor time than the system counts in, and nothing is so many times nothing.
         let too_little = |verdict: &bench::Verdict| {
-            verdict.measure == bench::CPU_US && verdict.reference.is_some_and(|reference| reference.median == 0.0)
+            verdict.measure == bench::CPU_US.name && verdict.reference.is_some_and(|reference| reference.median == 0.0)
         };
         let judged = |verdict: &bench::Verdict| verdict.value.is_some() || too_little(verdict);
         assert!(case.verdicts.iter().all(judged), "{:?}", case.verdicts);

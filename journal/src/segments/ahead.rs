@@ -107,7 +107,7 @@ impl Work<'_> {
                     Turn::Take(at) => take_one(&self.segments[at], index, &mut buffer)?,
                     Turn::TakeRead(digest) => {
                         let digest = digest?;
-                        digest.into_index(&self.segments[wanted], index)?;
+                        digest.hand_over(&self.segments[wanted], index)?;
                         self.lock().spare.push(digest);
                     }
                     Turn::Read(at, digest) => {
@@ -186,7 +186,7 @@ impl Digest {
         Ok(self)
     }
 
-    fn into_index(&self, (number, file, length): &Sealed, index: &mut Index) -> Result<(), StoreError> {
+    fn hand_over(&self, (number, file, length): &Sealed, index: &mut Index) -> Result<(), StoreError> {
         let source = Source { number: *number, file, length: *length };
         let mut keys = &self.keys[..];
         for Short { key, place, value, sum } in &self.records {
