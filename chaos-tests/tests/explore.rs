@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use chaos_tests::explore::{Budget, Exploration, Plant, Scope, explore};
+use chaos_tests::explore::{Budget, Exploration, Limits, Plant, Scope, explore, explore_watched};
 
 /// More than any of these worlds has, so that one that grew without bound ends.
 const STATES_MAX: usize = 6_000_000;
@@ -36,6 +36,19 @@ fn holds(scope: Scope, at_least: usize) -> Exploration {
     );
     assert!(found.ends > 0);
     found
+}
+
+#[test]
+fn a_search_that_outgrows_its_room_begins_again_and_finds_as_much() {
+    let scope = Scope { budget: Budget { crashes: 1, wipes: 1, ..CALM }, messages: 1, ..SMALL };
+    let at_once = explore(&scope, None, STATES_MAX);
+    let limits = Limits { states_max: STATES_MAX, room: 1, share: None };
+    let begun_again = explore_watched(&scope, None, limits, &mut |_| {});
+    assert!(at_once.complete && begun_again.complete);
+    let counts = |found: &Exploration| (found.states, found.transitions, found.depth, found.ends);
+    assert_eq!(counts(&begun_again), counts(&at_once));
+    let least = Limits { states_max: 1_000, room: 1, share: None };
+    assert!(!explore_watched(&scope, None, least, &mut |_| {}).complete, "more than a thousand are in it");
 }
 
 #[test]

@@ -145,6 +145,7 @@ pub(super) async fn after(order: &Order, engine: Engine, outage: Outage) -> Resu
     let in_broker = Seq::count(streams.published) - Seq::count(streams.received);
 
     let wiped = outage == Outage::BrokerWiped;
+    server.counts.forget_resent();
     let outage_began = Instant::now();
     let broker: BrokerAt = if wiped {
         ask(Ask::WipeBroker)?;
@@ -158,7 +159,8 @@ pub(super) async fn after(order: &Order, engine: Engine, outage: Outage) -> Resu
     let first = agent.end.work().await?;
     let to_first = back.elapsed();
     let known = server.counts.first_resent().unwrap_or_else(Instant::now);
-    let handshake: u64 = [&server, &agent].map(|end| end.counts.asking_between(outage_began, known)).iter().sum();
+    let asked = |until| [&server, &agent].map(|end| end.counts.asking_between(outage_began, until)).iter().sum::<u64>();
+    let (handshake, to_work) = (asked(known), asked(Instant::now()));
     let meter = Meter::own(Some(broker.pid))?;
     agent.end.settle(&first).await?;
     let taken = first.items.len() as u64;
@@ -171,6 +173,7 @@ pub(super) async fn after(order: &Order, engine: Engine, outage: Outage) -> Resu
         .with(RESENT, resent as f64 / missing.max(1) as f64)
         .with(AGAIN, again as f64)
         .with(HANDSHAKE, handshake as f64)
+        .with("the same until the application has the first message, bytes", to_work as f64)
         .with("missing", missing as f64)
         .with("resent", resent as f64)
         .with("to the first message, s", to_first.as_secs_f64());

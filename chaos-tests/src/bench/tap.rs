@@ -2,7 +2,7 @@
 //! two hops between tasks, so both sides of a comparison have one or neither.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use link::session::Published;
@@ -19,8 +19,8 @@ pub(super) struct Counts {
     pub(super) asking_bytes: AtomicU64,
     /// The same one by one, with the time of each.
     asking: Mutex<Vec<(Instant, u64)>>,
-    /// When the first message was published again.
-    first_resent: OnceLock<Instant>,
+    /// When the first message was published again since that was asked for.
+    first_resent: Mutex<Option<Instant>>,
 }
 
 impl Counts {
@@ -28,9 +28,14 @@ impl Counts {
         counter.load(Ordering::Relaxed)
     }
 
-    /// When the first message was published again, if any was.
+    /// When the first message was published again since [`Self::forget_resent`], if any was.
     pub(super) fn first_resent(&self) -> Option<Instant> {
-        self.first_resent.get().copied()
+        *self.first_resent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was published again so far does not count as the first.
+    pub(super) fn forget_resent(&self) {
+        *self.first_resent.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Bytes of statuses that asked or answered from one moment to another.
@@ -47,7 +52,8 @@ impl Counts {
         match command {
             WireCommand::Publish(publish) => match publish.what {
                 Published::Resent(_) => {
-                    self.first_resent.get_or_init(Instant::now);
+                    let mut first = self.first_resent.lock().unwrap_or_else(PoisonError::into_inner);
+                    first.get_or_insert_with(Instant::now);
                     Self::add(&self.resent, 1);
                 }
                 Published::Status => self.status(publish.frame.bytes()),

@@ -35,7 +35,7 @@ pub struct Exploration {
     pub complete: bool,
     /// What is wrong, with a shortest way to it.
     pub counterexample: Option<Counterexample>,
-    /// Why it is not complete, if that was a file.
+    /// What the system says of a temporary file without which it could not go on.
     pub unread: Option<String>,
 }
 
@@ -63,7 +63,7 @@ const MORE_ROOM: usize = 4;
 pub struct Limits {
     /// Worlds after which the search is given up.
     pub states_max: usize,
-    /// Worlds for which room is made at first, 9 bytes each. A search that needs more is begun again with four times as much.
+    /// Worlds for which room is made at first, 9 bytes each and 13 at the end. A search that needs more is begun again with four times as much.
     pub room: usize,
     /// The one share of the faults that is searched, from 1; otherwise all are. One that does not exist is not complete.
     pub share: Option<usize>,
@@ -143,7 +143,7 @@ pub fn explore_watched(scope: &Scope, plant: Option<Plant>, limits: Limits, watc
             let (share, depth, parts) = ([number, shares.len()], found.depth, found.parts);
             watcher(Progress { share, states, transitions, depth, parts });
         };
-        let mut room = limits.room.min(states_max);
+        let mut room = limits.room.clamp(1, states_max.max(1));
         all.add(loop {
             let mut search = Search::new(scope, plant, room, None);
             search.run(*share, &mut tell);
@@ -162,7 +162,9 @@ pub fn explore_watched(scope: &Scope, plant: Option<Plant>, limits: Limits, watc
 /// Shows the endpoints of every world of that scope to a visitor, which must be one without a counterexample, nearest first.
 pub(super) fn visit_each(scope: &Scope, visitor: Visitor<'_>) {
     for share in scope.budget.shares() {
-        Search::new(scope, None, VISITED_MAX, Some(&mut *visitor)).run(share, &mut |_| {});
+        let mut search = Search::new(scope, None, VISITED_MAX, Some(&mut *visitor));
+        search.run(share, &mut |_| {});
+        assert!(search.found.complete, "a world that is visited is small, and its temporary files can be written");
     }
 }
 
@@ -219,7 +221,7 @@ impl<'a> Search<'a> {
                     self.counterexample(share, at, Some(action), violation);
                     return false;
                 }
-                if self.is_full {
+                if self.is_full || self.is_unwritable() {
                     return false;
                 }
                 if self.found.states / TOLD_EVERY > self.told {
@@ -379,6 +381,15 @@ impl<'a> Search<'a> {
         if let Some((stuck, _)) = open.into_iter().min_by_key(|(at, far)| (*far, *at)) {
             self.counterexample(share, stuck, None, Violation::Stuck);
         }
+    }
+
+    /// Whether something that it needs later was not written.
+    fn is_unwritable(&mut self) -> bool {
+        let spools = self.later.iter().chain([&self.on, &self.ways]);
+        let failed = spools.filter_map(Spool::failed).next().map(ToString::to_string);
+        self.found.complete &= failed.is_none();
+        self.found.unread = failed.or_else(|| self.found.unread.take());
+        self.found.unread.is_some()
     }
 
     fn unread(&mut self, error: &io::Error) {

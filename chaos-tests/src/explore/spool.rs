@@ -32,6 +32,11 @@ impl Spool {
         }
     }
 
+    /// Why what was added last is not there, if it is not.
+    pub(super) fn failed(&self) -> Option<&io::Error> {
+        self.file.as_ref().err()
+    }
+
     /// Shows everything that was written, some words at a time.
     ///
     /// # Errors
@@ -58,6 +63,15 @@ impl Spool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_noticed_at_once_and_when_it_is_read() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut spool = Spool { file: Ok(BufWriter::with_capacity(8, full)), words: 0 };
+        spool.add(&[1; 8]);
+        assert!(spool.failed().is_some());
+        assert!(spool.read(|[_]| ()).is_err());
+    }
 
     #[test]
     fn what_was_written_is_read_in_order_and_more_than_once() {

@@ -105,3 +105,50 @@ impl Visited {
 const fn kept(print: [u64; 2]) -> u64 {
     if print[1] == FREE { FREE + 1 } else { print[1] }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Fingerprints that all want the last place of a table.
+    fn last(number: u64) -> [u64; 2] {
+        [u64::MAX, number]
+    }
+
+    fn add(visited: &mut Visited, print: [u64; 2]) -> At {
+        let place = visited.find(print).unwrap_err();
+        visited.add(place, print).unwrap()
+    }
+
+    #[test]
+    fn a_table_is_filled_to_its_room_and_finds_each_again_beyond_its_end() {
+        let mut visited = Visited::new(40);
+        let places: Vec<At> = (1..=40).map(|number| add(&mut visited, last(number))).collect();
+        assert_eq!(places[0].0 as usize, visited.places() - 1);
+        assert_eq!(places[1].0, 0, "what finds the end taken goes on at the beginning");
+        for (number, at) in (1..).zip(&places) {
+            assert_eq!(visited.find(last(number)), Ok(*at));
+        }
+        assert_eq!(visited.find(last(0)), Ok(places[0]), "nothing is kept as a free place");
+        let one_more = last(77);
+        let place = visited.find(one_more).unwrap_err();
+        assert_eq!(visited.add(place, one_more), None);
+    }
+
+    #[test]
+    fn lost_are_those_whose_ways_go_round_or_end_before_an_end() {
+        let mut visited = Visited::new(40);
+        let at: Vec<At> = (1..=8).map(|number| add(&mut visited, [number << 60, number])).collect();
+        let mut on = vec![At::NOWHERE; visited.places()];
+        // 0 is an end, 1 and 2 lead there; 3 and 4 go round, 5 leads to them; 6 leads nowhere, 7 leads to 6.
+        for (from, to) in [(0, 0), (1, 0), (2, 1), (3, 4), (4, 3), (5, 4), (7, 6)] {
+            on[at[from].0 as usize] = at[to];
+        }
+        let mut lost = visited.lost(on);
+        lost.sort_unstable();
+        let mut expected = vec![at[3], at[4], at[5], at[6], at[7]];
+        expected.sort_unstable();
+        assert_eq!(lost, expected);
+    }
+}

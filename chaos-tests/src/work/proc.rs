@@ -29,6 +29,13 @@ fn stat(pid: i32) -> Option<(char, i32)> {
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
+/// When it began, in ticks from the start of the system.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The 22nd field, and the first behind the name is the third.
+    text.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// Whether nothing of it runs any more. Whoever has to look at its end may not have done so yet.
 pub(super) fn has_ended(pid: i32) -> bool {
     stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
@@ -60,9 +67,11 @@ pub(super) fn shim(attempt: &Path) -> Option<i32> {
     #[derive(Deserialize)]
     struct Started {
         pid: i32,
+        start_ticks: u64,
     }
     let bytes = fs::read(attempt.join("started")).ok()?;
     // A digest of what follows comes first. Nobody but a shim writes here, and it is only to be stopped.
     let started: Started = messages::from_msgpack(bytes.get(DIGEST_BYTES..)?).ok()?;
-    (!has_ended(started.pid)).then_some(started.pid)
+    // A number is given to another process some day.
+    (start_ticks(started.pid) == Some(started.start_ticks)).then_some(started.pid)
 }

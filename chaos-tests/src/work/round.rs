@@ -130,7 +130,8 @@ impl Round<'_> {
                 left.iter().copied().find(|at| cells[*at].has(fleet, "started"))
             })?;
             left.retain(|other| *other != at);
-            let shim = proc::shim(&self.cells[at].first(self.fleet)).ok_or(WorkError::Missed(Phase::Started))?;
+            let attempt = self.cells[at].first(self.fleet);
+            let shim = wait_for("the mark to be whole", LIMIT, || proc::shim(&attempt))?;
             self.stop_shim(shim)?;
         }
         Ok(())

@@ -8,12 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::files::{Buffer, Source};
+use super::format::Record;
 use super::index::Index;
 use super::recover::{beyond, records, take_one};
 use crate::store::StoreError;
 
-/// Bytes of segments from which a second thread is worth starting: opening takes some ten milliseconds then.
-pub(super) const APART_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of segments from which a second thread is worth starting: opening takes some ten milliseconds then. In builds for development
+/// a few, so that whatever a test opens is mostly opened this way.
+pub(super) const APART_BYTES: u64 = if cfg!(debug_assertions) { 64 * 1024 } else { 64 * 1024 * 1024 };
 
 /// Segments that may be read beyond the one that is next for the index: so many lists of records are in memory.
 const AHEAD: usize = 2;
@@ -28,13 +30,16 @@ struct Digest {
     records: Vec<Short>,
 }
 
-/// A record by the length of its key, its place in the segment, the length of its value if it has one, and that one's checksum.
+/// A record in 16 bytes: the length of its key, its place in the segment, the length of its value and that one's checksum.
 struct Short {
-    key: usize,
-    place: u64,
-    value: Option<usize>,
+    key: u16,
+    place: u32,
+    value: u32,
     sum: u32,
 }
+
+/// The length of the value of a record that has none.
+const DELETED: u32 = u32::MAX;
 
 /// Who reads what.
 #[derive(Default)]
@@ -178,24 +183,39 @@ impl Digest {
         self.keys.clear();
         self.records.clear();
         records(segment, buffer, &mut |place, record, sum| {
+            let short = Short::of(place, record, sum).ok_or_else(|| beyond(&source(segment), place))?;
             self.keys.extend_from_slice(record.key);
-            let (key, value) = (record.key.len(), record.value.map(<[u8]>::len));
-            self.records.push(Short { key, place, value, sum });
+            self.records.push(short);
             Ok(())
         })?;
         Ok(self)
     }
 
-    fn hand_over(&self, (number, file, length): &Sealed, index: &mut Index) -> Result<(), StoreError> {
-        let source = Source { number: *number, file, length: *length };
+    fn hand_over(&self, segment: &Sealed, index: &mut Index) -> Result<(), StoreError> {
         let mut keys = &self.keys[..];
         for Short { key, place, value, sum } in &self.records {
-            let (key, rest) = keys.split_at(*key);
+            let (key, rest) = keys.split_at(usize::from(*key));
             keys = rest;
-            index.take(*number, *place, key, *value, *sum).ok_or_else(|| beyond(&source, *place))?;
+            let (place, value) = (u64::from(*place), (*value != DELETED).then_some(*value as usize));
+            index.take(segment.0, place, key, value, *sum).ok_or_else(|| beyond(&source(segment), place))?;
         }
         Ok(())
     }
+}
+
+impl Short {
+    /// Nothing for a record that lies too far from the beginning of its segment.
+    fn of(place: u64, record: &Record<'_>, sum: u32) -> Option<Self> {
+        let value = match record.value {
+            Some(value) => u32::try_from(value.len()).ok().filter(|length| *length != DELETED)?,
+            None => DELETED,
+        };
+        Some(Self { key: record.key.len().try_into().ok()?, place: place.try_into().ok()?, value, sum })
+    }
+}
+
+fn source((number, file, length): &Sealed) -> Source<'_> {
+    Source { number: *number, file, length: *length }
 }
 
 #[cfg(test)]

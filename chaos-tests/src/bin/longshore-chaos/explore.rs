@@ -48,16 +48,23 @@ pub(crate) struct Args {
     /// are the whole
     #[arg(long)]
     share: Option<usize>,
-    /// Give up after that many states; 9 bytes of memory each, and as much again for what they are made of
+    /// Give up after that many states; 9 bytes of memory each, 13 at the end, and as much again for what they are made of
     #[arg(long, default_value_t = 150_000_000)]
     states_max: usize,
     /// Make room for that many states at once; a search that needs more is begun again with four times as much. Temporary files
-    /// take another 16 to 30 bytes each
-    #[arg(long, default_value_t = ROOM)]
+    /// take another 16 to 30 bytes each; TMPDIR says where, which should not be memory
+    #[arg(long, default_value_t = ROOM, value_parser = room)]
     room: usize,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+fn room(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a number of states, 1 at least".to_owned()),
+        Ok(room) => Ok(room),
+    }
 }
 
 fn few() -> clap::builder::RangedI64ValueParser<u8> {
@@ -94,7 +101,12 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let limits = Limits { states_max: args.states_max, room: args.room, share: args.share };
     let began = Instant::now();
     let mut told = began;
+    let mut most = 0;
     let found = explore_watched(&scope, None, limits, &mut |progress| {
+        if progress.states < most {
+            eprintln!("that was more than there was room for; begun again with more (--room says how much at once)");
+        }
+        most = progress.states;
         if told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
             let Progress { share: [share, of], states, transitions, depth, parts: [ends, _, steps] } = progress;
@@ -159,7 +171,8 @@ fn text(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) 
         println!("PASS");
     } else if let Some(why) = &found.unread {
         println!(
-            "whether an end can be reached from everywhere is not known: the temporary file cannot be used: {why}"
+            "the search was given up before its end: a temporary file cannot be used: {why}; set TMPDIR to a folder with room\n\
+             for 16 to 30 bytes a state"
         );
         println!("FAIL");
     } else {
@@ -177,7 +190,7 @@ fn json(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) 
     });
     let report = serde_json::json!({
         "scope": scope, "share": share, "states": found.states, "transitions": found.transitions, "depth": found.depth,
-        "ends": found.ends, "healed": found.healed, "parts": found.parts, "complete": found.complete, "seconds": seconds,
+        "ends": found.ends, "healed": found.healed, "parts": found.parts, "complete": found.complete, "unread": found.unread, "seconds": seconds,
         "memory_peak_bytes": memory_peak(),
         "counterexample": example,
     });
