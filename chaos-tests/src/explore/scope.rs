@@ -57,6 +57,12 @@ impl Budget {
     /// The most of each.
     pub const MAX: u8 = 15;
 
+    /// How many ways there are to share it between the two endpoints.
+    #[must_use]
+    pub fn shares_count(self) -> usize {
+        self.shares().len()
+    }
+
     /// Every way to share it between the two endpoints. A wipe is of both.
     pub(super) fn shares(self) -> Vec<[Self; 2]> {
         let fields: [fn(&mut Self) -> &mut u8; 6] = [

@@ -77,6 +77,9 @@ enum Output {
     Json,
 }
 
+/// The exit code for what was asked for wrongly, as clap has it.
+const USAGE: u8 = 2;
+
 /// How often a long search says how far it has come.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -98,6 +101,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         patient: args.patient,
         plain: args.plain,
     };
+    let shares = scope.budget.shares_count();
+    if let Some(share) = args.share.filter(|share| !(1..=shares).contains(share)) {
+        eprintln!("error: there is no share {share}: this world has {shares}, from 1");
+        return ExitCode::from(USAGE);
+    }
     let limits = Limits { states_max: args.states_max, room: args.room, share: args.share };
     let began = Instant::now();
     let mut told = began;
@@ -176,9 +184,7 @@ fn text(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) 
         );
         println!("FAIL");
     } else {
-        println!(
-            "the search was given up before its end, or there is no such share; raise --states-max or make the world smaller"
-        );
+        println!("the search was given up before its end; raise --states-max or make the world smaller");
         println!("FAIL");
     }
 }
@@ -188,9 +194,12 @@ fn json(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) 
         let actions: Vec<String> = example.actions.iter().map(ToString::to_string).collect();
         serde_json::json!({ "actions": actions, "violation": example.violation.to_string() })
     });
+    let [endpoints, envelopes, steps] = found.parts;
     let report = serde_json::json!({
         "scope": scope, "share": share, "states": found.states, "transitions": found.transitions, "depth": found.depth,
-        "ends": found.ends, "healed": found.healed, "parts": found.parts, "complete": found.complete, "unread": found.unread, "seconds": seconds,
+        "ends": found.ends, "healed": found.healed,
+        "made_of": { "endpoints": endpoints, "envelopes": envelopes, "steps": steps },
+        "passed": found.complete && found.counterexample.is_none(), "complete": found.complete, "unread": found.unread, "seconds": seconds,
         "memory_peak_bytes": memory_peak(),
         "counterexample": example,
     });

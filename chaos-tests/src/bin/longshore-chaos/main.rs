@@ -40,7 +40,7 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Every order in which a small world can go; exit code 1 if a promise is broken in any of them
+    /// Every order in which a small world can go; exit code 1 if a promise is broken, or not everything was visited
     Explore(explore::Args),
     /// What a session makes of every input in every state, as a page
     Table,

@@ -101,17 +101,17 @@ fn carry_out(args: &OpeningArgs) -> Result<(), Failure> {
     let mut pairs = Vec::new();
     if !args.json {
         println!(
-            "{:>9} {:<8}{:>9}{:>9}{:>7}{:>9}{:>9}{:>10}{:>10}{:>9}",
+            "{:>9}  {:<8}  {:>8}  {:>8}  {:>5}  {:>10}  {:>11}  {:>10}  {:>14}  {:>8}",
             "MESSAGES",
             "ENGINE",
-            "OPEN ms",
-            "BARE ms",
+            "OPEN, MS",
+            "BARE, MS",
             "RATIO",
-            "CPU ms",
-            "BARE ms",
-            "MEMORY MiB",
-            "B A ROW",
-            "DISK MiB"
+            "CPU, MS",
+            "BARE CPU",
+            "MEMORY MIB",
+            "BYTES PER ROW",
+            "DISK MIB"
         );
     }
     let mut say = |pair: Pair| {
@@ -137,7 +137,7 @@ fn print(engine: Engine, Pair { messages, ours, reference }: &Pair) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let grown = |opened: &Opened| opened.peak_kib.saturating_sub(opened.before_kib);
     println!(
-        "{messages:>9} {engine:<8}{:>9.1}{:>9.1}{:>7.2}{:>9.1}{:>9.1}{:>10.1}{:>10.1}{:>9.1}",
+        "{messages:>9}  {engine:<8}  {:>8.1}  {:>8.1}  {:>5.2}  {:>10.1}  {:>11.1}  {:>10.1}  {:>14.1}  {:>8.1}",
         ms(ours.time),
         ms(reference.time),
         ours.time.div_duration_f64(reference.time),
