@@ -42,10 +42,12 @@ for engine in sled segments; do
 done
 
 # A monitor, and a worker that has one; they find no broker.
-LONGSHORE_BROKER_URL=amqp://127.0.0.1:9/x traced ran-kept "agent monitor - $longshore agent run --dir $work/kept --name a1" > "$work/kept.log" 2>&1 &
+LONGSHORE_BROKER_URL=amqp://user:password@127.0.0.1:9/x traced ran-kept "agent monitor - $longshore agent run --dir $work/kept --name a1" > "$work/kept.log" 2>&1 &
 children="$children $!"
 sleep 5
-kill $!; sleep 1; kill $! 2>/dev/null || true
+kill $! || { cat "$work/kept.log" >&2; exit 1; }
+sleep 1
+kill $! 2>/dev/null || true
 
 # A shim has no environment, so one is started as its agent would: in the folder of a step that has ended, as if it had not begun.
 attempt=$(find "$work/home-segments" -name plan | head -n 1)
