@@ -21,7 +21,7 @@ python3 "$tools/order.py" starts "$work/map" > "$work/starts"
 longshore="$work/longshore"
 printf 'name = "true"\ntarget = { agents = ["a1"] }\n[[step]]\nid = "true"\nexec = ["true"]\neffect = "idempotent"\n' > "$work/job.toml"
 
-traced() { LD_PRELOAD="$work/ran.so" RAN_STARTS="$work/starts" RAN_OUT="$work/$1" env -u LONGSHORE_DIR "$longshore" $2; }
+traced() { LD_PRELOAD="$work/ran.so" RAN_STARTS="$work/starts" RAN_OUT="$work/$1" exec env -u LONGSHORE_DIR "$longshore" $2; }
 
 for engine in sled segments; do
     home="$work/home-$engine"
