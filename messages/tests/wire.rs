@@ -163,7 +163,7 @@ fn a_status_means_the_same_after_its_journey() {
         let frame = Frame::status(&sent).unwrap();
         assert_eq!(decode(frame.bytes().to_vec()).unwrap(), Envelope::Status(sent), "{toward:?} {receives}");
     }
-    // Two maps of a status, the second one without the receiving side that the first one speaks of.
+    // Written by hand: it sends toward whom it receives from, and receives from nobody.
     let map = |value: &[(&str, &[u8])]| {
         let mut bytes = vec![0x80 | value.len() as u8];
         value.iter().for_each(|(name, value)| {
