@@ -9,12 +9,12 @@ use super::action::Step;
 use super::end::{Copy, End, Journal};
 use super::facts::Facts;
 use super::flight::{Flight, Letter, Mark, Parcel, Renaming, print};
-use super::ledger::{Known as KnownOnce, Ledgers};
+use super::ledger::{Known, Ledgers};
 use super::offers::Offers;
 use super::plant::Plant;
 use super::scope::{Scope, Side, TIMERS, id};
 use super::step::Acting;
-use super::steps::{Known, Outcome, Published, Steps};
+use super::steps::{Outcome, Published, Steps, Worked};
 use super::violation::Violation;
 use journal::State;
 use link::session::{Millis, Session};
@@ -43,7 +43,7 @@ struct Parked {
     loads: Box<[(Seq, Seq)]>,
     held: Box<[Seq]>,
     processes: u8,
-    restored: Option<KnownOnce>,
+    restored: Option<Known>,
 }
 
 /// An endpoint, and what is asked of it for every world that has it.
@@ -225,7 +225,7 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// [`Violation`]
-    pub(super) fn local(&mut self, side: Side, of: EndId, local: Local) -> Result<Known, Violation> {
+    pub(super) fn local(&mut self, side: Side, of: EndId, local: Local) -> Result<Worked, Violation> {
         if let Some(known) = self.steps.get(of, local) {
             return known;
         }
@@ -239,13 +239,13 @@ impl<'a> Parts<'a> {
     }
 
     /// What was submitted then, if anything was, and whether whoever did so was told.
-    pub(super) fn submitted(&self, known: &Known) -> Option<(Seq, bool)> {
-        self.steps.submitted(known)
+    pub(super) fn submitted(&self, worked: &Worked) -> Option<(Seq, bool)> {
+        self.steps.submitted(worked)
     }
 
     /// What an application took then, if it took anything.
-    pub(super) fn taken(&self, known: &Known) -> Option<(Seq, MessageId)> {
-        self.steps.taken(known)
+    pub(super) fn taken(&self, worked: &Worked) -> Option<(Seq, MessageId)> {
+        self.steps.taken(worked)
     }
 
     fn work_out(&mut self, side: Side, of: EndId, local: Local) -> Result<Outcome, Violation> {

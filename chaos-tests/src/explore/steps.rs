@@ -23,7 +23,7 @@ pub(super) struct Outcome {
 
 /// The same as it is kept.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct Worked {
     pub(super) end: EndId,
     pub(super) renaming: Renaming,
     pub(super) published: Published,
@@ -47,7 +47,7 @@ pub(super) struct Published {
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     numbers: HashMap<[u32; 3], u32, BuildHasherDefault<Folding>>,
-    known: Vec<Result<Known, Box<Violation>>>,
+    known: Vec<Result<Worked, Box<Violation>>>,
     flights: Vec<Flight>,
     messages: Vec<MessageId>,
     /// Places in journals, which may be anything: a restored journal leaves out many. Their numbers begin with 1.
@@ -60,7 +60,7 @@ impl Steps {
     }
 
     /// What came of it, if it was worked out.
-    pub(super) fn get(&self, of: EndId, local: Local) -> Option<Result<Known, Violation>> {
+    pub(super) fn get(&self, of: EndId, local: Local) -> Option<Result<Worked, Violation>> {
         let number = *self.numbers.get(&key(of, local))?;
         Some(self.known[number as usize].as_ref().map(|known| *known).map_err(|wrong| (**wrong).clone()))
     }
@@ -70,13 +70,13 @@ impl Steps {
     }
 
     /// What an application took, if it took anything.
-    pub(super) fn taken(&self, known: &Known) -> Option<(Seq, MessageId)> {
+    pub(super) fn taken(&self, known: &Worked) -> Option<(Seq, MessageId)> {
         let place = usize::from(known.taken).checked_sub(1)?;
         Some((self.places[place], self.messages[usize::from(known.message)]))
     }
 
     /// What was submitted, if anything was, and whether whoever did so was told.
-    pub(super) fn submitted(&self, known: &Known) -> Option<(Seq, bool)> {
+    pub(super) fn submitted(&self, known: &Worked) -> Option<(Seq, bool)> {
         let place = usize::from(known.submitted >> 1).checked_sub(1)?;
         Some((self.places[place], known.submitted & 1 == 1))
     }
@@ -87,7 +87,7 @@ impl Steps {
         of: EndId,
         local: Local,
         outcome: Result<Outcome, Violation>,
-    ) -> Result<Known, Violation> {
+    ) -> Result<Worked, Violation> {
         let number = u32::try_from(self.known.len()).expect("no small world has so many outcomes");
         self.numbers.insert(key(of, local), number);
         let known = outcome.map(|outcome| self.packed(&outcome)).map_err(Box::new);
@@ -96,7 +96,7 @@ impl Steps {
         answer
     }
 
-    fn packed(&mut self, outcome: &Outcome) -> Known {
+    fn packed(&mut self, outcome: &Outcome) -> Worked {
         let first = u32::try_from(self.flights.len()).expect("no small world has so many envelopes on their way");
         self.flights.extend(&outcome.published);
         let place = |places: &mut Vec<Seq>, seq| small(u64::from(number_in(places, seq)) + 1);
@@ -104,7 +104,7 @@ impl Steps {
         let message = outcome.taken.map_or(0, |(_, id)| number_in(&mut self.messages, id));
         let submitted =
             outcome.submitted.map_or(0, |(seq, told)| u16::from(place(&mut self.places, seq)) << 1 | u16::from(told));
-        Known {
+        Worked {
             end: outcome.end,
             renaming: outcome.renaming,
             published: Published { first, count: small(outcome.published.len() as u64) },
