@@ -163,6 +163,8 @@ pub enum Against {
     Reference,
     /// Our figure itself.
     Nothing,
+    /// Something that the reference's run has found out by itself, as how far it is from another reference: no figure of ours is in it.
+    Floor,
 }
 
 /// On which side of a number a figure should be.
@@ -207,6 +209,12 @@ impl Goal {
     #[must_use]
     pub const fn own(measure: Measure, bound: Bound) -> Self {
         Self { measure, against: Against::Nothing, bound: Some(bound) }
+    }
+
+    /// What the reference's run says can be had at all: a ratio of two of its own figures. It is shown, and is no goal.
+    #[must_use]
+    pub const fn floor(measure: Measure) -> Self {
+        Self { measure, against: Against::Floor, bound: None }
     }
 
     /// A figure that has no goal and is shown, with its ratio to the reference's where there is one.

@@ -191,6 +191,11 @@ fn verdict(goal: &Goal, pairs: &[Pair]) -> Verdict {
     let of = goal.measure.of;
     let ours = Spread::of(pairs.iter().filter_map(|pair| of(&pair.ours)));
     let reference = Spread::of(pairs.iter().filter_map(|pair| of(pair.reference.as_ref()?)));
+    let (ours, reference, found) = match goal.against {
+        Against::Reference | Against::Nothing => (ours, reference, None),
+        // A ratio already, and nobody's figure.
+        Against::Floor => (None, None, reference),
+    };
     let ratio = |pair: &Pair| {
         let under = of(pair.reference.as_ref()?).filter(|under| *under > 0.0)?;
         Some(of(&pair.ours)? / under)
@@ -198,6 +203,7 @@ fn verdict(goal: &Goal, pairs: &[Pair]) -> Verdict {
     let value = match goal.against {
         Against::Reference => Spread::of(pairs.iter().filter_map(ratio)),
         Against::Nothing => ours,
+        Against::Floor => found,
     };
     let reached = match (goal.bound, value) {
         (None, _) => Reached::NoGoal,
@@ -211,7 +217,7 @@ fn verdict(goal: &Goal, pairs: &[Pair]) -> Verdict {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::{PER_SECOND, Spent};
+    use super::super::{Measure, PER_SECOND, Spent};
     use super::*;
 
     fn figures(count: u64, foreign: f64) -> Figures {
@@ -238,6 +244,20 @@ mod tests {
         let stricter = Goal::ratio(PER_SECOND, Bound::AtLeast(0.86));
         let case = CaseOutcome::new("x", None, &[stricter], pairs(&[(9, 10), (50, 100), (850, 1_000)]));
         assert_eq!(case.verdicts[0].reached, Reached::NotReached);
+    }
+
+    #[test]
+    fn what_can_be_had_at_all_is_a_ratio_of_the_references_run_alone() {
+        let floor = Measure { name: "at all", of: |figures| figures.other.get("at all").copied() };
+        let mut pairs = pairs(&[(1, 2), (1, 4), (1, 3)]);
+        for (pair, ratio) in pairs.iter_mut().zip([0.4, 0.5, 0.3]) {
+            pair.ours = pair.ours.clone().with("at all", 7.0);
+            pair.reference = pair.reference.take().map(|figures| figures.with("at all", ratio));
+        }
+        let case = CaseOutcome::new("x", None, &[Goal::floor(floor)], pairs);
+        let verdict = &case.verdicts[0];
+        assert_eq!((verdict.ours, verdict.reference, verdict.reached), (None, None, Reached::NoGoal));
+        assert_eq!(verdict.value.unwrap(), Spread { least: 0.3, median: 0.4, most: 0.5 });
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn rows(outcome: &Outcome) -> Vec<Row> {
 fn row(case: &CaseOutcome, verdict: &Verdict, first: bool) -> Row {
     let figure = |spread: Option<Spread>| spread.map_or("-".to_owned(), |spread| short(spread.median));
     let ratio = match verdict.against {
-        Against::Reference => figure(verdict.value),
+        Against::Reference | Against::Floor => figure(verdict.value),
         Against::Nothing => "-".to_owned(),
     };
     let [cpu, peak] = if first { [cpu(case), peak(case)] } else { [String::new(), String::new()] };
