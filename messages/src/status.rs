@@ -62,7 +62,7 @@ pub struct Sending {
     #[serde(rename = "n", alias = "next")]
     pub next: Seq,
     /// The hash of the header at `next - 1`.
-    #[serde(rename = "h", alias = "head")]
+    #[serde(rename = "h", alias = "head", default = "wire::start", skip_serializing_if = "wire::is_start")]
     pub head: ChainHash,
     /// The receiver may drop everything up to here: it will never be asked about again.
     #[serde(rename = "f", alias = "forget_through", default, skip_serializing_if = "Option::is_none")]
@@ -122,7 +122,7 @@ pub struct Receiving {
     #[serde(rename = "t", alias = "through", default, skip_serializing_if = "Option::is_none")]
     pub through: Option<Seq>,
     /// The hash of the header at `through`; means nothing if [`unanchored`](Self::unanchored).
-    #[serde(rename = "h", alias = "head")]
+    #[serde(rename = "h", alias = "head", default = "wire::start", skip_serializing_if = "wire::is_start")]
     pub head: ChainHash,
     /// The receiver does not know that header: it lost it, or was told that everything before is settled.
     #[serde(rename = "u", alias = "unanchored", default, skip_serializing_if = "std::ops::Not::not")]

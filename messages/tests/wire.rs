@@ -189,6 +189,22 @@ fn a_status_means_the_same_after_its_journey() {
     assert!(usual.bytes().len() < alone.bytes().len() + 4, "the journal's name is not said twice");
 }
 
+/// The hash of a stream without messages is 32 zeros, which travel as nothing.
+#[test]
+fn the_head_of_an_empty_stream_is_not_said() {
+    let with = |sending, receiving| {
+        let mut status = status();
+        status.sending.head = sending;
+        status.receiving = status.receiving.map(|before| Receiving { head: receiving, ..before });
+        let frame = Frame::status(&status).unwrap();
+        assert_eq!(decode(frame.bytes().to_vec()).unwrap(), Envelope::Status(status));
+        frame.bytes().len()
+    };
+    let (start, other) = (ChainHash::START, ChainHash::from_bytes([7; 32]));
+    let said = with(other, other);
+    assert_eq!([with(start, other), with(other, start), with(start, start)], [said - 36, said - 36, said - 72]);
+}
+
 fn log() -> LogDatagram {
     LogDatagram::Chunk(LogChunk {
         from: agent(),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Presence, Receiving, Sending, Status};
-use crate::{EndpointId, Nonce, ProbeId, ProtocolVersion};
+use crate::{ChainHash, EndpointId, Nonce, ProbeId, ProtocolVersion};
 
 /// What a status means that names no version, whatever later builds speak.
 const UNSAID_VERSION: ProtocolVersion = ProtocolVersion::new(1);
@@ -105,6 +105,15 @@ const fn unsaid_window() -> u32 {
 
 const fn is_unsaid_window(window: &u32) -> bool {
     *window == UNSAID_WINDOW
+}
+
+/// The hash of a stream that is empty, or of which nothing is known: 32 zeros, which are not said.
+pub(super) const fn start() -> ChainHash {
+    ChainHash::START
+}
+
+pub(super) fn is_start(head: &ChainHash) -> bool {
+    *head == ChainHash::START
 }
 
 pub(super) const fn is_zero(count: &u32) -> bool {
