@@ -188,8 +188,9 @@ impl Worker {
         self.run_dir(run).join("work")
     }
 
+    /// Beside the working folder, in which no name of these can be: each folder between would be a name more to make durable.
     pub(crate) fn attempt_dir(&self, run: RunId, step: &StepId, attempt: u32) -> PathBuf {
-        self.run_dir(run).join("steps").join(step.as_str()).join(attempt.to_string())
+        self.run_dir(run).join(format!("{step}.{attempt}"))
     }
 
     pub(crate) fn runs(&self) -> MutexGuard<'_, Runs> {

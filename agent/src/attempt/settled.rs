@@ -8,8 +8,7 @@
 //! **Why no sync here can be left out.** Each folder from the one above the attempt up to one that is settled holds a name on that way
 //! which may be new. Without its sync that name may be lost, and everything below it. A folder that this process found is no
 //! better than one that it made: the process that made it may have been killed before its sync. So a folder counts as settled only
-//! when this process has synced the one above it: of a run's first attempt four folders are synced, of a further step's two, of a
-//! further attempt's one.
+//! when this process has synced the one above it: of a run's first attempt two folders are synced, of a further one one.
 //!
 //! **Why no other sync is needed to prepare an attempt.** `started` is made exclusively, and its folder is synced before the program
 //! begins (`shim/`): that sync covers every other name in the folder, too. If `started` is lost, nothing has begun, and whatever
@@ -61,13 +60,13 @@ mod tests {
     #[test]
     fn a_folder_is_settled_only_once_those_above_it_were_synced() {
         let dir = tempfile::tempdir().unwrap();
-        let (runs, one) = (dir.path().join("runs"), dir.path().join("runs/r/steps/one"));
-        std::fs::create_dir_all(one.join("1")).unwrap();
+        let (runs, one) = (dir.path().join("runs"), dir.path().join("runs/r/one.1"));
+        std::fs::create_dir_all(&one).unwrap();
         let mut settled = Settled::folder(&runs);
-        let (missing, _) = settled.settle(&runs.join("none/steps/one/1")).unwrap_err();
-        assert_eq!((missing, &settled), (runs.join("none/steps/one"), &Settled::folder(&runs)));
-        settled.settle(&one.join("1")).unwrap();
-        let known = ["", "r", "r/steps", "r/steps/one", "r/steps/one/1"].map(|name| runs.join(name));
+        let (missing, _) = settled.settle(&runs.join("none/one.1")).unwrap_err();
+        assert_eq!((missing, &settled), (runs.join("none"), &Settled::folder(&runs)));
+        settled.settle(&one).unwrap();
+        let known = ["", "r", "r/one.1"].map(|name| runs.join(name));
         assert_eq!(settled, Settled(known.into()));
     }
 }

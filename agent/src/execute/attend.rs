@@ -199,10 +199,8 @@ impl Execution {
         let agent_dir = self.worker.dir();
         let mut settled = self.settled.clone();
         let prepared = blocking(move || {
+            // With the folder of the run, in which the attempt's is to be.
             make_folder(&work_dir)?;
-            if let Some(parent) = dir.parent() {
-                make_folder(parent)?;
-            }
             let prepared = Attempt::prepare(&dir, &plan, &mut settled);
             if let (Ok(_), Some(account)) = (&prepared, &account) {
                 account.let_in(&agent_dir, &work_dir, &dir)?;

@@ -29,7 +29,7 @@ pub(crate) const TESTS: [(&str, fn()); 2] = [
 
 /// Where the agent's folder is on the recorded disk: in folders that it must make.
 const AGENT: &str = "var/lib/agent";
-/// The attempts that the agent goes through: run, step, number. Names are new at every level, at some, and at the last alone.
+/// The attempts that the agent goes through: run, step, number. Names are new at both levels, or at the last alone.
 const ATTEMPTS: [(&str, &str, &str); 4] =
     [("r1", "one", "1"), ("r1", "one", "2"), ("r1", "two", "1"), ("r2", "one", "1")];
 /// What a step hands on.
@@ -46,7 +46,7 @@ fn runs(root: &Path) -> PathBuf {
 }
 
 fn attempt_dir(root: &Path, (run, step, number): (&str, &str, &str)) -> PathBuf {
-    runs(root).join(run).join("steps").join(step).join(number)
+    runs(root).join(run).join(format!("{step}.{number}"))
 }
 
 fn folder() -> TempDir {

@@ -76,14 +76,14 @@ impl Cell {
         lines(&self.dir.join("began")).last()?.parse().ok()
     }
 
-    /// The folder of the step's attempts.
-    pub(super) fn attempts(&self, fleet: &Fleet) -> PathBuf {
-        fleet.endpoint_dir(AGENT).join("runs").join(&self.run).join("steps").join(STEP)
+    /// The folder of the run, with those of its attempts.
+    fn run_dir(&self, fleet: &Fleet) -> PathBuf {
+        fleet.endpoint_dir(AGENT).join("runs").join(&self.run)
     }
 
     /// The folder of its first attempt.
     pub(super) fn first(&self, fleet: &Fleet) -> PathBuf {
-        self.attempts(fleet).join("1")
+        attempt_dir(&self.run_dir(fleet), 1)
     }
 
     /// Whether its first attempt has that file.
@@ -104,7 +104,7 @@ impl Cell {
         let step = &job["runs"][0]["steps"][0];
         let word = |value: &Value| value["state"].as_str().unwrap_or_default().to_owned();
         let (executions, completions) = (self.executions(), lines(&self.dir.join("done")).len());
-        let recorded = recorded(&self.attempts(fleet))?;
+        let recorded = recorded(&self.run_dir(fleet))?;
         Ok(Outcome { job: word(&job), step: word(step), executions, completions, recorded })
     }
 }
@@ -123,18 +123,25 @@ fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
+fn attempt_dir(run_dir: &Path, number: u32) -> PathBuf {
+    run_dir.join(format!("{STEP}.{number}"))
+}
+
 /// For each attempt in order, whether its end is recorded.
-fn recorded(attempts: &Path) -> io::Result<Vec<bool>> {
+fn recorded(run_dir: &Path) -> io::Result<Vec<bool>> {
     let mut numbers = Vec::new();
-    match fs::read_dir(attempts) {
+    match fs::read_dir(run_dir) {
         Ok(entries) => {
             for entry in entries {
-                numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+                let name = entry?.file_name();
+                let number =
+                    name.to_str().and_then(|name| name.strip_prefix(STEP)?.strip_prefix('.')?.parse::<u32>().ok());
+                numbers.extend(number);
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     numbers.sort_unstable();
-    Ok(numbers.iter().map(|number| attempts.join(number.to_string()).join("exit").is_file()).collect())
+    Ok(numbers.iter().map(|number| attempt_dir(run_dir, *number).join("exit").is_file()).collect())
 }
