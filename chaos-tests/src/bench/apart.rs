@@ -55,9 +55,27 @@ impl Stage<'_> {
     /// # Errors
     /// [`BenchError::Apart`] with what the process said, and what the broker does when it is asked for something.
     pub fn apart(&mut self, id: &str, order: &impl Serialize) -> Result<Figures, BenchError> {
+        self.apart_with(id, order, &[])
+    }
+
+    /// The same with these variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Stage::apart`].
+    pub fn apart_with(
+        &mut self,
+        id: &str,
+        order: &impl Serialize,
+        variables: &[(&str, &str)],
+    ) -> Result<Figures, BenchError> {
         let log = self.options().dir.join(format!("{id}.log"));
         let mut command = Command::new(&self.options().program);
-        command.args(["bench", "--part", id]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        command
+            .envs(variables.iter().copied())
+            .args(["bench", "--part", id])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?);
         let mut child = Ended(command.spawn()?);
         let (Some(mut orders), Some(answers)) = (child.0.stdin.take(), child.0.stdout.take()) else {
             return Err(io::Error::other("a process was started without the pipes that were asked for").into());

@@ -51,6 +51,10 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// Descriptors of an agent: two connections with two each, a socket for its owner and the files of its journal.
 const FILES_EACH: u64 = 16;
 
+/// As an agent's monitor has it for its worker: large pieces of memory are given back. Otherwise the buffers of a lost connection are
+/// kept, and zeros are written over them for the next one. Both sides have it.
+const ALLOCATOR: [(&str, &str); 1] = [("MALLOC_MMAP_THRESHOLD_", "65536")];
+
 const ONCE: &str = "agents a second, beside one connection each";
 const TWICE: &str = "agents a second, beside two connections each";
 const KIB: &str = "memory of the server for one more, KiB";
@@ -81,7 +85,7 @@ fn cases(options: &Options) -> Vec<Case> {
         // The broker, too, has what this process has.
         raise_files(agents)?;
         let (broker, dir) = (stage.broker()?, stage.folder("storm")?);
-        let figures = stage.apart(BENCHMARK.id, &Storm { broker, dir: dir.clone(), side, agents })?;
+        let figures = stage.apart_with(BENCHMARK.id, &Storm { broker, dir: dir.clone(), side, agents }, &ALLOCATOR)?;
         std::fs::remove_dir_all(dir)?;
         Ok(figures)
     });

@@ -41,6 +41,8 @@ pub(super) struct Supervisor {
     connection: u64,
     /// Tries in a row that found no queue.
     missing: u32,
+    /// Everything was declared by this process.
+    declared: bool,
 }
 
 /// The transport is no longer wanted.
@@ -58,6 +60,8 @@ struct Ready {
     outbox: Channel,
     consuming: Link,
     publishing: Link,
+    /// What the queues of agents are is taken for granted.
+    granted: bool,
 }
 
 impl Supervisor {
@@ -72,6 +76,7 @@ impl Supervisor {
             backoff: Backoff::default(),
             connection: 0,
             missing: 0,
+            declared: false,
         }
     }
 
@@ -104,11 +109,12 @@ impl Supervisor {
     /// One connection from beginning to end; why it ended or never began.
     async fn connect_and_serve(&mut self) -> Result<Failure, Stop> {
         let config = Arc::clone(&self.config);
-        let ready = match self.while_down(connect(&config)).await? {
+        let ready = match self.while_down(connect(&config, self.declared)).await? {
             Ok(ready) => ready,
             Err(failure) => return Ok(failure),
         };
         self.connection += 1;
+        self.declared = true;
         let since = Instant::now();
         tracing::debug!(broker = %config.url, connection = self.connection, "connected to the broker");
         let events = self.events.clone();
@@ -150,7 +156,7 @@ impl Supervisor {
             () = route(&mut self.commands, &backlog, &settlements) => Ended::Stopped,
             ended = publisher.run(&ready.publishing, &ready.outbox) => Ended::from(ended),
             ended = ready.inbox.run(self.connection, &settlements, &self.events) => Ended::from(ended),
-            failure = repair(&self.config, &repairs, &ready.consuming) => Ended::Failed(failure),
+            failure = repair(&self.config, &repairs, &ready.consuming, ready.granted) => Ended::Failed(failure),
             () = take_logs(&self.config, &ready.consuming, &self.logs) => Ended::Stopped,
         };
         match ended {
@@ -190,14 +196,18 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn connect(config: &AmqpConfig) -> Result<Ready, Failure> {
+/// Connects. What was declared before is not declared again where the broker still has it: a thousand queues that are there take a broker
+/// that was just started as long as the agents' own connections. One that is missing all the same is found by the server's first word to
+/// its agent, which comes back.
+async fn connect(config: &AmqpConfig, declared: bool) -> Result<Ready, Failure> {
     let consuming = dial(config, Purpose::Consume).await?;
-    let queue = match &config.role {
+    let (queue, granted) = match &config.role {
         Role::Server { agents } => {
-            topology::declare(&consuming, config.queue_type, agents).await?;
-            SERVER_QUEUE.to_owned()
+            let granted = declared && topology::is_kept(&consuming).await?;
+            topology::declare(&consuming, config.queue_type, if granted { &[] } else { agents }).await?;
+            (SERVER_QUEUE.to_owned(), granted)
         }
-        Role::Agent(agent) => agent_queue_name(agent.as_str())?,
+        Role::Agent(agent) => (agent_queue_name(agent.as_str())?, false),
     };
     let inbox = match (Inbox::open(&consuming, queue.clone()).await, &config.role) {
         (Err(Failure::Stuck { .. }), Role::Server { agents }) => {
@@ -209,7 +219,7 @@ async fn connect(config: &AmqpConfig) -> Result<Ready, Failure> {
     };
     let publishing = dial(config, Purpose::Publish).await?;
     let outbox = publish::open(&publishing).await?;
-    Ok(Ready { inbox, outbox, consuming, publishing })
+    Ok(Ready { inbox, outbox, consuming, publishing, granted })
 }
 
 /// Hands commands on for as long as there are any. Never waits for the broker.
@@ -227,9 +237,9 @@ fn take(command: WireCommand, backlog: &Backlog, settlements: &Settlements) {
     }
 }
 
-async fn repair(config: &AmqpConfig, repairs: &Repairs, link: &Link) -> Failure {
+async fn repair(config: &AmqpConfig, repairs: &Repairs, link: &Link, granted: bool) -> Failure {
     match &config.role {
-        Role::Server { .. } => repairs.run(link, config.queue_type).await,
+        Role::Server { agents } => repairs.run(link, config.queue_type, if granted { agents } else { &[] }).await,
         Role::Agent(_) => std::future::pending().await,
     }
 }

@@ -1,4 +1,5 @@
-//! What a server declares: on connecting everything, later what turns out to be missing. An agent declares nothing.
+//! What a server declares: everything on connecting for the first time or to a broker that has lost it, later what turns out to be
+//! missing. An agent declares nothing.
 //!
 //! Nothing is deleted here, but for queues that are stuck: see `ping.rs`.
 
@@ -6,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use broker_config::{ArgValue, Arguments, Binding, Exchange, ExchangeKind, LOGS_QUEUE, Queue, QueueType, Topology};
+use broker_config::{
+    ArgValue, Arguments, Binding, Exchange, ExchangeKind, LOGS_QUEUE, Queue, QueueType, SERVER_QUEUE, Topology,
+};
 use futures_util::future::{join_all, try_join_all};
 use lapin::Channel;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -34,6 +37,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// How often what belongs to the server itself is declared again. If its binding is gone, only agents notice.
 const REASSURE: Duration = Duration::from_secs(30);
+
+/// How long after connecting what was taken for granted is declared all the same: when agents have had time to come back.
+const GRANTED: Duration = Duration::from_secs(10);
 
 /// Agents whose queue or binding seems to be missing.
 #[derive(Debug, Default)]
@@ -73,13 +79,16 @@ impl Repairs {
         std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Declares what is asked for, and now and then what is the server's own, until that fails.
-    pub(super) async fn run(&self, link: &Link, queue_type: QueueType) -> Failure {
+    /// Declares what is asked for, and now and then what is the server's own, until that fails; and once, when there is time for it, what
+    /// was taken for granted on connecting.
+    pub(super) async fn run(&self, link: &Link, queue_type: QueueType, granted: &[AgentId]) -> Failure {
         let mut pause = PAUSE.0;
         let mut last = Instant::now();
+        let (connected, mut granted) = (last, granted);
         loop {
             // Out of time means that nothing was asked for, and it is time to reassure.
-            let asked = timeout(REASSURE, self.requested.notified()).await.is_ok();
+            let wait = if granted.is_empty() { REASSURE } else { GRANTED };
+            let asked = timeout(wait, self.requested.notified()).await.is_ok();
             let wanted = self.take();
             if asked && !wanted.is_empty() {
                 tracing::warn!(
@@ -94,12 +103,29 @@ impl Repairs {
             for suspects in suspects.chunks(TRIED_AT_ONCE) {
                 join_all(suspects.iter().map(|agent| ping::delete_if_stuck(link, agent))).await;
             }
-            let agents: Vec<AgentId> = wanted.into_keys().collect();
+            let mut agents: Vec<AgentId> = wanted.into_keys().collect();
+            if connected.elapsed() >= GRANTED {
+                agents.extend(std::mem::take(&mut granted).iter().cloned());
+            }
             if let Err(failure) = declare(link, queue_type, &agents).await {
                 return failure;
             }
             sleep(pause).await;
         }
+    }
+}
+
+/// Whether the broker has the server's own queue. If it has, it has not lost what was declared before.
+pub(super) async fn is_kept(link: &Link) -> Result<bool, Failure> {
+    // Of its own, since a no ends it.
+    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
+    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let ask = channel.queue_declare(SERVER_QUEUE.into(), options, FieldTable::default());
+    match within(DECLARE_LIMIT, "asking for the server's queue", ask).await?.map_err(|e| Failure::of(&e)) {
+        Ok(_) => Ok(true),
+        Err(Failure::Protocol { code: 404, .. }) => Ok(false),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ("a_killed_broker_is_reported_and_found_again", killed),
         ("after_a_wipe_the_server_declares_and_the_agent_comes_back", wiped),
         ("a_deleted_queue_is_declared_again_and_consumed_again", deleted),
+        ("a_queue_taken_for_granted_is_found_missing_by_a_message_or_in_time", granted),
         ("an_agent_waits_for_the_server_to_declare_its_queue", undeclared),
         ("a_queue_with_other_arguments_is_named_with_the_difference", different),
         ("a_wrong_password_and_a_missing_virtual_host_are_called_that", refused),
@@ -114,6 +115,39 @@ fn deleted() {
         agent.acknowledge(&[tag]).await;
         exchange(&mut server, &mut agent, "deleted", 2).await;
         agent.stop().await;
+        server.stop().await;
+    });
+}
+
+fn granted() {
+    let mut broker = broker();
+    let runtime = runtime();
+    let names = ["asked", "unasked"];
+    let (mut server, mut agents) = runtime.block_on(async {
+        let mut server = broker.server(&names);
+        server.up().await;
+        let outside = broker.outside().await;
+        outside.tidy().await;
+        let mut agents = names.map(|name| broker.agent(name));
+        for (agent, name) in agents.iter_mut().zip(names) {
+            agent.up().await;
+            outside.delete(&agent_queue_name(name).unwrap()).await;
+            agent.down("stopped delivering").await;
+        }
+        (server, agents)
+    });
+    broker.node.stop().unwrap();
+    broker.node.start().unwrap();
+    runtime.block_on(async {
+        server.up().await;
+        let [asked, unasked] = &mut agents;
+        asked.down("longshore.v1.agent.asked is missing").await;
+        server.publish_until_confirmed(message(to_agent("asked"), 1, b"repair")).await;
+        asked.up().await;
+        unasked.up().await;
+        for agent in agents {
+            agent.stop().await;
+        }
         server.stop().await;
     });
 }
