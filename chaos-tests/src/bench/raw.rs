@@ -117,21 +117,41 @@ pub(super) async fn produce_to(client: &Client, messages: impl Iterator<Item = (
     Ok(())
 }
 
-/// Takes that many messages and acknowledges them in groups. In any order and any of them twice: a quorum queue that was made a moment ago
+/// Messages of a run that have not arrived yet. They may arrive in any order and any of them twice: a quorum queue that was made a moment ago
 /// gives its first messages out so now and then. What is counted is messages, each once.
-pub(super) async fn take(client: &Client, consumer: &mut Consumer, queue: &str, count: u64) -> Result<(), BenchError> {
-    let mut seen = vec![false; usize::try_from(count).expect("they fit in memory")];
-    let (mut missing, mut unacknowledged) = (count, 0);
-    while missing > 0 {
-        let delivery = next(consumer, queue).await?;
-        let found = number_of(&delivery.data).unwrap_or(u64::MAX);
-        let place = usize::try_from(found).ok().and_then(|place| seen.get_mut(place));
+pub(super) struct Missing {
+    seen: Vec<bool>,
+    /// How many they are.
+    pub(super) count: u64,
+}
+
+impl Missing {
+    /// All of that many.
+    pub(super) fn all(count: u64) -> Self {
+        Self { seen: vec![false; usize::try_from(count).expect("they fit in memory")], count }
+    }
+
+    /// Notes that this one arrived, and returns its number.
+    pub(super) fn arrived(&mut self, body: &[u8]) -> Result<u64, BenchError> {
+        let found = number_of(body).unwrap_or(u64::MAX);
+        let expected = (self.seen.len() as u64).saturating_sub(1);
+        let place = usize::try_from(found).ok().and_then(|place| self.seen.get_mut(place));
         let Some(place) = place else {
-            return Err(BenchError::Wrong { what: "the number of a message that arrived", expected: count - 1, found });
+            return Err(BenchError::Wrong { what: "the number of a message that arrived", expected, found });
         };
-        missing -= u64::from(!std::mem::replace(place, true));
+        self.count -= u64::from(!std::mem::replace(place, true));
+        Ok(found)
+    }
+}
+
+/// Takes that many messages and acknowledges them in groups.
+pub(super) async fn take(client: &Client, consumer: &mut Consumer, queue: &str, count: u64) -> Result<(), BenchError> {
+    let (mut missing, mut unacknowledged) = (Missing::all(count), 0);
+    while missing.count > 0 {
+        let delivery = next(consumer, queue).await?;
+        missing.arrived(&delivery.data)?;
         unacknowledged += 1;
-        if unacknowledged == GROUP || missing == 0 {
+        if unacknowledged == GROUP || missing.count == 0 {
             client.acknowledge(delivery.delivery_tag).await?;
             unacknowledged = 0;
         }
