@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use journal::{Change, Engine, Row, Store};
 use messages::Seq;
 
+use super::ends::body;
 use super::fill::{FillError, Filler, journal_dir};
+use super::sled_alone::SledAlone;
 use super::usage;
 
 /// Messages that one status settles.
@@ -91,15 +93,54 @@ pub fn measure(setup: &Setup) -> Result<Space, DiskError> {
     }
     filler.wait(0)?;
     let live_bytes = live(filler.journal.store())?;
-    let began = Instant::now();
-    let mut taken_bytes = vec![taken(&journal_dir(dir.path()))?];
-    while began.elapsed() < setup.rest {
-        std::thread::sleep(LOOK_EVERY);
-        taken_bytes.push(taken(&journal_dir(dir.path()))?);
-    }
+    let taken_bytes = rest(&journal_dir(dir.path()), setup.rest)?;
     let written_bytes = usage::written_bytes()? - written;
     most_bytes = most_bytes.max(taken_bytes.iter().copied().max().unwrap_or_default());
     Ok(Space { live_bytes, journaled_bytes, written_bytes, most_bytes, taken_bytes })
+}
+
+/// The same with sled alone: what is in it are bodies by number. The engine of the journal is not looked at.
+///
+/// # Errors
+/// [`DiskError`]
+pub fn measure_sled_alone(setup: &Setup) -> Result<Space, DiskError> {
+    let dir = tempfile::tempdir_in(&setup.dir)?;
+    let written = usage::written_bytes()?;
+    let alone = SledAlone::open(dir.path())?;
+    let (mut journaled_bytes, mut most_bytes) = (0, 0);
+    for number in 1..=setup.messages + setup.kept {
+        let body = body(number);
+        alone.insert(number, &body)?;
+        journaled_bytes += (size_of_val(&number) + body.len()) as u64;
+        let behind = number.saturating_sub(setup.kept);
+        if behind > 0 && (behind % SETTLED_AT_ONCE == 0 || behind == setup.messages) {
+            let first = (behind - 1) / SETTLED_AT_ONCE * SETTLED_AT_ONCE + 1;
+            (first..=behind).try_for_each(|settled| alone.remove(settled))?;
+        }
+        if number % SETTLED_AT_ONCE == 0 {
+            alone.sync()?;
+        }
+        if number % 10_000 == 0 {
+            most_bytes = most_bytes.max(taken(dir.path())?);
+        }
+    }
+    alone.sync()?;
+    let (_, live_bytes) = alone.read()?;
+    let taken_bytes = rest(dir.path(), setup.rest)?;
+    let written_bytes = usage::written_bytes()? - written;
+    most_bytes = most_bytes.max(taken_bytes.iter().copied().max().unwrap_or_default());
+    Ok(Space { live_bytes, journaled_bytes, written_bytes, most_bytes, taken_bytes })
+}
+
+/// What a folder takes now, and then each second for so long.
+fn rest(dir: &Path, rest: Duration) -> std::io::Result<Vec<u64>> {
+    let began = Instant::now();
+    let mut taken_bytes = vec![taken(dir)?];
+    while began.elapsed() < rest {
+        std::thread::sleep(LOOK_EVERY);
+        taken_bytes.push(taken(dir)?);
+    }
+    Ok(taken_bytes)
 }
 
 fn live(store: &dyn Store) -> Result<u64, journal::StoreError> {

@@ -21,6 +21,7 @@ mod picture;
 mod proc;
 mod raw;
 mod runner;
+mod sled_alone;
 mod stage;
 mod table;
 mod tap;
