@@ -12,7 +12,11 @@ use rustix::fs::{Advice, fadvise};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::fill::{FillError, bare_path, fill, journal_dir, open, recover_bare};
+use super::sled_alone::SledAlone;
 use super::usage;
+
+/// Where a journal has the files of its engine.
+const STORE: &str = "store";
 
 /// Why an opening cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +55,13 @@ pub enum Phase {
     Journal,
     /// Recovers the bare log.
     Bare,
+    /// Opens what the journal has in sled with sled alone and reads every row once, and is killed.
+    SledAlone,
 }
 
 impl Phase {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Fill, Self::Journal, Self::Bare];
+    pub const ALL: [Self; 4] = [Self::Fill, Self::Journal, Self::Bare, Self::SledAlone];
 
     /// As it is written on the command line.
     #[must_use]
@@ -64,6 +70,7 @@ impl Phase {
             Self::Fill => "fill",
             Self::Journal => "journal",
             Self::Bare => "bare",
+            Self::SledAlone => "sled-alone",
         }
     }
 }
@@ -94,9 +101,9 @@ pub struct Opened {
     pub peak_kib: u64,
     /// Of that, before anything was opened.
     pub before_kib: u64,
-    /// Bytes of the files.
+    /// Bytes of the files; of keys and values where sled was alone.
     pub bytes: u64,
-    /// Rows of the journal, or records of the log.
+    /// Rows of the journal or of sled, or records of the log.
     pub rows: u64,
 }
 
@@ -202,6 +209,28 @@ pub fn run_phase(dir: &Path, engine: Engine, messages: u64, phase: Phase) -> Res
             let (rows, bytes) = recover_bare(&bare_path(dir))?;
             let (time, cpu) = (began.elapsed(), usage::cpu()?.saturating_sub(cpu));
             print(&Opened { time, cpu, peak_kib: usage::peak_kib()?, before_kib, bytes, rows })?;
+        }
+        Phase::SledAlone => {
+            let store = journal_dir(dir).join(STORE);
+            forget_snapshots(&store)?;
+            let (before_kib, cpu, began) = (usage::peak_kib()?, usage::cpu()?, Instant::now());
+            let alone = SledAlone::open(&store)?;
+            let (rows, bytes) = alone.read()?;
+            let (time, cpu) = (began.elapsed(), usage::cpu()?.saturating_sub(cpu));
+            print(&Opened { time, cpu, peak_kib: usage::peak_kib()?, before_kib, bytes, rows })?;
+            end()?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an opening of sled left to spare the next one the reading of its log. Whoever filled the journal was killed before there was any,
+/// and the first to open it had to do without.
+fn forget_snapshots(store: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(store)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            std::fs::remove_file(entry.path())?;
         }
     }
     Ok(())
