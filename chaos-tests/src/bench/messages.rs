@@ -10,7 +10,8 @@ use tokio::sync::{Semaphore, mpsc};
 use super::ends::{End, Ground, body, tidy};
 use super::raw::{self, Client};
 use super::{
-    BenchError, Benchmark, Bound, BrokerAt, CPU_US, Case, Figures, Goal, Meter, Options, PER_SECOND, Side, Stage, peak_kib,
+    BenchError, Benchmark, Bound, BrokerAt, CPU_US, Case, Figures, Goal, Measure, Meter, Options, PER_SECOND, Side, Stage, kept,
+    peak_kib,
 };
 
 /// See the file.
@@ -21,7 +22,11 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           journals, two syncs and one RabbitMQ in between. At most 1,024 publishes are unconfirmed, and 4,096 messages on their way in \
           all, as Longshore has it by default. The reference is lapin \
           without any journal: persistent publishes with 1,024 confirms outstanding, manual acknowledgements for 64 deliveries at once, a queue of \
-          the same type. Producer and consumer are in one process on both sides, on two threads.",
+          the same type. Producer and consumer are in one process on both sides, on two threads. The second reference is the same with each \
+          end keeping its messages and nothing else: a message is on stable storage at one end before it is published, at the other before \
+          it is acknowledged, and what waits shares a sync. Over sled it is a sled at each end, configured as Longshore's: one row for a \
+          message, dropped when it is confirmed or acknowledged. Over segments it is a log at each end, written over zeros. It has no \
+          headers, no protocol, and nothing to begin again from after a crash. How far it is from the first reference is what can be had at all.",
     unit: "message",
     cases,
     part: Some(part),
@@ -39,7 +44,7 @@ pub(super) const WARM_UP: u64 = 2_000;
 pub(super) const ON_THEIR_WAY: usize = 4_096;
 
 /// The queue of the reference.
-const QUEUE: &str = "bench.raw.messages";
+pub(super) const QUEUE: &str = "bench.raw.messages";
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,15 +85,50 @@ pub(super) struct Order {
     pub(super) messages: u64,
 }
 
+/// The rate beside a reference that keeps messages as well, and how far that one is from the bare one.
+const BESIDE_SLED: &str = "a second, beside the reference with a sled at each end";
+const SLED_BESIDE_BARE: &str = "a second, the reference with a sled at each end beside the bare one";
+const BESIDE_LOG: &str = "a second, beside the reference with a synced log at each end";
+const LOG_BESIDE_BARE: &str = "a second, the reference with a synced log at each end beside the bare one";
+
+/// These two of an engine.
+const fn beside_kept(engine: Engine) -> [Measure; 2] {
+    match engine {
+        Engine::Sled => [
+            Measure { name: BESIDE_SLED, of: |figures| figures.other.get(BESIDE_SLED).copied() },
+            Measure { name: SLED_BESIDE_BARE, of: |figures| figures.other.get(SLED_BESIDE_BARE).copied() },
+        ],
+        Engine::Segments => [
+            Measure { name: BESIDE_LOG, of: |figures| figures.other.get(BESIDE_LOG).copied() },
+            Measure { name: LOG_BESIDE_BARE, of: |figures| figures.other.get(LOG_BESIDE_BARE).copied() },
+        ],
+    }
+}
+
+/// What one process is to do, and whose journals the reference stands beside.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stream {
+    order: Order,
+    beside: Who,
+}
+
 fn cases(options: &Options) -> Vec<Case> {
     let messages = options.amount(MESSAGES);
+    let goals = |engine, goal| {
+        let [rate, floor] = beside_kept(engine);
+        let rates = [Goal::ratio(PER_SECOND, Bound::AtLeast(goal)), Goal::shown(rate), Goal::floor(floor)];
+        rates.into_iter().chain([Goal::shown(CPU_US)]).collect()
+    };
     let case = |(engine, goal)| Case {
         name: Engine::to_string(&engine),
         at: None,
-        goals: vec![Goal::ratio(PER_SECOND, Bound::AtLeast(goal)), Goal::shown(CPU_US)],
+        goals: goals(engine, goal),
         pairs_max: usize::MAX,
         has_reference: true,
-        run: Box::new(move |stage, side| apart(stage, BENCHMARK.id, Who::of(side, engine), messages)),
+        run: Box::new(move |stage, side| {
+            let beside = Who::of(Side::Ours, engine);
+            apart_as(stage, BENCHMARK.id, Who::of(side, engine), messages, |order| Stream { order, beside })
+        }),
     };
     [(Engine::Segments, 0.8), (Engine::Sled, 0.6)].map(case).into()
 }
@@ -118,13 +158,26 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn part(order: &str) -> Result<Figures, BenchError> {
-    let order: Order = serde_json::from_str(order)?;
+    let Stream { order, beside } = serde_json::from_str(order)?;
     runtime()?.block_on(async {
         match order.who.engine() {
             Some(engine) => ours(&order, engine).await,
-            None => reference(&order).await,
+            None => references(&order, beside.engine().unwrap_or_default()).await,
         }
     })
+}
+
+fn per_second(figures: &Figures) -> f64 {
+    (PER_SECOND.of)(figures).unwrap_or(f64::NAN)
+}
+
+/// The bare one, and then the one that keeps messages.
+async fn references(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
+    let bare = reference(order).await?;
+    let kept = kept::stream(order, engine).await?;
+    let [rate, floor] = beside_kept(engine);
+    let [bare_rate, kept_rate] = [&bare, &kept].map(per_second);
+    Ok(bare.with(rate.name, kept_rate).with(floor.name, kept_rate / bare_rate))
 }
 
 async fn ours(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
@@ -142,7 +195,9 @@ async fn ours(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
         Arc::into_inner(end).expect("nobody else uses it any more").end().await?;
     }
     tidy(&order.broker, 1).await?;
-    Ok(figures)
+    let [rate, _] = beside_kept(engine);
+    let per_second = per_second(&figures);
+    Ok(figures.with(rate.name, per_second))
 }
 
 /// Sends that many messages from one end to the other, as many as may be on their way at a time, and returns when the receiver's

@@ -13,6 +13,7 @@ mod error;
 mod figures;
 pub mod fill;
 pub mod journal_commits;
+mod kept;
 mod measure;
 pub mod open;
 mod outcome;

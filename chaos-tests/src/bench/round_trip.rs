@@ -143,20 +143,22 @@ async fn reference(order: &Order) -> Result<Figures, BenchError> {
 }
 
 /// What is least to have something on stable storage: it is written over zeros that are there, and synced.
-struct Log {
+pub(super) struct Log {
     file: File,
     at: u64,
 }
 
 impl Log {
-    fn new(dir: &Path) -> std::io::Result<Self> {
+    /// A new one in that folder, which goes away with this value.
+    pub(super) fn new(dir: &Path) -> std::io::Result<Self> {
         let mut file = tempfile::tempfile_in(dir)?;
         file.write_all(&vec![0; LOG_BYTES as usize])?;
         file.sync_all()?;
         Ok(Self { file, at: 0 })
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    /// Has that on stable storage when it returns. When the file is full it begins again at the front.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let len = bytes.len() as u64;
         self.at = if self.at + len > LOG_BYTES { 0 } else { self.at };
         self.file.write_all_at(bytes, self.at)?;
