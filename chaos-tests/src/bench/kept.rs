@@ -13,9 +13,9 @@ use lapin::Consumer;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::ends::body;
+use super::log::Zeros;
 use super::messages::{ON_THEIR_WAY, Order, QUEUE, WARM_UP};
 use super::raw::{self, Client, GROUP, Missing, WINDOW};
-use super::round_trip::Log;
 use super::sled_alone::SledAlone;
 use super::{BenchError, Figures, Meter};
 
@@ -27,14 +27,14 @@ enum Medium {
     /// The engine alone: one row for each message.
     Sled(SledAlone),
     /// A log that keeps no index, and what is written to it next.
-    Log(Log, Vec<u8>),
+    Log(Zeros, Vec<u8>),
 }
 
 impl Medium {
     fn new(dir: &Path, engine: Engine) -> io::Result<Self> {
         Ok(match engine {
             Engine::Sled => Self::Sled(SledAlone::open(dir)?),
-            Engine::Segments => Self::Log(Log::new(dir)?, Vec::new()),
+            Engine::Segments => Self::Log(Zeros::new(dir)?, Vec::new()),
         })
     }
 
@@ -62,7 +62,7 @@ impl Medium {
         match self {
             Self::Sled(sled) => sled.sync(),
             Self::Log(log, bytes) => {
-                let kept = log.keep(bytes);
+                let kept = log.write(bytes);
                 bytes.clear();
                 kept
             }

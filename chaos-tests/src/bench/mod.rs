@@ -14,6 +14,7 @@ mod figures;
 pub mod fill;
 pub mod journal_commits;
 mod kept;
+mod log;
 mod measure;
 pub mod open;
 mod outcome;

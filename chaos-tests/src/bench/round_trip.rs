@@ -1,9 +1,5 @@
 //! R2: one message and its durable answer at a time, against a bare request and reply over the same broker.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +7,7 @@ use journal::Engine;
 use link::session::{Outbound, Transaction};
 
 use super::ends::{End, Ground, body, message, tidy};
+use super::log::Log;
 use super::messages::{Order, Who, apart, runtime};
 use super::raw::{self, Client, in_order};
 use super::{BenchError, Benchmark, Bound, CPU_US, Case, Figures, Goal, Latency, Measure, Meter, Options, P50_US, P99_US, peak_kib};
@@ -38,9 +35,6 @@ const WARM_UP: u64 = 50;
 
 /// The time of one, beside a reference that is as durable.
 const SYNCED: &str = "p50, us, beside the reference with four syncs";
-
-/// Bytes of a file that a reference writes over and over.
-const LOG_BYTES: u64 = 4 << 20;
 
 /// The queues of the reference.
 const REQUESTS: &str = "bench.raw.requests";
@@ -142,39 +136,17 @@ async fn reference(order: &Order) -> Result<Figures, BenchError> {
     Ok(bare.with(SYNCED, p50_us))
 }
 
-/// What is least to have something on stable storage: it is written over zeros that are there, and synced.
-pub(super) struct Log {
-    file: File,
-    at: u64,
-}
-
-impl Log {
-    /// A new one in that folder, which goes away with this value.
-    pub(super) fn new(dir: &Path) -> std::io::Result<Self> {
-        let mut file = tempfile::tempfile_in(dir)?;
-        file.write_all(&vec![0; LOG_BYTES as usize])?;
-        file.sync_all()?;
-        Ok(Self { file, at: 0 })
-    }
-
-    /// Has that on stable storage when it returns. When the file is full it begins again at the front.
-    pub(super) fn keep(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        let len = bytes.len() as u64;
-        self.at = if self.at + len > LOG_BYTES { 0 } else { self.at };
-        self.file.write_all_at(bytes, self.at)?;
-        self.at += len;
-        self.file.sync_data()
-    }
-}
-
 /// Keeps what is sent or was received, if that is wanted.
-fn keep(log: &mut Option<Log>, bytes: &[u8]) -> std::io::Result<()> {
-    log.as_mut().map_or(Ok(()), |log| log.keep(bytes))
+async fn keep(log: Option<&Log>, bytes: &[u8]) -> std::io::Result<()> {
+    match log {
+        Some(log) => log.keep(bytes).await,
+        None => Ok(()),
+    }
 }
 
 /// Requests and replies over the bare broker. With logs each end keeps what it sends and gets, and waits for that.
 async fn exchanges(order: &Order, logs: [Option<Log>; 2]) -> Result<Figures, BenchError> {
-    let [mut asking, mut answering] = logs;
+    let [asking, answering] = logs;
     let (asker, answerer) = (Client::connect(&order.broker).await?, Client::connect(&order.broker).await?);
     for queue in [REQUESTS, REPLIES] {
         asker.queue(queue, order.broker.queue_type).await?;
@@ -187,8 +159,8 @@ async fn exchanges(order: &Order, logs: [Option<Log>; 2]) -> Result<Figures, Ben
     let answers = tokio::spawn(async move {
         for _ in 0..all {
             let request = raw::next(&mut requests, REQUESTS).await?;
-            keep(&mut answering, &request.data)?;
-            keep(&mut answering, &request.data)?;
+            keep(answering.as_ref(), &request.data).await?;
+            keep(answering.as_ref(), &request.data).await?;
             raw::confirmed(answerer.publish(REPLIES, &request.data).await?).await?;
             answerer.acknowledge(request.delivery_tag).await?;
         }
@@ -203,10 +175,10 @@ async fn exchanges(order: &Order, logs: [Option<Log>; 2]) -> Result<Figures, Ben
         }
         let began = Instant::now();
         let body = body(number);
-        keep(&mut asking, &body)?;
+        keep(asking.as_ref(), &body).await?;
         raw::confirmed(asker.publish(REQUESTS, &body).await?).await?;
         let reply = raw::next(&mut replies, REPLIES).await?;
-        keep(&mut asking, &reply.data)?;
+        keep(asking.as_ref(), &reply.data).await?;
         times.push(began.elapsed());
         in_order(&reply.data, number)?;
         asker.acknowledge(reply.delivery_tag).await?;
