@@ -4,6 +4,7 @@ use journal::Engine;
 
 use super::celery::Celery;
 use super::crew::{Crew, CrewOptions};
+use super::durable_worker::{SHOWN_OF_ONE, compared};
 use super::jobs::{Against, PAIRS_MAX, WARM_UP, bare, cases_against};
 use super::{
     BenchError, Benchmark, Bound, Case, Figures, Goal, Latency, Meter, Options, P50_US, P99_US, Side, Stage,
@@ -14,7 +15,8 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     id: "R4",
     what: "one job of one step `true` at a time, from submitting it to its outcome",
     how: "As in R3, but the next job is submitted when a client sees that the server has the outcome of the one before, for which it asks \
-          the server to answer once it has. The references are the same, one task at a time.",
+          the server to answer once it has. The references are the same, one task at a time; the worker that is as \
+          durable has one place, and shares no sync.",
     unit: "job",
     cases,
     part: None,
@@ -28,7 +30,8 @@ fn cases(options: &Options) -> Vec<Case> {
     let goal = Goal::ratio(P50_US, Bound::AtMost(1.2));
     let tail = Goal::shown(P99_US);
     let mut cases = cases_against(options, true, &[goal, tail], PAIRS_MAX, run);
-    cases.extend(cases_against(options, false, &[Goal::shown(P50_US), tail], PAIRS_MAX, run));
+    let [durable, floor] = SHOWN_OF_ONE;
+    cases.extend(cases_against(options, false, &[Goal::shown(P50_US), tail, durable, floor], PAIRS_MAX, run));
     cases
 }
 
@@ -46,7 +49,7 @@ fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> 
             let times = (0..jobs).map(|_| crew.one()).collect::<Result<Vec<_>, _>>()?;
             let spent = meter.end()?;
             crew.end()?;
-                    Ok(Figures { latency: Latency::of(times), ..Figures::of(jobs, spent) })
+            Ok(compared(Figures { latency: Latency::of(times), ..Figures::of(jobs, spent) }))
         }
         (Side::Reference, Against::Bare) => bare(stage, jobs, 1, 1),
         (Side::Reference, Against::Celery(kit)) => {

@@ -2,6 +2,7 @@
 //! against Celery.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -14,11 +15,12 @@ use tokio::task::JoinSet;
 
 use super::celery::{Celery, Kit};
 use super::crew::{Crew, CrewOptions};
+use super::durable_worker::{SHOWN_OF_MANY, beside, compared};
 use super::messages::runtime;
 use super::raw::{Client, WINDOW, confirmed, next};
 use super::{
     BenchError, Benchmark, Bound, BrokerAt, Case, Figures, Goal, Latency, Meter, Options, PER_SECOND, Side,
-    Stage, peak_kib,
+    Stage, durable_worker, peak_kib, supervisor,
 };
 
 /// See the file.
@@ -27,8 +29,14 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     what: "jobs of one step `true`, as many as go",
     how: "A server and an agent with 4 slots run as processes, two clients submit jobs to the server's API, and a job counts when the \
           server has its outcome: each is durable at both ends, and each step has a shim of its own, a folder, its output in files and \
-          a record of its end, all kept until the end of the benchmark. The bare reference is lapin without any of that: persistent and confirmed requests, 4 at a time \
-          started with tokio, a persistent and confirmed result, the request acknowledged after it. The other reference is \
+          a record of its end, all kept until the end of the benchmark. The bare reference is lapin without any of that: persistent and \
+          confirmed requests, 4 at a time started with tokio, a persistent and confirmed result, the request acknowledged after it. Beside it, in \
+          the same run, stands a worker that is as durable as Longshore, and nothing else, both ends of it in one process. For each of its 4 places \
+          a supervising process is ready before jobs come, and for a job it makes a folder with two files for the output, syncs the folder \
+          above, writes `started` and syncs it and its folder, runs `true`, writes `exit` under another name, syncs that, renames it and syncs \
+          the folder. A log at either end has the job and its outcome before it goes on; those that wait share a sync. The server is told of \
+          the beginning, while the program starts, and of the end, each message persistent and confirmed. It has no API, reads nothing \
+          again and recovers from nothing. The other reference is \
           Celery 5.7.0 on the same broker, with a worker of 2 processes that runs `true` in a subprocess, publisher confirms, persistent \
           messages, late acknowledgement, results over RPC, and the type of queue that it declares by itself.",
     unit: "job",
@@ -65,15 +73,27 @@ const PREFETCH: u16 = 4;
 const REQUESTS: &str = "bench.raw.jobs";
 const RESULTS: &str = "bench.raw.outcomes";
 
-/// What a process with a bare worker is to do.
+/// What a process of the references is to do.
 #[derive(Debug, Serialize, Deserialize)]
-struct Bare {
-    broker: BrokerAt,
-    jobs: u64,
-    warm_up: u64,
-    at_once: u64,
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Order {
+    /// Both workers, the bare one and the one that is as durable, one after the other.
+    Workers(Bare),
+    /// To be a supervising process of the latter, in that folder.
+    Supervise(PathBuf),
+}
+
+/// What a bare worker is to do. The one that is as durable does as much.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Bare {
+    pub(super) broker: BrokerAt,
+    /// For what the durable one keeps.
+    pub(super) dir: PathBuf,
+    pub(super) jobs: u64,
+    pub(super) warm_up: u64,
+    pub(super) at_once: u64,
     /// Requests under way.
-    window: usize,
+    pub(super) window: usize,
 }
 
 /// What is compared.
@@ -113,9 +133,10 @@ pub(super) fn cases_against(
 }
 
 fn cases(options: &Options) -> Vec<Case> {
-    let goal = |least| [Goal::ratio(PER_SECOND, Bound::AtLeast(least))];
-    let mut cases = cases_against(options, false, &goal(0.6), PAIRS_MAX, run);
-    cases.extend(cases_against(options, true, &goal(1.7), PAIRS_MAX, run));
+    let goal = |least| Goal::ratio(PER_SECOND, Bound::AtLeast(least));
+    let [rate, floor, cpu] = SHOWN_OF_MANY;
+    let mut cases = cases_against(options, false, &[goal(0.6), rate, floor, cpu], PAIRS_MAX, run);
+    cases.extend(cases_against(options, true, &[goal(1.7)], PAIRS_MAX, run));
     cases
 }
 
@@ -147,18 +168,27 @@ fn ours(stage: &mut Stage<'_>, broker: &BrokerAt, engine: Engine, jobs: u64) -> 
     let spent = meter.end()?;
     let peak = crew.server.pid().into_iter().chain(crew.agent.pid()).map(peak_kib).collect::<Result<Vec<_>, _>>()?;
     crew.end()?;
-    Ok(Figures { peak_kib: peak.into_iter().max(), ..Figures::of(jobs, spent) })
+    Ok(compared(Figures { peak_kib: peak.into_iter().max(), ..Figures::of(jobs, spent) }))
 }
 
-/// Has a bare worker do that many, in a process of its own.
+/// Has a bare worker do that many, in a process of its own, and then the one that is as durable. Its folders stay: see `crew`.
 pub(super) fn bare(stage: &mut Stage<'_>, jobs: u64, at_once: u64, window: usize) -> Result<Figures, BenchError> {
     let broker = stage.broker()?;
-    stage.apart(BENCHMARK.id, &Bare { broker, jobs, warm_up: WARM_UP, at_once, window })
+    let dir = stage.folder("durable-worker")?;
+    stage.apart(BENCHMARK.id, &Order::Workers(Bare { broker, dir, jobs, warm_up: WARM_UP, at_once, window }))
 }
 
 fn part(order: &str) -> Result<Figures, BenchError> {
-    let order: Bare = serde_json::from_str(order)?;
-    runtime()?.block_on(reference(&order))
+    match serde_json::from_str(order)? {
+        Order::Workers(order) => {
+            let bare = runtime()?.block_on(reference(&order))?;
+            Ok(beside(bare, &durable_worker::measure(&order)?))
+        }
+        Order::Supervise(dir) => {
+            supervisor::serve(&dir)?;
+            Ok(Figures::default())
+        }
+    }
 }
 
 async fn reference(order: &Bare) -> Result<Figures, BenchError> {
