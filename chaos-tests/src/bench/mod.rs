@@ -6,6 +6,7 @@
 
 mod apart;
 mod celery;
+mod coming_back;
 mod crew;
 pub mod disk;
 mod durable_worker;

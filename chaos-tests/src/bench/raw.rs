@@ -32,7 +32,7 @@ const TUNED: &str = "?heartbeat=10&frame_max=131072";
 pub(super) struct Client {
     pub(super) channel: Channel,
     // Closed when dropped.
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Client {
@@ -40,7 +40,12 @@ impl Client {
         let url = format!("{}{TUNED}", broker.url);
         let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
-        Ok(Self { channel, _connection: connection })
+        Ok(Self { channel, connection })
+    }
+
+    /// One more channel of the same connection.
+    pub(super) async fn another_channel(&self) -> Result<Channel, BenchError> {
+        Ok(self.connection.create_channel().await?)
     }
 
     /// Declares an empty queue of that name: one that is there already is deleted first.
