@@ -17,6 +17,9 @@ use super::{BenchError, BrokerAt};
 /// The queue of the one that all of them ask.
 pub(super) const STATUSES: &str = "bench.raw.statuses";
 
+/// The largest frame of an agent, which says little. The library touches rings of many frames once they are used.
+const FRAME_BYTES: u32 = 8_192;
+
 /// Between two tries of the same.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -79,7 +82,7 @@ async fn answer(server: &Client, mut statuses: Consumer, queues: &[String]) -> R
 
 /// One agent: a connection, a channel that consumes and one that publishes, both used at once. Returns when it has its answer.
 async fn agent(broker: &BrokerAt, number: u64, queue: &str) -> Result<(Client, Channel), BenchError> {
-    let client = Client::connect(broker).await?;
+    let client = Client::connect_framed(broker, FRAME_BYTES).await?;
     let consume = async {
         let channel = client.another_channel().await?;
         let options = BasicConsumeOptions::default();

@@ -25,8 +25,8 @@ pub(super) const GROUP: u64 = 64;
 /// How long one message may be on its way. Only reached when something is broken, or the machine is.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Appended to an address. Without `frame_max` a connection costs many times its memory and CPU time, which would flatter Longshore.
-const TUNED: &str = "?heartbeat=10&frame_max=131072";
+/// The largest frame. What the library takes by itself costs a connection many times its memory and CPU time, which would flatter Longshore.
+const FRAME_BYTES: u32 = 131_072;
 
 /// A connection with one channel.
 pub(super) struct Client {
@@ -37,7 +37,12 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(broker: &BrokerAt) -> Result<Self, BenchError> {
-        let url = format!("{}{TUNED}", broker.url);
+        Self::connect_framed(broker, FRAME_BYTES).await
+    }
+
+    /// The same with frames of that size at most.
+    pub(super) async fn connect_framed(broker: &BrokerAt, frame_bytes: u32) -> Result<Self, BenchError> {
+        let url = format!("{}?heartbeat=10&frame_max={frame_bytes}", broker.url);
         let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         Ok(Self { channel, connection })

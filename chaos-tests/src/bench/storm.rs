@@ -30,10 +30,11 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           agent again. The reference is lapin opening bare connections, 64 at a time, to a broker that was killed and started with as \
           many queues: 1,000 of them, and 2,000, which is as many as the agents have. Waits of the agents between two tries are in their \
           time. The broker is killed and started once more for a third one, which does what no agent can do without, and nothing else: \
-          1,000 connections with two channels, each of which consumes its queue, publishes a status, persistent and confirmed, to the \
-          queue of one server, is answered by it the same way, and acknowledges the answer. It has no journal at either end; where the \
-          broker refuses it, it tries again 50 ms later. What an agent costs the server is the difference \
-          between 1,000 of them and 500, connected to the same one; beside it stands the difference between 1,000 and 10 agents of two servers, in which is what a busy server has touched once.",
+          1,000 connections with two channels and frames as small as the agents have, each of which consumes its queue, publishes a status, \
+          persistent and confirmed, to the queue of one server, is answered by it the same way, and acknowledges the answer; its time \
+          ends when the last has its answer. It has no journal at either end; where the broker refuses it, it tries again 50 ms later. What an \
+          agent costs the server is the difference between 1,000 of them and 500, connected to the same one; beside it stands the difference \
+          between 1,000 and 10 agents of two servers, in which is what a busy server has touched once.",
     unit: "agent",
     cases,
     part: Some(part),
