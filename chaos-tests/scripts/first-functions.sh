@@ -23,15 +23,17 @@ printf 'name = "true"\ntarget = { agents = ["a1"] }\n[[step]]\nid = "true"\nexec
 
 traced() { LD_PRELOAD="$work/ran.so" RAN_STARTS="$work/starts" RAN_OUT="$work/$1" exec env -u LONGSHORE_DIR "$longshore" $2; }
 
-for engine in sled segments; do
+# An agent begins once, and goes on with what it has all the other times.
+for run in sled-1 sled-2 segments-1 segments-2; do
+    engine=${run%-?}
     home="$work/home-$engine"
-    LONGSHORE_JOURNAL_ENGINE=$engine traced "ran-$engine" "dev --agents 1 --listen 127.0.0.1:0 --dir $home" > "$work/$engine.log" 2>&1 &
+    LONGSHORE_JOURNAL_ENGINE=$engine traced "ran-$run" "dev --agents 1 --listen 127.0.0.1:0 --dir $home" > "$work/$run.log" 2>&1 &
     dev=$!
     children="$children $dev"
     tries=0
     until "$longshore" --dir "$home" fleet list 2>/dev/null | grep -q online; do
         tries=$((tries + 1))
-        [ "$tries" -lt 60 ] || { cat "$work/$engine.log" >&2; exit 1; }
+        [ "$tries" -lt 60 ] || { cat "$work/$run.log" >&2; exit 1; }
         sleep 1
     done
     for _ in 1 2 3 4 5 6 7 8 9 10; do "$longshore" --dir "$home" job run "$work/job.toml" --follow > /dev/null; done
@@ -59,8 +61,14 @@ rm -f "$attempt/exit" "$attempt/started"
     env -i LD_PRELOAD="$work/ran.so" RAN_STARTS="$work/starts" RAN_OUT="$work/ran-shim" "$longshore" agent shim "$attempt" <&9
 )
 
-# What ran in the processes whose command line holds those words.
-lists() { grep -l -- "$1" "$work"/ran-*.cmd | sed 's/\.cmd$//' | paste -sd, -; }
-python3 "$tools/order.py" script "$work/map" "$(lists 'agent monitor')" "$(lists 'agent shim')" "$(lists 'agent run')" > "$work/script"
+# What ran in the processes of these runs whose command line holds those words. First comes what every worker needs, then what only one
+# engine needs, and last what is needed only by the first or by a later life.
+lists() { grep -l -- "$2" "$work"/ran-$1.*.cmd | sed 's/\.cmd$//' | paste -sd, -; }
+for run in sled-1 sled-2 segments-1 segments-2; do
+    eval "$(echo "$run" | tr - _)=\$(lists $run 'agent run')"
+done
+python3 "$tools/order.py" script "$work/map" "$(lists '*' 'agent monitor')" "$(lists '*' 'agent shim')" "$(lists kept 'agent run')" \
+    "$sled_1&$sled_2&$segments_1&$segments_2" "$segments_1&$segments_2" "$sled_1&$sled_2" \
+    "$segments_1" "$sled_1" "$segments_2" "$sled_2" > "$work/script"
 cp "$work/script" cli/first-functions.ld
 ls -l cli/first-functions.ld

@@ -1,7 +1,8 @@
 """Makes `cli/first-functions.ld` out of a map of the linker and lists of the functions that ran. Measures nothing, and starts nothing.
 
     order.py starts MAP                    prints the address of every function
-    order.py script MAP LISTS LISTS...     prints the linker's script; lists of one group are joined by commas
+    order.py script MAP LISTS LISTS...     prints the linker's script; lists of one group are joined by commas, and of a group "a&b" is
+                                           taken what is in both
 
 Names hold a hash of each package, and places within the name, which another compiler makes otherwise: they become wildcards. A name is cut
 where the functions that share its beginning ran, too, or are so small that the rest of the name is not worth it.
@@ -13,7 +14,7 @@ import struct
 import sys
 
 # As many bytes of functions that never ran are taken in for one byte that the script is shorter.
-BYTES_FOR_A_LETTER = 5
+BYTES_FOR_A_LETTER = 1
 
 HEAD = """/* Made by chaos-tests/scripts/first-functions.sh: what monitor, shim and agent run lies side by side in the program. A name that is
    not there any more does no harm, and a function that is missing here costs memory only. */
@@ -65,6 +66,11 @@ def cover(names, cost_of, wanted, ran, depth):
     return (whole, [first[:depth].rstrip("*?") + "*"]) if whole <= parts else (parts, patterns)
 
 
+def all_of(lists, starts):
+    read = (struct.iter_unpack("Q", open(file, "rb").read()) for file in lists.split(","))
+    return {starts[at] for places in read for (at,) in places if at in starts}
+
+
 def script(path, groups):
     starts, bytes_of = {}, collections.Counter()
     for start, name, size in functions(path):
@@ -72,12 +78,13 @@ def script(path, groups):
         bytes_of[name] += size
     names, ran, wanted = sorted(bytes_of), set(), []
     for group in groups:
-        here = {starts[at] for file in group.split(",") for (at,) in struct.iter_unpack("Q", open(file, "rb").read()) if at in starts}
-        wanted.append(here - ran)
+        here = set.intersection(*(all_of(lists, starts) for lists in group.split("&")))
+        wanted.append((here - ran, ran | here))
         ran |= here
     print(HEAD, end="")
-    for group in wanted:
-        patterns = dict.fromkeys(cover(names, bytes_of, group, ran, len(".text."))[1])
+    for group, so_far in wanted:
+        # What a later group wants is not to be taken in by this one.
+        patterns = dict.fromkeys(cover(names, bytes_of, group, so_far, len(".text."))[1])
         print("    *(", *(f"      {pattern}" for pattern in patterns), "    )", sep="\n")
     print(TAIL, end="")
 

@@ -40,7 +40,14 @@ impl Api {
     /// A client for the server whose folder that is.
     #[must_use]
     pub fn new(server_dir: &Path) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(ANSWER_LIMIT)).http_status_as_error(false);
+        // A limit for the whole would have the library start a thread for each request, to look up a name that is an address.
+        let config = ureq::Agent::config_builder()
+            .timeout_connect(Some(ANSWER_LIMIT))
+            .timeout_send_request(Some(ANSWER_LIMIT))
+            .timeout_send_body(Some(ANSWER_LIMIT))
+            .timeout_recv_response(Some(ANSWER_LIMIT))
+            .timeout_recv_body(Some(ANSWER_LIMIT))
+            .http_status_as_error(false);
         Self { access: server_dir.join("api.json"), agent: config.build().new_agent() }
     }
 
