@@ -30,7 +30,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 const AGENTS: u64 = 100;
 
 /// Messages to all of them together.
-const MESSAGES: u64 = 20_000;
+const MESSAGES: u64 = 12_000;
 
 /// Messages that wait for the other one.
 const WAITING: u64 = 100_000;

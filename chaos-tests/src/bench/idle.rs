@@ -17,7 +17,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     how: "An agent, monitor and worker as two processes, has run a few jobs and is then left alone, connected, until what forks \
           shims has ended. Its memory is taken from \
           /proc: PSS divides what is shared by those who share it, which no process outside the agent does here, since it runs from a \
-          copy of the program; RSS counts it for everybody. CPU time is what its threads ran during the last 20 s. The reference is \
+          copy of the program; RSS counts it for everybody. CPU time is what its threads ran during the last 15 s. The reference is \
           an idle Celery worker of 2 processes and their parent, after as many tasks.",
     unit: "agent",
     cases,
@@ -32,7 +32,7 @@ const JOBS: u64 = 10;
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Over which its CPU time is taken: two heartbeats of the broker's connections, and four signs of life to its monitor.
-const WINDOW: Duration = Duration::from_secs(20);
+const WINDOW: Duration = Duration::from_secs(15);
 
 const PSS: &str = "PSS, MiB";
 const RSS: &str = "RSS, MiB";

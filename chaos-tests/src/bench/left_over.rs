@@ -33,7 +33,10 @@ const KEPT: u64 = 4_096;
 const ALONE_MESSAGES: u64 = 300_000;
 
 /// How long the journal is left alone.
-const REST: Duration = Duration::from_secs(20);
+const REST: Duration = Duration::from_secs(10);
+
+/// How long sled alone is, whose files stayed as they were over twenty seconds.
+const ALONE_REST: Duration = Duration::from_secs(1);
 
 const TIMES: &str = "times what is alive";
 const WRITTEN: &str = "written for each byte journaled";
@@ -59,7 +62,7 @@ fn cases(options: &Options) -> Vec<Case> {
             let setup = Setup { dir: stage.dir().to_owned(), engine, messages, kept: KEPT, rest: REST };
             match side {
                 Side::Ours => figures(&setup, measure),
-                Side::Reference => figures(&Setup { messages: alone_messages, ..setup }, measure_sled_alone),
+                Side::Reference => figures(&Setup { messages: alone_messages, rest: ALONE_REST, ..setup }, measure_sled_alone),
             }
         }),
     };

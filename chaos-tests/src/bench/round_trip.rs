@@ -28,7 +28,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 };
 
 /// Round trips of a run: a few seconds.
-const ROUNDS: u64 = 1_000;
+const ROUNDS: u64 = 700;
 
 /// Round trips before those that are measured.
 const WARM_UP: u64 = 50;

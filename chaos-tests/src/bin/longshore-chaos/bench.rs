@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Pairs of runs of each case. Cases that take long have fewer
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pairs: u64,
     /// The type of every queue, on both sides
     #[arg(long, default_value_t = QueueType::Quorum, value_name = "quorum|classic")]
