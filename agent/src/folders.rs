@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use link::session::Transaction;
-use messages::{Keep, RunEnd, RunId};
+use messages::{Keep, RunEnd, RunId, StepId};
 use tokio::task::spawn_blocking;
 
 use crate::disk::folder_bytes;
@@ -94,6 +94,18 @@ fn keeps(keep: Keep, end: Option<&RunEnd>) -> bool {
     }
 }
 
+/// The folder of an attempt in that of its run. It lies beside the working folder, whose name it never has: each folder between would be a name
+/// more to make durable. Programs from before that was so put it elsewhere, and what is there goes on there: looked for in the wrong place, a
+/// step that runs would look as if it had not begun.
+pub(crate) fn attempt_dir(run_dir: &Path, step: &StepId, attempt: u32) -> PathBuf {
+    let earlier = run_dir.join("steps").join(step.as_str()).join(attempt.to_string());
+    match earlier.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => run_dir.join(format!("{step}.{attempt}")),
+        // One that cannot be looked at may be there.
+        Ok(_) | Err(_) => earlier,
+    }
+}
+
 async fn remove(run: RunId, dir: PathBuf) {
     let removed = spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
     if let Ok(Err(error)) = removed
@@ -135,6 +147,16 @@ mod tests {
         two.remove(1, RunId::from_u128(1));
         two.remove(1, RunId::from_u128(1));
         assert!(!two.contains(RunId::from_u128(1)) && two.bytes == 60);
+    }
+
+    #[test]
+    fn an_attempt_that_an_earlier_program_began_is_found_where_it_is() {
+        let run = tempfile::tempdir().unwrap();
+        let (step, other): (StepId, StepId) = ("work".parse().unwrap(), "work.1".parse().unwrap());
+        std::fs::create_dir_all(run.path().join("steps/work/1")).unwrap();
+        let dir = |step, attempt| attempt_dir(run.path(), step, attempt);
+        assert_eq!(dir(&step, 1), run.path().join("steps/work/1"));
+        assert_eq!([dir(&step, 2), dir(&other, 1)], ["work.2", "work.1.1"].map(|name| run.path().join(name)));
     }
 
     #[test]

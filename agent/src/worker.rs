@@ -28,6 +28,7 @@ use crate::service::DiskLimits;
 use crate::ship::Ship;
 use crate::slots::{Slots, Ticket};
 
+use crate::folders::attempt_dir;
 pub(crate) use crate::folders::make_folder;
 
 /// How often the disk is looked at. A disk that has room again is noticed at most that much later.
@@ -188,9 +189,8 @@ impl Worker {
         self.run_dir(run).join("work")
     }
 
-    /// Beside the working folder, in which no name of these can be: each folder between would be a name more to make durable.
     pub(crate) fn attempt_dir(&self, run: RunId, step: &StepId, attempt: u32) -> PathBuf {
-        self.run_dir(run).join(format!("{step}.{attempt}"))
+        attempt_dir(&self.run_dir(run), step, attempt)
     }
 
     pub(crate) fn runs(&self) -> MutexGuard<'_, Runs> {
