@@ -3,6 +3,7 @@
 //! connection commands are dropped, so the driver never waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker_config::{SERVER_QUEUE, agent_queue_name};
@@ -41,8 +42,8 @@ pub(super) struct Supervisor {
     connection: u64,
     /// Tries in a row that found no queue.
     missing: u32,
-    /// Everything was declared by this process.
-    declared: bool,
+    /// Everything was declared, and nothing has failed since in which it could have been lost or left out.
+    declared: Arc<AtomicBool>,
 }
 
 /// The transport is no longer wanted.
@@ -76,7 +77,7 @@ impl Supervisor {
             backoff: Backoff::default(),
             connection: 0,
             missing: 0,
-            declared: false,
+            declared: Arc::default(),
         }
     }
 
@@ -108,13 +109,12 @@ impl Supervisor {
 
     /// One connection from beginning to end; why it ended or never began.
     async fn connect_and_serve(&mut self) -> Result<Failure, Stop> {
-        let config = Arc::clone(&self.config);
-        let ready = match self.while_down(connect(&config, self.declared)).await? {
+        let (config, declared) = (Arc::clone(&self.config), Arc::clone(&self.declared));
+        let ready = match self.while_down(connect(&config, &declared)).await? {
             Ok(ready) => ready,
             Err(failure) => return Ok(failure),
         };
         self.connection += 1;
-        self.declared = true;
         let since = Instant::now();
         tracing::debug!(broker = %config.url, connection = self.connection, "connected to the broker");
         let events = self.events.clone();
@@ -156,7 +156,7 @@ impl Supervisor {
             () = route(&mut self.commands, &backlog, &settlements) => Ended::Stopped,
             ended = publisher.run(&ready.publishing, &ready.outbox) => Ended::from(ended),
             ended = ready.inbox.run(self.connection, &settlements, &self.events) => Ended::from(ended),
-            failure = repair(&self.config, &repairs, &ready.consuming, ready.granted) => Ended::Failed(failure),
+            failure = repair(&self.config, &repairs, &ready.consuming, ready.granted.then_some(&*self.declared)) => Ended::Failed(failure),
             () = take_logs(&self.config, &ready.consuming, &self.logs) => Ended::Stopped,
         };
         match ended {
@@ -199,12 +199,15 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 /// Connects. What was declared before is not declared again where the broker still has it: a thousand queues that are there take a broker
 /// that was just started as long as the agents' own connections. One that is missing all the same is found by the server's first word to
 /// its agent, which comes back.
-async fn connect(config: &AmqpConfig, declared: bool) -> Result<Ready, Failure> {
+async fn connect(config: &AmqpConfig, declared: &AtomicBool) -> Result<Ready, Failure> {
     let consuming = dial(config, Purpose::Consume).await?;
     let (queue, granted) = match &config.role {
         Role::Server { agents } => {
-            let granted = declared && topology::is_kept(&consuming).await?;
+            let granted = declared.load(Ordering::Relaxed) && topology::is_kept(&consuming).await?;
+            // Until it is done: what is interrupted is begun again from the front.
+            declared.store(false, Ordering::Relaxed);
             topology::declare(&consuming, config.queue_type, if granted { &[] } else { agents }).await?;
+            declared.store(!granted, Ordering::Relaxed);
             (SERVER_QUEUE.to_owned(), granted)
         }
         Role::Agent(agent) => (agent_queue_name(agent.as_str())?, false),
@@ -237,9 +240,12 @@ fn take(command: WireCommand, backlog: &Backlog, settlements: &Settlements) {
     }
 }
 
-async fn repair(config: &AmqpConfig, repairs: &Repairs, link: &Link, granted: bool) -> Failure {
+/// Where the queues of agents were taken for granted, notes that they are declared once they are.
+async fn repair(config: &AmqpConfig, repairs: &Repairs, link: &Link, granted: Option<&AtomicBool>) -> Failure {
     match &config.role {
-        Role::Server { agents } => repairs.run(link, config.queue_type, if granted { agents } else { &[] }).await,
+        Role::Server { agents } => {
+            repairs.run(link, config.queue_type, granted.map(|declared| (&agents[..], declared))).await
+        }
         Role::Agent(_) => std::future::pending().await,
     }
 }

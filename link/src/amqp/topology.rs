@@ -4,6 +4,7 @@
 //! Nothing is deleted here, but for queues that are stuck: see `ping.rs`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -81,13 +82,19 @@ impl Repairs {
 
     /// Declares what is asked for, and now and then what is the server's own, until that fails; and once, when there is time for it, what
     /// was taken for granted on connecting.
-    pub(super) async fn run(&self, link: &Link, queue_type: QueueType, granted: &[AgentId]) -> Failure {
+    pub(super) async fn run(
+        &self,
+        link: &Link,
+        queue_type: QueueType,
+        mut granted: Option<(&[AgentId], &AtomicBool)>,
+    ) -> Failure {
         let mut pause = PAUSE.0;
         let mut last = Instant::now();
-        let (connected, mut granted) = (last, granted);
+        let connected = last;
         loop {
             // Out of time means that nothing was asked for, and it is time to reassure.
-            let wait = if granted.is_empty() { REASSURE } else { GRANTED };
+            // What others ask for does not put it off.
+            let wait = granted.map_or(REASSURE, |_| GRANTED.saturating_sub(connected.elapsed()));
             let asked = timeout(wait, self.requested.notified()).await.is_ok();
             let wanted = self.take();
             if asked && !wanted.is_empty() {
@@ -104,11 +111,13 @@ impl Repairs {
                 join_all(suspects.iter().map(|agent| ping::delete_if_stuck(link, agent))).await;
             }
             let mut agents: Vec<AgentId> = wanted.into_keys().collect();
-            if connected.elapsed() >= GRANTED {
-                agents.extend(std::mem::take(&mut granted).iter().cloned());
-            }
+            let due = granted.take_if(|_| connected.elapsed() >= GRANTED);
+            agents.extend(due.iter().flat_map(|(agents, _)| agents.iter().cloned()));
             if let Err(failure) = declare(link, queue_type, &agents).await {
                 return failure;
+            }
+            if let Some((_, declared)) = due {
+                declared.store(true, Ordering::Relaxed);
             }
             sleep(pause).await;
         }

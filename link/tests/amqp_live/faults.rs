@@ -105,7 +105,7 @@ fn deleted() {
         outside.delete(SERVER_QUEUE).await;
         server.down("stopped delivering from longshore.v1.server").await;
         assert!(server.up().await > of_server);
-        // Reconnecting declares the agent's queue as well, so this is seen only while the server stays up.
+        // A reconnection may declare the agent's queue as well, so this is seen only while the server stays up.
         outside.delete(&agent_queue_name("deleted").unwrap()).await;
         agent.down("stopped delivering").await;
         agent.down("longshore.v1.agent.deleted is missing: the server has not declared it yet").await;
