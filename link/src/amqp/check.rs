@@ -59,21 +59,17 @@ pub async fn check(config: &AmqpConfig, agents: &[AgentId]) -> Result<Vec<Findin
     Ok(findings)
 }
 
-/// A question that is answered badly closes its channel, so each has its own.
-async fn channel(link: &Link) -> Result<lapin::Channel, Failure> {
-    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-    channel.map_err(|e| Failure::of(&e))
-}
-
 async fn ask_exchange(link: &Link, name: &str) -> Result<Option<String>, Failure> {
-    let channel = channel(link).await?;
+    // A question that is answered badly closes its channel, so each has its own.
+    let channel = link.channel().await?;
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let ask = channel.exchange_declare(name.into(), lapin::ExchangeKind::Topic, options, FieldTable::default());
     Ok(within(CALL_LIMIT, "asking for an exchange", ask).await?.err().map(|e| problem(&Failure::of(&e))))
 }
 
 async fn ask_queue(link: &Link, name: &str) -> Result<Finding, Failure> {
-    let channel = channel(link).await?;
+    // A question that is answered badly closes its channel, so each has its own.
+    let channel = link.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let ask = channel.queue_declare(name.into(), options, FieldTable::default());
     let what = format!("queue {name}");

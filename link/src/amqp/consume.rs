@@ -40,8 +40,7 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Begins to consume.
     pub(super) async fn open(link: &Link, queue: String) -> Result<Self, Failure> {
-        let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-        let channel = channel.map_err(|e| Failure::of(&e))?;
+        let channel = link.channel().await?;
         let qos = channel.basic_qos(PREFETCH, BasicQosOptions::default());
         within(CALL_LIMIT, "setting the prefetch", qos).await?.map_err(|e| Failure::of(&e))?;
         let name = queue.as_str().into();

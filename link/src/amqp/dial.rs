@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use async_rs::Runtime;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
-use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::CALL_LIMIT;
 use super::config::{AmqpConfig, ConfigError, Role};
 use super::failure::{Failure, within};
 use super::stream::{ByteStream, Host};
@@ -74,6 +75,14 @@ impl Purpose {
 pub(super) struct Link {
     pub(super) connection: Connection,
     _socket: Socket,
+}
+
+impl Link {
+    /// One more channel.
+    pub(super) async fn channel(&self) -> Result<Channel, Failure> {
+        let channel = within(CALL_LIMIT, "opening a channel", self.connection.create_channel()).await?;
+        channel.map_err(|e| Failure::of(&e))
+    }
 }
 
 /// A second handle on a socket, which shuts it down when dropped. The library's thread then sees the end of the stream.

@@ -41,8 +41,7 @@ pub(super) async fn consume(link: &Link, logs: &mpsc::Sender<Vec<u8>>) {
 }
 
 async fn consume_once(link: &Link, logs: &mpsc::Sender<Vec<u8>>) -> Result<(), Failure> {
-    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let channel = link.channel().await?;
     topology::declare_logs(&channel, &Topology::default()).await?;
     let qos = channel.basic_qos(PREFETCH, BasicQosOptions::default());
     within(CALL_LIMIT, "setting the prefetch", qos).await?.map_err(|e| Failure::of(&e))?;

@@ -46,8 +46,7 @@ pub(super) async fn delete_if_stuck(link: &Link, agent: &AgentId) {
 
 /// Publishes an empty message to one queue, on a channel of its own, and waits for the confirm.
 async fn ping(link: &Link, key: &str) -> Result<(), Failure> {
-    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let channel = link.channel().await?;
     let select = channel.confirm_select(ConfirmSelectOptions::default());
     within(CALL_LIMIT, "switching confirms on", select).await?.map_err(|e| Failure::of(&e))?;
     let properties = BasicProperties::default().with_delivery_mode(1).with_type(TYPE.into());
@@ -64,8 +63,7 @@ async fn ping(link: &Link, key: &str) -> Result<(), Failure> {
 /// Deletes a queue that is stuck. The broker may take its time, or fail; the declaration that follows tells.
 pub(super) async fn delete(link: &Link, queue: &str) {
     let deleted = async {
-        let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-        let channel = channel.map_err(|e| Failure::of(&e))?;
+        let channel = link.channel().await?;
         let delete = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
         within(DELETE_LIMIT, "deleting a queue that is stuck", delete).await?.map_err(|e| Failure::of(&e))
     };

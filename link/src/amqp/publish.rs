@@ -92,8 +92,7 @@ pub(super) struct Publisher<'a> {
 
 /// Opens the channel for publishing.
 pub(super) async fn open(link: &Link) -> Result<Channel, Failure> {
-    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let channel = link.channel().await?;
     let select = channel.confirm_select(ConfirmSelectOptions::default());
     within(CALL_LIMIT, "switching confirms on", select).await?.map_err(|e| Failure::of(&e))?;
     Ok(channel)

@@ -127,8 +127,7 @@ impl Repairs {
 /// Whether the broker has the server's own queue. If it has, it has not lost what was declared before.
 pub(super) async fn is_kept(link: &Link) -> Result<bool, Failure> {
     // Of its own, since a no ends it.
-    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let channel = link.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let ask = channel.queue_declare(SERVER_QUEUE.into(), options, FieldTable::default());
     match within(DECLARE_LIMIT, "asking for the server's queue", ask).await?.map_err(|e| Failure::of(&e)) {
@@ -141,8 +140,7 @@ pub(super) async fn is_kept(link: &Link) -> Result<bool, Failure> {
 /// Declares what is the server's own, and the queues of those agents.
 pub(super) async fn declare(link: &Link, queue_type: QueueType, agents: &[AgentId]) -> Result<(), Failure> {
     let topology = Topology { queue_type, ..Topology::default() };
-    let channel = within(CALL_LIMIT, "opening a channel", link.connection.create_channel()).await?;
-    let channel = channel.map_err(|e| Failure::of(&e))?;
+    let channel = link.channel().await?;
     within(DECLARE_LIMIT, "declaring what is the server's own", own(&channel, &topology)).await??;
     for chunk in agents.chunks(CHUNK) {
         let declared = try_join_all(chunk.iter().map(|agent| of_agent(&channel, &topology, agent)));
