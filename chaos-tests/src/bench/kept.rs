@@ -1,5 +1,5 @@
-//! The second reference of R1: lapin as in the first one, and at each end something that keeps the messages, and nothing else. It shows what can be
-//! had at all by whoever promises that: a message is on stable storage before it is published, and before it is acknowledged. There is nothing of
+//! The second reference of R1: lapin as in the first one, and at each end something that keeps the messages, and nothing else. It shows about
+//! what is left to whoever promises that: a message is on stable storage before it is published, and before it is acknowledged. There is nothing of
 //! Longshore in it: no protocol, no headers, no totals, and nothing is found again after a crash.
 
 use std::collections::VecDeque;
@@ -257,17 +257,27 @@ async fn take(client: &Client, deliveries: &mut Consumer, keeper: &mut Keeper, c
 mod tests {
     use super::*;
 
+    /// What a record has beside its body: checksum, length and number.
+    const RECORD_BYTES: usize = 4 + 8 + 8;
+
     #[test]
     fn what_is_kept_is_given_back_and_what_is_let_go_of_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         for engine in Engine::ALL {
             let mut medium = Medium::new(dir.path(), engine).unwrap();
             let insert = |number| Change::Insert(Message { number, body: body(number), tag: number });
+            medium.insert(&Message { number: 1, body: body(1), tag: 1 }).unwrap();
+            if let Medium::Log(_, bytes) = &medium {
+                assert_eq!(bytes.len(), RECORD_BYTES + body(1).len(), "it waits for the next sync");
+            }
             let kept = keep(&mut medium, [insert(1), insert(2)].into_iter()).unwrap();
             assert_eq!(kept.iter().map(|message| message.number).collect::<Vec<_>>(), [1, 2]);
             assert!(keep(&mut medium, [Change::Remove(vec![1])].into_iter()).unwrap().is_empty());
-            if let Medium::Sled(sled) = medium {
-                assert_eq!(sled.read().unwrap().0, 1);
+            match medium {
+                Medium::Sled(sled) => assert_eq!(sled.read().unwrap().0, 1),
+                Medium::Log(_, bytes) => {
+                    assert_eq!(bytes.len(), RECORD_BYTES, "what was kept is written, and the removal waits")
+                }
             }
         }
     }

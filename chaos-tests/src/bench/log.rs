@@ -84,3 +84,42 @@ impl Zeros {
         self.file.sync_data()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_is_written_over_from_the_front() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut zeros = Zeros::new(dir.path()).unwrap();
+        let read = |zeros: &Zeros, at| {
+            let mut bytes = [0; 3];
+            zeros.file.read_exact_at(&mut bytes, at).unwrap();
+            bytes
+        };
+        let half = usize::try_from(LOG_BYTES / 2).unwrap();
+        zeros.write(&vec![1; half]).unwrap();
+        zeros.write(&[2; 3]).unwrap();
+        assert_eq!([read(&zeros, 0), read(&zeros, LOG_BYTES / 2)], [[1; 3], [2; 3]]);
+        zeros.write(&vec![3; half]).unwrap();
+        assert_eq!([read(&zeros, 0), read(&zeros, LOG_BYTES / 2)], [[3; 3], [2; 3]]);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_in_the_file_once_for_each_when_it_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::new(dir.path()).unwrap();
+        let keep = |number: u8| {
+            let log = &log;
+            async move { log.keep(&[number; 2]).await }
+        };
+        futures_util::future::try_join_all((1..=100).map(keep)).await.unwrap();
+        let synced = log.synced.lock().await;
+        let mut bytes = vec![0; 200];
+        synced.zeros.file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes.sort_unstable();
+        assert_eq!(bytes, (1..=100).flat_map(|number| [number; 2]).collect::<Vec<u8>>());
+    }
+}
