@@ -20,7 +20,7 @@ use crate::control::Control;
 use crate::disk::Disk;
 use crate::execute::{ExecuteError, Place, execute};
 use crate::facts::facts;
-use crate::folders::EndedRuns;
+use crate::folders::{EndedRuns, attempt_dir};
 use crate::host::Host;
 use crate::orders::{Standing, Taken};
 use crate::records::{ResumeError, RunRecord};
@@ -28,7 +28,6 @@ use crate::service::DiskLimits;
 use crate::ship::Ship;
 use crate::slots::{Slots, Ticket};
 
-use crate::folders::attempt_dir;
 pub(crate) use crate::folders::make_folder;
 
 /// How often the disk is looked at. A disk that has room again is noticed at most that much later.

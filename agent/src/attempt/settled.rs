@@ -8,7 +8,7 @@
 //! **Why no sync here can be left out.** Each folder from the one above the attempt up to one that is settled holds a name on that way
 //! which may be new. Without its sync that name may be lost, and everything below it. A folder that this process found is no
 //! better than one that it made: the process that made it may have been killed before its sync. So a folder counts as settled only
-//! when this process has synced the one above it: of a run's first attempt two folders are synced, of a further one one.
+//! when this process has synced the one above it: of a run's first attempt two folders are synced, of a further attempt one.
 //!
 //! **Why no other sync is needed to prepare an attempt.** `started` is made exclusively, and its folder is synced before the program
 //! begins (`shim/`): that sync covers every other name in the folder, too. If `started` is lost, nothing has begun, and whatever

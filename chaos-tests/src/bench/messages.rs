@@ -26,7 +26,8 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           end keeping its messages and nothing else: a message is on stable storage at one end before it is published, at the other before \
           it is acknowledged, and what waits shares a sync. Over sled it is a sled at each end, configured as Longshore's: one row for a \
           message, dropped when it is confirmed or acknowledged. Over segments it is a log at each end, written over zeros. It has no \
-          headers, no protocol, and nothing to begin again from after a crash. How far it is from the first reference is what can be had at all.",
+          headers, no protocol, and nothing to begin again from after a crash. How far it is from the first reference is about \
+          what durability alone leaves; it is one simple program and no bound.",
     unit: "message",
     cases,
     part: Some(part),

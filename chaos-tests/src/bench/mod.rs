@@ -217,7 +217,8 @@ impl Goal {
         Self { measure, against: Against::Nothing, bound: Some(bound) }
     }
 
-    /// What the reference's run says can be had at all: a ratio of two of its own figures. It is shown, and is no goal.
+    /// How far a second reference, which does no more than what is promised, is from the first: a ratio of two figures of the reference's run.
+    /// It is shown, and is no goal.
     #[must_use]
     pub const fn floor(measure: Measure) -> Self {
         Self { measure, against: Against::Floor, bound: None }
