@@ -11,7 +11,7 @@ use journal::Engine;
 use messages::{Body, RefusalCode, RunEnd, RunId};
 
 use crate::Test;
-use crate::world::{How, World, drained, on, pipe};
+use crate::world::{How, Running, World, drained, on, pipe};
 
 pub(crate) const TESTS: [Test; 3] = [
     ("a_short_disk_refuses_new_runs_with_a_reason_and_takes_them_when_there_is_room", || on(short())),
@@ -69,6 +69,30 @@ async fn short() {
     agent.stop().await;
 }
 
+/// An agent whose journal may end at a full disk at any moment, and whoever watches over it.
+struct Watched<'a> {
+    agent: Running,
+    starts: u32,
+    world: &'a World,
+    how: How,
+}
+
+impl Watched<'_> {
+    /// Waits for that, and starts the agent again as often as it takes.
+    async fn until<T>(&mut self, wanted: impl Future<Output = T>) -> T {
+        tokio::pin!(wanted);
+        loop {
+            tokio::select! {
+                wanted = &mut wanted => return wanted,
+                () = self.agent.gone() => {
+                    self.starts += 1;
+                    self.agent = self.world.agent(self.how.clone());
+                }
+            }
+        }
+    }
+}
+
 async fn full(engine: Engine) {
     let world = World::new().await;
     let Some(disk) = SmallDisk::mount(world.path("small"), "96m") else { return };
@@ -76,7 +100,7 @@ async fn full(engine: Engine) {
         How { slots: 20, disk: limits(), dir: Some(disk.0.join("agent")), engine: Some(engine), ..How::default() };
     pipe(&world.path("ready"));
     fs::create_dir(world.path("go")).unwrap();
-    let mut agent = world.agent(how.clone());
+    let mut watched = Watched { agent: world.agent(how.clone()), starts: 1, world: &world, how };
     for number in 1..=20 {
         pipe(&world.path(&format!("go/{number}")));
         let script = format!("echo y > $PLACE/ready; read go < $PLACE/go/{number}; echo over; exit {number}");
@@ -89,30 +113,19 @@ async fn full(engine: Engine) {
     for number in 1..=20 {
         fs::write(world.path(&format!("go/{number}")), "go\n").unwrap();
     }
-    // Its journal may end at the full disk; whoever watches over the agent starts it again, as often as it takes.
     let outcomes = async {
         for number in 1..=20 {
             let end = world.run_end(RunId::from_u128(number)).await;
             assert_eq!(end, RunEnd::Failed("one".parse().unwrap()));
         }
     };
-    let mut starts = 1;
-    tokio::pin!(outcomes);
-    loop {
-        tokio::select! {
-            () = &mut outcomes => break,
-            () = agent.gone() => {
-                starts += 1;
-                agent = world.agent(how.clone());
-            }
-        }
-    }
-    eprintln!("20 outcomes on a full disk, {starts} starts of the agent");
+    watched.until(outcomes).await;
+    eprintln!("20 outcomes on a full disk, {} starts of the agent", watched.starts);
     let refused = world.send(&Body::RunStart(world.run(21, vec![world.step("one", "true")]))).await;
-    assert_eq!(world.refusal(refused).await.0, RefusalCode::Disk);
+    assert_eq!(watched.until(world.refusal(refused)).await.0, RefusalCode::Disk);
     fs::remove_file(filler).unwrap();
     let run = world.run(22, vec![world.step("one", "true")]);
     world.send(&Body::RunStart(run.clone())).await;
-    assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
-    agent.stop().await;
+    assert_eq!(watched.until(world.run_end(run.run)).await, RunEnd::Succeeded);
+    watched.agent.stop().await;
 }
