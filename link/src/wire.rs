@@ -31,9 +31,9 @@ pub enum WireEvent {
         /// Whether nothing is wrong: an agent that was quicker than its server waits for its queue to be declared.
         expected: bool,
     },
-    /// Bytes for this endpoint.
+    /// An envelope for this endpoint.
     Delivery {
-        /// For settling it.
+        /// For settling it. Envelopes that came together have the same one.
         tag: DeliveryTag,
         /// At most a little more than an envelope may have; larger deliveries are rejected by the transport itself.
         bytes: Vec<u8>,
@@ -68,7 +68,7 @@ pub enum WireCommand {
     /// Publish this. Dropped while there is no connection: reconciling finds out.
     Publish(Publish),
     /// Acknowledge these deliveries. They come in the order in which they were delivered, each delivery in exactly one
-    /// command; those of an earlier connection are ignored.
+    /// command, and the tag of several as often as there were; those of an earlier connection are ignored.
     Acknowledge(Vec<DeliveryTag>),
     /// Reject these deliveries to the dead-letter queue, under the same rule.
     Discard(Vec<DeliveryTag>),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! byte 0      protocol version
-//! byte 1      envelope type: 1 message, 2 status, 3 log
+//! byte 1      envelope type: 1 message, 2 status, 3 log (4 are several of them: see the bundle)
 //! message:    bytes 2..6  length of the header, big-endian
 //!             header      MessagePack map with named fields
 //!             body        to the end, sealed or clear as the header says

@@ -20,6 +20,7 @@
 //! ```
 
 mod body;
+mod bundle;
 mod codec;
 mod earlier;
 mod envelope;
@@ -35,6 +36,7 @@ mod run;
 mod status;
 
 pub use body::{Body, BodyError, Kind, Refusal};
+pub use bundle::{Bundle, Payload, unbundle};
 pub use codec::{
     DecodeError, EncodeError, PROTOCOL_VERSION, ProtocolVersion, decode, from_msgpack, to_msgpack, write_msgpack,
 };

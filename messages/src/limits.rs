@@ -10,6 +10,13 @@ pub const HEADER_BYTES_MAX: usize = 2 * 1024;
 /// Bytes. The largest body, so that a body that was accepted always fits an envelope with its header.
 pub const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - HEADER_BYTES_MAX - crate::envelope::PREFIX_BYTES;
 
+/// Bytes of several envelopes that travel together. What they save is spent on some twenty of a kilobyte; more would make a consumer, which
+/// has hundreds open, large.
+pub const BUNDLE_BYTES_MAX: usize = 32 * 1024;
+
+/// Envelopes that travel together.
+pub const BUNDLE_ENVELOPES_MAX: usize = 128;
+
 /// Levels of nesting that the MessagePack decoder follows. Its own default, 1024, overflows a 2-MiB stack in a debug build.
 pub const DEPTH_MAX: usize = 64;
 

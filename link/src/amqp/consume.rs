@@ -1,6 +1,8 @@
 //! Consumes one queue and settles its deliveries, on a connection that never publishes, so that a broker that blocks
-//! publishers takes settlements all the same. Never settles by itself, except what is too large for an envelope.
+//! publishers takes settlements all the same. What came together is taken apart here and settled once all of it is. Never settles by
+//! itself, except what is too large for an envelope.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,20 +12,23 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, Basi
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use messages::limits::ENVELOPE_BYTES_MAX;
+use messages::unbundle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::CALL_LIMIT;
+use super::bundles::Takers;
+use super::config::Role;
 use super::dial::Link;
 use super::failure::{Failure, within};
 use super::ping;
-use super::settle::{Decision, Settlements, Step};
+use super::settle::{Decision, Delivered, Settlements, Step};
 use crate::seldom::Seldom;
 use crate::session::DeliveryTag;
 use crate::wire::WireEvent;
 
-/// Deliveries that may be open. They wait in the library's memory, and come again after a break.
-const PREFETCH: u16 = 1_024;
+/// Deliveries that may be open, each of one envelope or of several. They wait in the library's memory, and come again after a break.
+const PREFETCH: u16 = 512;
 
 /// How long an acknowledgement may wait for others. A quorum queue writes each into its log and syncs it: one that is sent at once is in
 /// the way of the answer to the very message that it is about. Nobody waits for one; after a break what was not acknowledged comes
@@ -55,21 +60,27 @@ impl Inbox {
     /// (`Ok`). Decisions go on while the driver is too slow to take deliveries.
     pub(super) async fn run(
         &mut self,
-        connection: u64,
+        (connection, role, takers): (u64, &Role, &Takers),
         settlements: &Settlements,
         events: &mpsc::Sender<WireEvent>,
     ) -> Result<(), Failure> {
-        let mut waiting: Option<WireEvent> = None;
+        let mut waiting: VecDeque<WireEvent> = VecDeque::new();
         let (mut soon, mut due) = (pin!(sleep(Duration::ZERO)), false);
         loop {
             tokio::select! {
-                permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
-                    (Ok(permit), Some(event)) => permit.send(event),
+                permit = events.reserve(), if !waiting.is_empty() => match (permit, waiting.pop_front()) {
+                    (Ok(permit), Some(event)) => {
+                        permit.send(event);
+                        hand_over(events, &mut waiting);
+                    }
                     (Ok(_), None) => {}
                     (Err(_), _) => return Ok(()),
                 },
-                delivery = self.consumer.next(), if waiting.is_none() => match delivery {
-                    Some(Ok(delivery)) => waiting = take_in(connection, settlements, delivery)?,
+                delivery = self.consumer.next(), if waiting.is_empty() => match delivery {
+                    Some(Ok(delivery)) => {
+                        waiting.extend(take_in((connection, role, takers), settlements, delivery)?);
+                        hand_over(events, &mut waiting);
+                    }
                     Some(Err(error)) => return Err(Failure::of_life(&error)),
                     None => return Err(Failure::Cancelled { queue: self.queue.clone() }),
                 },
@@ -112,15 +123,30 @@ impl Inbox {
 // Whoever can publish can make this happen as often as he likes.
 static TOO_LARGE: Seldom = Seldom::new();
 
-fn take_in(connection: u64, settlements: &Settlements, delivery: Delivery) -> Result<Option<WireEvent>, Failure> {
+/// As many as there is room for at once. When the driver is gone they stay, which the next wait for room tells.
+fn hand_over(events: &mpsc::Sender<WireEvent>, waiting: &mut VecDeque<WireEvent>) {
+    while !waiting.is_empty()
+        && let Ok(permit) = events.try_reserve()
+        && let Some(event) = waiting.pop_front()
+    {
+        permit.send(event);
+    }
+}
+
+fn take_in(
+    (connection, role, takers): (u64, &Role, &Takers),
+    settlements: &Settlements,
+    delivery: Delivery,
+) -> Result<Vec<WireEvent>, Failure> {
     let (expected, found) = (settlements.expected(), delivery.delivery_tag);
     if expected != found {
         return Err(Failure::TagOrder { expected, found });
     }
     if ping::is_ping(&delivery) {
-        settlements.delivered(Some(Decision::Acknowledge));
-        return Ok(None);
+        settlements.delivered(Delivered::Decided(Decision::Acknowledge));
+        return Ok(Vec::new());
     }
+    takers.note(role, &delivery);
     let bytes = delivery.data;
     if bytes.len() > ENVELOPE_BYTES_MAX {
         if let Some(left_out) = TOO_LARGE.now() {
@@ -130,9 +156,11 @@ fn take_in(connection: u64, settlements: &Settlements, delivery: Delivery) -> Re
                 "a delivery is too large for an envelope and goes to the dead queue"
             );
         }
-        settlements.delivered(Some(Decision::Reject));
-        return Ok(None);
+        settlements.delivered(Delivered::Decided(Decision::Reject));
+        return Ok(Vec::new());
     }
-    settlements.delivered(None);
-    Ok(Some(WireEvent::Delivery { tag: DeliveryTag { connection, tag: found }, bytes }))
+    let envelopes = unbundle(bytes);
+    settlements.delivered(Delivered::Open(envelopes.len()));
+    let tag = DeliveryTag { connection, tag: found };
+    Ok(envelopes.into_iter().map(|bytes| WireEvent::Delivery { tag, bytes }).collect())
 }

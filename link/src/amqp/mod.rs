@@ -6,6 +6,7 @@
 
 mod backlog;
 mod backoff;
+mod bundles;
 mod check;
 mod config;
 mod consume;

@@ -1,5 +1,6 @@
 //! Publishes on one channel that nobody else uses: concurrent publishes would cross the confirms. Confirms are pipelined
-//! within a window. Reports what became of each publish while the connection lives; what is lost with it is not reported.
+//! within a window. What waits for the same endpoint leaves together. Reports what became of each publish while the connection lives; what
+//! is lost with it is not reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::CALL_LIMIT;
 use super::backlog::Backlog;
+use super::bundles::{Load, TAKES_BUNDLES, Takers};
 use super::config::Role;
 use super::dial::Link;
 use super::failure::{Failure, within};
@@ -23,7 +25,7 @@ use super::topology::Repairs;
 use crate::session::{Publish, Published};
 use crate::wire::{Refusal, WireEvent};
 
-/// Publishes without a confirm. Enough to hide the broker's fsync, few enough to be repeated after a break.
+/// Publishes without a confirm, of one envelope or several. Enough to hide the broker's fsync, few enough to be repeated after a break.
 const WINDOW: usize = 1_024;
 
 /// Bytes of publishes without a confirm, which wait in the library's memory while a broker is slow.
@@ -61,7 +63,8 @@ type Events = Pin<Box<dyn Stream<Item = Event> + Send>>;
 /// A publish that the broker has not answered.
 struct Outstanding {
     to: EndpointId,
-    what: Published,
+    what: Vec<Published>,
+    log: bool,
     bytes: usize,
     since: Instant,
     returned: bool,
@@ -74,6 +77,7 @@ pub(super) struct Publisher<'a> {
     role: &'a Role,
     backlog: &'a Backlog,
     repairs: &'a Repairs,
+    takers: &'a Takers,
     events: &'a mpsc::Sender<WireEvent>,
     outstanding: BTreeMap<Number, Outstanding>,
     bytes: usize,
@@ -103,12 +107,14 @@ impl<'a> Publisher<'a> {
         role: &'a Role,
         backlog: &'a Backlog,
         repairs: &'a Repairs,
+        takers: &'a Takers,
         events: &'a mpsc::Sender<WireEvent>,
     ) -> Self {
         Self {
             role,
             backlog,
             repairs,
+            takers,
             events,
             outstanding: BTreeMap::new(),
             bytes: 0,
@@ -132,7 +138,7 @@ impl<'a> Publisher<'a> {
             let reports = tokio::select! {
                 Some(answer) = self.answering.next() => self.take_in(answer),
                 publish = self.backlog.next(logs), if room => self.publish_all(channel, publish)?,
-                (to, what) = self.backlog.refused() => vec![refused(to, what, Refusal::Nacked)],
+                (to, what) = self.backlog.refused() => refused(&to, &[what], Refusal::Nacked),
                 event = connection.next() => self.on_event(event)?,
                 _ = look.tick() => self.look(channel)?,
             };
@@ -160,38 +166,63 @@ impl<'a> Publisher<'a> {
         let mut reports = Vec::new();
         let mut next = Some(first);
         while let Some(publish) = next {
-            reports.extend(self.publish(channel, publish)?);
-            next = if self.has_room() { self.backlog.pop(self.has_room_for_logs()) } else { None };
+            let (load, other) = self.load(publish);
+            reports.extend(self.publish(channel, load)?);
+            next = match other {
+                None if self.has_room() => self.backlog.pop(self.has_room_for_logs()),
+                other => other,
+            };
         }
         Ok(reports)
     }
 
-    fn publish(&mut self, channel: &Channel, publish: Publish) -> Result<Vec<WireEvent>, Failure> {
-        let Publish { to, what, frame } = publish;
-        let (exchange, key) = match (self.role, &to) {
+    /// This one with those behind it that go with it, and the first that does not.
+    fn load(&self, first: Publish) -> (Load, Option<Publish>) {
+        let mut load = Load::new(first);
+        if load.is_log() || !self.takers.has(&load.to) {
+            return (load, None);
+        }
+        while let Some(more) = self.backlog.pop(false) {
+            if let Err(other) = load.add(more) {
+                return (load, Some(other));
+            }
+        }
+        (load, None)
+    }
+
+    fn publish(&mut self, channel: &Channel, load: Load) -> Result<Vec<WireEvent>, Failure> {
+        let log = load.is_log();
+        let (exchange, key) = match (self.role, &load.to) {
             (Role::Server { .. }, EndpointId::Agent(agent)) => (DOWN_EXCHANGE, down_key(agent.as_str())?),
-            (Role::Agent(agent), EndpointId::Server) => (UP_EXCHANGE, up_key(agent.as_str(), class(what))?),
+            (Role::Agent(agent), EndpointId::Server) => {
+                // Logs have a queue of their own at the server.
+                (UP_EXCHANGE, up_key(agent.as_str(), if log { CLASS_LOGS } else { CLASS_LINK })?)
+            }
             (Role::Server { .. }, EndpointId::Server) | (Role::Agent(_), EndpointId::Agent(_)) => {
-                tracing::warn!(%to, "there is no way to publish to that endpoint from here");
-                return Ok(vec![refused(to, what, Refusal::Returned)]);
+                tracing::warn!(to = %load.to, "there is no way to publish to that endpoint from here");
+                return Ok(refused(&load.to, &load.what, Refusal::Returned));
             }
         };
         let number = self.next;
         self.next += 1;
-        let bytes = frame.bytes().len();
-        self.add(what, bytes);
+        let delivery_mode = if load.is_kept() { PERSISTENT } else { TRANSIENT };
+        let Load { to, what, bundle } = load;
+        let payload = bundle.into_payload();
+        let bytes = payload.bytes().len();
         let since = Instant::now();
-        self.outstanding.insert(number, Outstanding { to, what, bytes, since, returned: false, suspect: false });
-        let delivery_mode = match what {
-            Published::Message(_) | Published::Resent(_) => PERSISTENT,
-            Published::Status | Published::Log => TRANSIENT,
-        };
-        let properties =
-            BasicProperties::default().with_delivery_mode(delivery_mode).with_message_id(number.to_string().into());
+        let outstanding = Outstanding { to, what, log, bytes, since, returned: false, suspect: false };
+        self.add(&outstanding);
+        self.outstanding.insert(number, outstanding);
+        let properties = BasicProperties::default()
+            .with_delivery_mode(delivery_mode)
+            .with_type(TAKES_BUNDLES.into())
+            .with_message_id(number.to_string().into());
         let channel = channel.clone();
         let mut answering: Answering = Box::pin(async move {
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let sent = channel.basic_publish(exchange.into(), key.into(), options, frame.bytes(), properties).await;
+            let sent = channel.basic_publish(exchange.into(), key.into(), options, payload.bytes(), properties).await;
+            // The library has a copy of its own, and the confirm may take long.
+            drop(payload);
             match sent {
                 Ok(confirm) => (number, confirm.await),
                 Err(error) => (number, Err(error)),
@@ -207,16 +238,16 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn add(&mut self, what: Published, bytes: usize) {
-        self.bytes += bytes;
-        if what == Published::Log {
-            self.log_bytes += bytes;
+    const fn add(&mut self, outstanding: &Outstanding) {
+        self.bytes += outstanding.bytes;
+        if outstanding.log {
+            self.log_bytes += outstanding.bytes;
         }
     }
 
-    fn remove(&mut self, done: &Outstanding) {
+    const fn remove(&mut self, done: &Outstanding) {
         self.bytes -= done.bytes;
-        if done.what == Published::Log {
+        if done.log {
             self.log_bytes -= done.bytes;
         }
     }
@@ -258,9 +289,9 @@ impl<'a> Publisher<'a> {
             let Some(done) = self.outstanding.remove(&number) else { continue };
             self.remove(&done);
             if taken && !done.returned {
-                confirmed.push((done.to, done.what));
+                confirmed.extend(done.what.iter().map(|what| (done.to.clone(), *what)));
             } else {
-                reports.push(self.failed(done, taken));
+                reports.extend(self.failed(&done, taken));
             }
         }
         if !confirmed.is_empty() {
@@ -269,14 +300,14 @@ impl<'a> Publisher<'a> {
         reports
     }
 
-    fn failed(&self, done: Outstanding, taken: bool) -> WireEvent {
+    fn failed(&self, done: &Outstanding, taken: bool) -> Vec<WireEvent> {
         if !taken {
-            return refused(done.to, done.what, Refusal::Nacked);
+            return refused(&done.to, &done.what, Refusal::Nacked);
         }
         if let EndpointId::Agent(agent) = &done.to {
             self.repairs.request(agent.clone());
         }
-        refused(done.to, done.what, Refusal::Returned)
+        refused(&done.to, &done.what, Refusal::Returned)
     }
 
     fn on_event(&mut self, event: Option<Event>) -> Result<Vec<WireEvent>, Failure> {
@@ -342,22 +373,14 @@ impl<'a> Publisher<'a> {
             let done = oldest.remove();
             tracing::warn!(to = %done.to, what = ?done.what, "the broker confirms others but not this; its queue is stuck");
             self.remove(&done);
-            reports.push(refused(done.to, done.what, Refusal::Nacked));
+            reports.extend(refused(&done.to, &done.what, Refusal::Nacked));
         }
         Ok(reports)
     }
 }
 
-/// Logs have a queue of their own at the server.
-const fn class(what: Published) -> &'static str {
-    match what {
-        Published::Message(_) | Published::Resent(_) | Published::Status => CLASS_LINK,
-        Published::Log => CLASS_LOGS,
-    }
-}
-
-fn refused(to: EndpointId, what: Published, refusal: Refusal) -> WireEvent {
-    WireEvent::Refused { to, what, refusal }
+fn refused(to: &EndpointId, what: &[Published], refusal: Refusal) -> Vec<WireEvent> {
+    what.iter().map(|what| WireEvent::Refused { to: to.clone(), what: *what, refusal }).collect()
 }
 
 /// Which publish came back.
@@ -373,8 +396,8 @@ mod tests {
 
     fn with_publisher(ages: &[u64], heard: u64, check: impl FnOnce(Publisher<'_>)) {
         let (role, backlog, repairs) = (Role::Server { agents: Vec::new() }, Backlog::default(), Repairs::default());
-        let (events, _kept) = mpsc::channel(1);
-        let mut publisher = Publisher::new(&role, &backlog, &repairs, &events);
+        let (takers, (events, _kept)) = (Takers::default(), mpsc::channel(1));
+        let mut publisher = Publisher::new(&role, &backlog, &repairs, &takers, &events);
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
         publisher.heard = ago(heard);
         publisher.unblocked = ago(1_000);
@@ -382,7 +405,8 @@ mod tests {
             let what = Published::Message(Seq::new(number).unwrap());
             let done = Outstanding {
                 to: EndpointId::Server,
-                what,
+                what: vec![what],
+                log: false,
                 bytes: 5,
                 since: ago(*age),
                 returned: false,

@@ -1,6 +1,6 @@
-//! Which deliveries are still open, and what was decided about them. Hands decisions out strictly in the order of
-//! delivery, because acknowledging several at once covers everything before: nothing undecided may be among them. Says whether that
-//! may wait for more.
+//! Which deliveries are still open, and what was decided about them. A delivery of several envelopes is decided once each of them is.
+//! Hands decisions out strictly in the order of delivery, because acknowledging several at once covers everything before: nothing
+//! undecided may be among them. Says whether that may wait for more.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,27 @@ pub(super) enum Decision {
     Acknowledge,
     /// It goes to the dead-letter queue.
     Reject,
+}
+
+/// What a delivery is when it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivered {
+    /// That many envelopes, at least one, and each of them is to be decided about.
+    Open(usize),
+    /// Decided already.
+    Decided(Decision),
+}
+
+/// A delivery that the broker was not told about.
+#[derive(Debug, Clone, Copy)]
+enum Delivery {
+    /// That many of its envelopes are undecided; whether another one was rejected. Then all of it goes to the dead-letter queue, what was
+    /// journaled of it, too: there it is evidence and nothing else.
+    Open {
+        left: usize,
+        rejected: bool,
+    },
+    Decided(Decision),
 }
 
 /// Something to tell the broker.
@@ -42,7 +63,7 @@ pub(super) struct Settlements {
 #[derive(Debug)]
 struct Open {
     first: u64,
-    decisions: VecDeque<Option<Decision>>,
+    deliveries: VecDeque<Delivery>,
     /// How many of them are decided.
     decided: usize,
     /// Whether one of those is a rejection.
@@ -59,7 +80,7 @@ impl Open {
 impl Settlements {
     /// None open yet, on the connection with that number.
     pub(super) fn new(connection: u64) -> Self {
-        let open = Open { first: 1, decisions: VecDeque::new(), decided: 0, rejected: false };
+        let open = Open { first: 1, deliveries: VecDeque::new(), decided: 0, rejected: false };
         Self { connection, open: Mutex::new(open), decided: Notify::new() }
     }
 
@@ -71,28 +92,36 @@ impl Settlements {
     /// The tag that the next delivery must have.
     pub(super) fn expected(&self) -> u64 {
         let open = self.open();
-        open.first + open.decisions.len() as u64
+        open.first + open.deliveries.len() as u64
     }
 
     /// Opens the next delivery, decided already or not.
-    pub(super) fn delivered(&self, decision: Option<Decision>) {
+    pub(super) fn delivered(&self, delivered: Delivered) {
         let mut open = self.open();
-        open.decisions.push_back(decision);
-        if let Some(decision) = decision {
-            open.note(decision);
-            drop(open);
-            self.decided.notify_one();
+        match delivered {
+            Delivered::Open(left) => open.deliveries.push_back(Delivery::Open { left, rejected: false }),
+            Delivered::Decided(decision) => {
+                open.deliveries.push_back(Delivery::Decided(decision));
+                open.note(decision);
+                drop(open);
+                self.decided.notify_one();
+            }
         }
     }
 
-    /// Takes decisions in. Those about other connections, unknown or decided deliveries are ignored: they were settled
-    /// when their connection ended, or already.
+    /// Takes decisions in, each about one envelope. Those about other connections, unknown or decided deliveries are ignored: they
+    /// were settled when their connection ended, or already.
     pub(super) fn decide(&self, tags: &[DeliveryTag], decision: Decision) {
         let mut open = self.open();
         for tag in tags.iter().filter(|tag| tag.connection == self.connection) {
             let place = tag.tag.checked_sub(open.first).and_then(|place| usize::try_from(place).ok());
-            if let Some(undecided @ None) = place.and_then(|place| open.decisions.get_mut(place)) {
-                *undecided = Some(decision);
+            let Some(delivery) = place.and_then(|place| open.deliveries.get_mut(place)) else { continue };
+            let Delivery::Open { left, rejected } = *delivery else { continue };
+            let rejected = rejected || decision == Decision::Reject;
+            *delivery = Delivery::Open { left: left.saturating_sub(1), rejected };
+            if left <= 1 {
+                let decision = if rejected { Decision::Reject } else { Decision::Acknowledge };
+                *delivery = Delivery::Decided(decision);
                 open.note(decision);
             }
         }
@@ -115,9 +144,9 @@ impl Settlements {
     pub(super) fn ready(&self) -> Vec<Step> {
         let mut open = self.open();
         let mut steps = Vec::new();
-        while let Some(Some(decision)) = open.decisions.front().copied() {
+        while let Some(Delivery::Decided(decision)) = open.deliveries.front().copied() {
             let tag = open.first;
-            open.decisions.pop_front();
+            open.deliveries.pop_front();
             open.first += 1;
             open.decided -= 1;
             match (decision, steps.last_mut()) {
@@ -143,7 +172,7 @@ mod tests {
     fn opened(count: usize) -> Settlements {
         let settlements = Settlements::new(7);
         for _ in 0..count {
-            settlements.delivered(None);
+            settlements.delivered(Delivered::Open(1));
         }
         settlements
     }
@@ -177,13 +206,28 @@ mod tests {
     #[test]
     fn nothing_is_settled_past_an_undecided_delivery() {
         let settlements = opened(2);
-        settlements.delivered(Some(Decision::Reject));
-        settlements.delivered(None);
+        settlements.delivered(Delivered::Decided(Decision::Reject));
+        settlements.delivered(Delivered::Open(1));
         settlements.decide(&tags(7, &[2, 4]), Decision::Acknowledge);
         assert_eq!(settlements.ready(), []);
         settlements.decide(&tags(7, &[1]), Decision::Acknowledge);
         assert_eq!(settlements.ready(), [AcknowledgeThrough(2), Reject(3), AcknowledgeThrough(4)]);
         assert_eq!(settlements.expected(), 5);
+    }
+
+    #[test]
+    fn what_came_together_is_settled_when_all_of_it_is_decided_and_rejected_if_any_of_it_is() {
+        let settlements = opened(1);
+        settlements.delivered(Delivered::Open(3));
+        settlements.delivered(Delivered::Open(2));
+        settlements.decide(&tags(7, &[1, 2, 2]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), [AcknowledgeThrough(1)]);
+        settlements.decide(&tags(7, &[3]), Decision::Reject);
+        settlements.decide(&tags(7, &[3]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), []);
+        settlements.decide(&tags(7, &[2]), Decision::Acknowledge);
+        assert!(settlements.is_urgent());
+        assert_eq!(settlements.ready(), [AcknowledgeThrough(2), Reject(3)]);
     }
 
     #[test]

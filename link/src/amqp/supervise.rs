@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::backlog::Backlog;
 use super::backoff::{Backoff, STABLE};
+use super::bundles::Takers;
 use super::config::{AmqpConfig, Role};
 use super::consume::Inbox;
 use super::dial::{Link, Purpose, dial};
@@ -44,6 +45,8 @@ pub(super) struct Supervisor {
     missing: u32,
     /// Everything was declared, and nothing has failed since in which it could have been lost or left out.
     declared: Arc<AtomicBool>,
+    /// Who takes bundles, as far as was heard in any connection.
+    takers: Arc<Takers>,
 }
 
 /// The transport is no longer wanted.
@@ -78,6 +81,7 @@ impl Supervisor {
             connection: 0,
             missing: 0,
             declared: Arc::default(),
+            takers: Arc::default(),
         }
     }
 
@@ -150,12 +154,13 @@ impl Supervisor {
         let backlog = Backlog::default();
         let settlements = Settlements::new(self.connection);
         let repairs = Repairs::default();
-        let publisher = Publisher::new(&self.config.role, &backlog, &repairs, &self.events);
+        let takers = Arc::clone(&self.takers);
+        let publisher = Publisher::new(&self.config.role, &backlog, &repairs, &takers, &self.events);
         let ended = tokio::select! {
             () = stopped(&mut self.shutdown) => Ended::Stopped,
             () = route(&mut self.commands, &backlog, &settlements) => Ended::Stopped,
             ended = publisher.run(&ready.publishing, &ready.outbox) => Ended::from(ended),
-            ended = ready.inbox.run(self.connection, &settlements, &self.events) => Ended::from(ended),
+            ended = ready.inbox.run((self.connection, &self.config.role, &takers), &settlements, &self.events) => Ended::from(ended),
             failure = repair(&self.config, &repairs, &ready.consuming, ready.granted.then_some(&*self.declared)) => Ended::Failed(failure),
             () = take_logs(&self.config, &ready.consuming, &self.logs) => Ended::Stopped,
         };

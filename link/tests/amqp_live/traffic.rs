@@ -4,7 +4,7 @@ use broker_config::{DEAD_QUEUE, SERVER_QUEUE, UP_EXCHANGE, agent_queue_name, up_
 use link::session::{DeliveryTag, Published};
 use link::wire::{Refusal, WireEvent};
 use messages::limits::ENVELOPE_BYTES_MAX;
-use messages::{EndpointId, Seq};
+use messages::{EndpointId, Seq, unbundle};
 
 use crate::support::{Test, broker, message, runtime, to_agent};
 
@@ -12,6 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         ("messages_travel_both_ways_and_are_confirmed", both_ways),
         ("ten_thousand_messages_arrive_once_and_in_order", ten_thousand),
+        ("what_waits_together_travels_together_to_whoever_takes_it_so", together),
         ("an_unroutable_publish_is_reported_and_its_queue_is_declared", returned),
         ("a_publish_to_a_full_queue_is_reported_as_nacked", nacked),
         ("what_is_garbled_or_too_large_ends_in_the_dead_queue_and_nothing_else_does", dead),
@@ -95,6 +96,57 @@ fn ten_thousand() {
         sending.await.unwrap().stop().await;
         agent.stop().await;
         assert_eq!(broker.outside().await.waiting(&agent_queue_name("many").unwrap()).await, 0);
+    });
+}
+
+fn together() {
+    const COUNT: u64 = 300;
+    let numbered = |seq| message(to_agent("both"), seq, &u64::to_be_bytes(seq));
+    let is = |seq, bytes: &[u8]| assert_eq!(bytes, numbered(seq).frame.bytes(), "number {seq}");
+    let broker = broker();
+    // With one thread all of them wait before the first is published.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let mut server = broker.server(&["both"]);
+        server.up().await;
+        let outside = broker.outside().await;
+        outside.tidy().await;
+        let mut agent = broker.agent("both");
+        agent.up().await;
+        agent.publish_until_confirmed(message(EndpointId::Server, 1, b"word")).await;
+        let (tag, _) = server.delivery().await;
+        server.acknowledge(&[tag]).await;
+
+        for seq in 1..=COUNT {
+            server.publish(numbered(seq)).await;
+        }
+        let mut tags = Vec::new();
+        for seq in 1..=COUNT {
+            let (tag, bytes) = agent.delivery().await;
+            is(seq, &bytes);
+            tags.push(tag);
+        }
+        let last = tags.pop().unwrap();
+        let with_last = tags.iter().filter(|tag| **tag == last).count();
+        assert!(last.tag <= COUNT / 10 && with_last > 0, "{last:?}, {with_last} with it");
+        // What is not decided whole stays with the broker whole.
+        agent.acknowledge(&tags).await;
+        agent.stop().await;
+        let queue = agent_queue_name("both").unwrap();
+        let left = unbundle(outside.take(&queue, 1).await.remove(0));
+        assert_eq!(left.len(), with_last + 1);
+        is(COUNT, &left[with_last]);
+        assert_eq!(outside.waiting(&queue).await, 0);
+
+        // An older program has taken its place, which marks nothing.
+        outside.publish(UP_EXCHANGE, &up_key("both", "link").unwrap(), b"word").await;
+        let (tag, _) = server.delivery().await;
+        server.acknowledge(&[tag]).await;
+        for seq in 1..=COUNT {
+            server.publish(numbered(seq)).await;
+        }
+        let taken = outside.take(&queue, usize::try_from(COUNT).unwrap()).await;
+        (1..).zip(&taken).for_each(|(seq, bytes)| is(seq, bytes));
+        server.stop().await;
     });
 }
 
