@@ -28,6 +28,7 @@ pub mod inspect;
 #[allow(clippy::module_inception)]
 mod journal;
 mod key;
+mod long_values;
 mod marks;
 mod memory_store;
 mod nudge;

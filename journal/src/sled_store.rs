@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::long_values::LongValues;
 use crate::nudge::{Nudger, PAUSE};
 use crate::store::{Batch, Store, StoreError, Visit};
 
@@ -52,6 +53,9 @@ const VALUES: u8 = b'v';
 /// Pieces of long values are under this prefix: key, then the piece's number, big-endian.
 const PIECES: u8 = b'p';
 
+/// The number of a long value's first piece.
+const FIRST_PIECE: u32 = 0;
+
 /// First byte of a stored value: the rest is the value.
 const WHOLE: u8 = 0;
 /// First byte of a stored value: the rest is the number of pieces, big-endian.
@@ -64,6 +68,8 @@ pub struct SledStore {
     db: Option<Arc<sled::Db>>,
     /// Looks after `flush`.
     nudger: Nudger,
+    /// Which keys may have values in pieces: for the others none need be looked for when they are written.
+    long: LongValues,
     /// The engine's one data file, opened once more for `fdatasync`.
     file: File,
     dir: PathBuf,
@@ -103,7 +109,8 @@ impl SledStore {
         let io = |operation| move |source| StoreError::Io { operation, source };
         let file = File::open(dir.join("db")).map_err(io("opening the data file to sync it"))?;
         let nudger = Nudger::start(PAUSE, nudge).map_err(io("starting a thread"))?;
-        let store = Self { db: Some(db), nudger, file, dir: dir.to_owned() };
+        let long = long_values(&db)?;
+        let store = Self { db: Some(db), nudger, long, file, dir: dir.to_owned() };
         // The files' names must survive. What was in them is synced already, and nothing new is promised before the next sync.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
         Ok(store)
@@ -138,6 +145,18 @@ impl SledStore {
             Some(_) | None => Err(damaged("a value has an unknown form")),
         }
     }
+}
+
+/// The keys whose values are in pieces.
+fn long_values(db: &sled::Db) -> Result<LongValues, StoreError> {
+    let long = LongValues::default();
+    let mut pieces = db.scan_prefix([PIECES]).keys();
+    while let Some(key) = guarded("reading", || pieces.next().transpose())? {
+        if let Some(key) = key.strip_prefix(&[PIECES]).and_then(|key| key.strip_suffix(&FIRST_PIECE.to_be_bytes())) {
+            long.add(key);
+        }
+    }
+    Ok(long)
 }
 
 /// Does before opening what the engine does not: finds a disk that cannot be read, syncs what was read, and removes what a crash
@@ -266,9 +285,10 @@ impl Drop for SledStore {
 impl Store for SledStore {
     fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut sled_batch = sled::Batch::default();
+        let mut no_longer_long = Vec::new();
         for (key, value) in batch.iter() {
-            let old_pieces = self.pieces_of(key)?;
-            let mut new_pieces = 0_u32;
+            let old_pieces = if self.long.may_have(key) { self.pieces_of(key)? } else { 0 };
+            let mut new_pieces = FIRST_PIECE;
             match value {
                 Some(value) if value.len() <= PIECE_BYTES => {
                     sled_batch.insert(prefixed(VALUES, key), prefixed(WHOLE, value))
@@ -285,8 +305,15 @@ impl Store for SledStore {
             for piece in new_pieces..old_pieces {
                 sled_batch.remove(piece_key(key, piece));
             }
+            match (old_pieces, new_pieces) {
+                (0, 1..) => self.long.add(key),
+                (1.., 0) => no_longer_long.push(key),
+                (_, _) => {}
+            }
         }
-        guarded("writing", || self.db().apply_batch(sled_batch))
+        guarded("writing", || self.db().apply_batch(sled_batch))?;
+        no_longer_long.iter().for_each(|key| self.long.remove(key));
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), StoreError> {
