@@ -21,7 +21,7 @@ impl Worker {
     pub(crate) async fn tidy(&self, record: &RunRecord) -> u64 {
         let run = record.start.run;
         if !keeps(record.start.keep, record.progress.end.as_ref()) {
-            remove(run, self.work_dir(run)).await;
+            empty(run, self.work_dir(run)).await;
         }
         let dir = self.run_dir(run);
         // What cannot be counted takes no part in the limit.
@@ -112,6 +112,16 @@ async fn remove(run: RunId, dir: PathBuf) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(%run, %error, "A folder of a run that is over could not be removed.");
+    }
+}
+
+/// Removes what is in a working folder. One that is empty anyway, as most are, is left for the day on which the run's folder goes: it takes
+/// no more than its name, and removing it would cost as much as making it did.
+async fn empty(run: RunId, dir: PathBuf) {
+    let filled = dir.clone();
+    let is_filled = move || std::fs::read_dir(filled).is_ok_and(|mut entries| entries.next().is_some());
+    if spawn_blocking(is_filled).await.unwrap_or(true) {
+        remove(run, dir).await;
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::layout::{self, EXIT, LOCK, PLAN, SHIM_ERRORS, STARTED};
+use super::layout::{self, EXIT, LOCK, PLAN, STARTED};
 
 /// Whoever looks at an attempt holds its lock for the time of a few reads. A lock that is still held after this many tries,
 /// [`LOCK_PAUSE`] apart, is a shim's.
@@ -41,6 +41,11 @@ impl ShimCommand {
     #[must_use]
     pub fn own() -> Self {
         Self::new("/proc/self/exe", ["agent", "shim"])
+    }
+
+    /// It could not be started.
+    pub(super) fn failed(&self, source: io::Error) -> LaunchError {
+        LaunchError::Spawn { program: self.program.clone(), source }
     }
 
     /// What starts it, for that folder.
@@ -106,7 +111,8 @@ pub(crate) fn take_lock(lock: &File) -> io::Result<Option<()>> {
 pub(super) struct Claim {
     /// Locked. It belongs to the open file, so whoever is given that holds it.
     pub(super) lock: File,
-    /// For what the shim has to complain about. One that fails before it can record anything would otherwise fail without a word.
+    /// For what the shim has to complain about: the same file, opened anew. One that fails before it can record anything would otherwise
+    /// fail without a word.
     pub(super) errors: File,
 }
 
@@ -131,7 +137,7 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
     if !layout::exists(dir, PLAN).map_err(at(PLAN))? {
         return Err(LaunchError::NotPrepared);
     }
-    let errors = OpenOptions::new().append(true).open(dir.join(SHIM_ERRORS)).map_err(at(SHIM_ERRORS))?;
+    let errors = OpenOptions::new().append(true).open(dir.join(LOCK)).map_err(at(LOCK))?;
     Ok(Claim { lock, errors })
 }
 
@@ -139,7 +145,7 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
 pub(super) fn execute(dir: &Path, shim: &ShimCommand, claim: Claim) -> Result<Child, LaunchError> {
     let mut command = shim.command(dir);
     command.stdin(Stdio::from(claim.lock)).stdout(Stdio::null()).stderr(Stdio::from(claim.errors));
-    command.spawn().map_err(|source| LaunchError::Spawn { program: shim.program.clone(), source })
+    command.spawn().map_err(|source| shim.failed(source))
 }
 
 // When the agent ends first, init reaps the shim. Without a thread the dead shim keeps one entry of the process table until

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 /// What the shim is to do. Written by the agent, last of all that is prepared.
 pub(crate) const PLAN: &str = "plan";
-/// Held exclusively from before the shim starts until its process ends.
+/// Held exclusively from before the shim starts until it has recorded the end, or is gone. What the shim itself has to complain about is
+/// in it: normally nothing, at most a few lines.
 pub(crate) const LOCK: &str = "lock";
 /// Held by the processes of the step, which inherit it: while it is held, something of the step lives.
 pub(crate) const TREE: &str = "tree";
@@ -31,8 +32,6 @@ pub(crate) const STDOUT: &str = "stdout";
 pub(crate) const STDERR: &str = "stderr";
 /// What the step hands on to later ones: it is told where this is.
 pub(crate) const OUTPUT: &str = "output";
-/// What the shim itself has to complain about: normally empty, at most a few lines.
-pub(crate) const SHIM_ERRORS: &str = "shim-errors";
 
 /// Only the agent's own user reads what a step wrote.
 const FILE_MODE: u32 = 0o600;

@@ -34,8 +34,7 @@ pub use environment::{AttemptKey, INHERITED, environment};
 pub(crate) use launch::take_lock;
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
-use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, SHIM_ERRORS, STARTED, STDERR, STDOUT, TREE};
-use line::Said;
+use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE};
 use records::STARTED_BYTES_MAX;
 pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, GroupPlan, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd};
 pub use settled::Settled;
@@ -157,7 +156,7 @@ impl Attempt {
                 return Err(PrepareError::Exists { dir: attempt.dir });
             }
         }
-        for name in [TREE, STDOUT, STDERR, OUTPUT, SHIM_ERRORS] {
+        for name in [TREE, STDOUT, STDERR, OUTPUT] {
             layout::open_empty(&attempt.dir, name).map_err(at(name))?;
         }
         layout::reserve(&attempt.dir, EXIT_BYTES_MAX).map_err(at(EXIT_RESERVED))?;
@@ -207,21 +206,14 @@ impl Attempt {
     pub async fn run(&self, shims: &Shims, boot: BootId) -> Ran {
         let (dir, launcher) = (self.dir.clone(), shims.clone());
         let launched = blocking(move || launcher.launch(&dir)).await?;
-        if let Launched::Forked(said) = launched {
-            match said.await {
-                Ok(Said::Ended) => {}
-                Ok(Said::NotForked(error)) => {
-                    tracing::warn!(error, dir = %self.dir.display(), "A shim could not be forked; it is executed.");
-                    let (dir, launcher) = (self.dir.clone(), shims.clone());
-                    blocking(move || launcher.execute(&dir)).await?;
-                    return Ok(self.over(boot).await);
-                }
-                // It may run on, and its lock tells for how long.
-                Err(_) => return Ok(self.over(boot).await),
-            }
+        if let Launched::Stays(shim) = launched
+            && shim.is_free().await
+        {
+            shims.keep(shim);
             let attempt = self.clone();
             return Ok(blocking(move || attempt.state(boot)).await);
         }
+        // It may run on, and its lock tells for how long.
         Ok(self.over(boot).await)
     }
 

@@ -1,34 +1,33 @@
-//! How an agent has its shims: by a process that forks them, which is started when one is wanted and ended when none was for a while.
-//! Where that cannot be, a shim is executed as ever. It never holds an attempt's lock once a shim has it, and never decides what became
-//! of an attempt: its folder tells.
+//! The shims of one agent. One that has ended its step and is as it was before stays for the next step, for a while: then nothing has to
+//! be executed, linked and set up for that. It never holds an attempt's lock once a shim has it, and never decides what became of an
+//! attempt: its folder tells.
 
-use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
-    recv, sendmsg, shutdown, socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
-use tokio::sync::oneshot;
+use tokio::net::UnixStream;
 
 use super::launch::{self, Claim, LaunchError, ShimCommand, WAITER_STACK_BYTES};
-use super::line::{ANSWER_BYTES, Answer, REQUEST_FILES, Said, request_bytes};
+use super::line::{FREE, REQUEST_FILES, request_bytes};
 
-/// What the process that forks is told instead of a folder.
+/// What a shim that stays is told instead of a folder.
 pub(crate) const SERVE: &str = "-";
 
-/// After this time without a step it is ended: an idle agent has no process for steps.
+/// After this time without a step a shim is ended: an idle agent has no process for steps.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// Shims that may be without a step at once. More end with theirs.
+const FREE_MAX: usize = 16;
 
 /// The shims of one agent. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,33 +37,32 @@ pub struct Shims(Arc<Inner>);
 struct Inner {
     command: ShimCommand,
     idle: Duration,
-    line: Mutex<Option<Line>>,
-    /// The number of the next request: of no two requests the same, whoever they go to.
-    next: AtomicU64,
+    free: Mutex<Free>,
 }
 
-/// A process that forks, and the attempts that it was given.
+/// Shims without a step.
+#[derive(Debug, Default)]
+struct Free {
+    /// The one that was the last to end a step comes last, and is the first to have another.
+    shims: Vec<(Shim, Instant)>,
+    /// A thread ends them in time.
+    watched: bool,
+}
+
+/// A shim that stays. Dropped, it ends: at once, or with the step that it runs.
 #[derive(Debug)]
-struct Line {
-    socket: Arc<OwnedFd>,
-    waiting: HashMap<u64, oneshot::Sender<Said>>,
+pub(super) struct Shim {
+    socket: OwnedFd,
+    child: Option<Child>,
 }
 
-/// How the end of a shim will be known.
+/// How the end of an attempt will be known.
 #[derive(Debug)]
 pub(super) enum Launched {
-    /// It is said here; without a word, the process that would say it is gone.
-    Forked(oneshot::Receiver<Said>),
+    /// The shim says it, and may have another then; or it ends.
+    Stays(Shim),
     /// By the lock alone.
     Executed,
-}
-
-/// Why no shim is forked.
-enum NotForked {
-    /// Now; another process could do it.
-    Gone,
-    /// This way.
-    Never,
 }
 
 impl Shims {
@@ -74,100 +72,116 @@ impl Shims {
         Self::kept_for(command, IDLE)
     }
 
-    /// The same; the process that forks them is ended when no step wanted it for that time, which is not zero.
+    /// The same; a shim is ended when no step wanted it for that time.
     #[must_use]
     pub fn kept_for(command: ShimCommand, idle: Duration) -> Self {
-        Self(Arc::new(Inner { command, idle, line: Mutex::default(), next: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { command, idle, free: Mutex::default() }))
     }
 
-    /// Has a shim executed for that attempt.
-    pub(super) fn execute(&self, dir: &Path) -> Result<(), LaunchError> {
-        launch::execute(dir, &self.0.command, launch::claim(dir)?).map(launch::reap)
-    }
-
-    /// Has a shim take over that attempt. When this returns Ok the attempt counts as running until the shim has ended.
+    /// Has a shim take over that attempt. When this returns Ok the attempt counts as running until the shim has let go of its lock.
     pub(super) fn launch(&self, dir: &Path) -> Result<Launched, LaunchError> {
         let claim = launch::claim(dir)?;
-        // The second time with a new process, if the first one turned out to be gone.
-        for _ in 0..2 {
-            match self.0.fork(dir, &claim) {
-                Ok(said) => return Ok(Launched::Forked(said)),
-                Err(NotForked::Gone) => {}
-                Err(NotForked::Never) => break,
+        if let Some(bytes) = request_bytes(dir) {
+            // One that was ended meanwhile has not taken it.
+            while let Some((shim, _)) = { self.0.lock().shims.pop() } {
+                if request(shim.socket.as_fd(), bytes, &claim).is_ok() {
+                    return Ok(Launched::Stays(shim));
+                }
+            }
+            let new = self.0.start().map_err(|source| self.0.command.failed(source))?;
+            match request(new.socket.as_fd(), bytes, &claim) {
+                Ok(()) => return Ok(Launched::Stays(new)),
+                Err(error) => tracing::warn!(%error, "A shim cannot be asked; one is executed for this step alone."),
             }
         }
         launch::execute(dir, &self.0.command, claim).map(launch::reap)?;
         Ok(Launched::Executed)
     }
-}
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Option<Line>> {
-        // Whatever a panic interrupted, the socket is there or not.
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn fork(self: &Arc<Self>, dir: &Path, claim: &Claim) -> Result<oneshot::Receiver<Said>, NotForked> {
-        let (sender, said) = oneshot::channel();
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let bytes = request_bytes(number, dir).ok_or(NotForked::Never)?;
-        let socket = {
-            let mut line = self.lock();
-            let open = match &mut *line {
-                Some(open) => open,
-                None => line.insert(self.open().map_err(|error| {
-                    tracing::warn!(%error, "No process that forks shims; each is executed by itself.");
-                    NotForked::Never
-                })?),
-            };
-            open.waiting.insert(number, sender);
-            Arc::clone(&open.socket)
-        };
-        // Not under the lock, which whoever listens needs to make room for what is said.
-        match request(&socket, &bytes, claim) {
-            Ok(()) => Ok(said),
-            Err(_) => {
-                // Those that wait are told by that, and look at the locks.
-                take(&mut self.lock(), &socket);
-                Err(NotForked::Gone)
+    /// Takes back a shim that is free, for the next step.
+    pub(super) fn keep(&self, shim: Shim) {
+        let mut free = self.0.lock();
+        if free.shims.len() >= FREE_MAX {
+            return;
+        }
+        free.shims.push((shim, Instant::now()));
+        if !free.watched {
+            let shims = Arc::downgrade(&self.0);
+            let thread = thread::Builder::new().name("shims".into()).stack_size(WAITER_STACK_BYTES);
+            match thread.spawn(move || end_idle(&shims)) {
+                Ok(_) => free.watched = true,
+                Err(error) => {
+                    tracing::warn!(%error, "No thread to end shims that are not wanted; none stays.");
+                    free.shims.clear();
+                }
             }
         }
     }
+}
 
-    fn open(self: &Arc<Self>) -> io::Result<Line> {
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        // Whatever a panic interrupted, a shim is among them or not.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self) -> io::Result<Shim> {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(self.idle))?;
+        ioctl_fionbio(&socket, true)?;
         let mut command = self.command.command(Path::new(SERVE));
+        // What it has to complain about beside its attempts is said by its agent's standard error, and there only.
         let child = command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
-        // With it the other end is this process's, too.
-        drop(command);
-        let socket = Arc::new(socket);
-        let (shims, heard) = (Arc::downgrade(self), Arc::clone(&socket));
-        let thread = thread::Builder::new().name("shims".into()).stack_size(WAITER_STACK_BYTES);
-        let child = Ended(child);
-        thread.spawn(move || listen(&shims, &heard, child))?;
-        Ok(Line { socket, waiting: HashMap::new() })
+        Ok(Shim { socket, child: Some(child) })
     }
+}
 
-    /// Ends the line if nothing is awaited on it; also one that is this no more.
-    fn end_if_idle(&self, socket: &Arc<OwnedFd>) -> bool {
-        let mut line = self.lock();
-        if line.as_ref().is_some_and(|line| Arc::ptr_eq(&line.socket, socket) && !line.waiting.is_empty()) {
-            return false;
+impl Shim {
+    /// Waits until it is free, or gone: false. May be cancelled.
+    pub(super) async fn is_free(&self) -> bool {
+        // Without it the lock tells as well.
+        let Ok(socket) = self.socket.try_clone().map(std::os::unix::net::UnixStream::from) else { return false };
+        let Ok(socket) = UnixStream::from_std(socket) else { return false };
+        let mut word = [0; FREE.len()];
+        loop {
+            if socket.readable().await.is_err() {
+                return false;
+            }
+            match socket.try_read(&mut word) {
+                Ok(count) => return word[..count] == *FREE,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
         }
-        take(&mut line, socket);
-        true
     }
 }
 
-/// Takes the line away, if it is still that one.
-fn take(line: &mut Option<Line>, socket: &Arc<OwnedFd>) {
-    if line.as_ref().is_some_and(|line| Arc::ptr_eq(&line.socket, socket)) {
-        *line = None;
+impl Drop for Shim {
+    fn drop(&mut self) {
+        // The socket is closed behind this, which is its end.
+        self.child.take().map(launch::reap);
     }
 }
 
-fn request(socket: &OwnedFd, bytes: &[u8], claim: &Claim) -> Result<(), Errno> {
+/// Ends shims that no step has wanted for a while, until none is left.
+fn end_idle(shims: &Weak<Inner>) {
+    while let Some(inner) = shims.upgrade() {
+        let idle = inner.idle;
+        let (over, wait) = {
+            let mut free = inner.lock();
+            let over: Vec<_> = free.shims.extract_if(.., |(_, since)| since.elapsed() >= idle).collect();
+            let wait = free.shims.iter().map(|(_, since)| idle.saturating_sub(since.elapsed())).min();
+            free.watched = wait.is_some();
+            (over, wait)
+        };
+        drop((over, inner));
+        match wait {
+            Some(wait) => thread::sleep(wait),
+            None => return,
+        }
+    }
+}
+
+fn request(socket: BorrowedFd<'_>, bytes: &[u8], claim: &Claim) -> Result<(), Errno> {
     let files = [claim.lock.as_fd(), claim.errors.as_fd()];
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(REQUEST_FILES))];
@@ -179,48 +193,6 @@ fn request(socket: &OwnedFd, bytes: &[u8], claim: &Claim) -> Result<(), Errno> {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Passes on what the process says, until it says no more or is not needed any more.
-fn listen(shims: &Weak<Inner>, socket: &Arc<OwnedFd>, child: Ended) {
-    let mut bytes = [0; ANSWER_BYTES];
-    loop {
-        let heard = recv(&**socket, &mut bytes[..], RecvFlags::empty());
-        let Some(shims) = shims.upgrade() else { break };
-        match heard {
-            Ok((count, _)) if count > 0 => {
-                let Some(answer) = Answer::read(&bytes[..count]) else { break };
-                // No other line has that number, so nothing is found in one that has taken this one's place.
-                let sender = shims.lock().as_mut().and_then(|line| line.waiting.remove(&answer.number));
-                // Nobody listens any more when the wait was abandoned.
-                let _ = sender.map(|sender| sender.send(answer.said));
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if !shims.end_if_idle(socket) => {}
-            Ok(_) | Err(_) => {
-                take(&mut shims.lock(), socket);
-                break;
-            }
-        }
-    }
-    // Its end of the socket is closed with this one, and that is its end.
-    let _ = shutdown(&**socket, Shutdown::Both);
-    drop(child);
-}
-
-/// The process that forks shims. Dropped, it is waited for: nothing of it stays, and how it ended is said if it ended badly.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        match self.0.wait() {
-            Ok(status) if status.success() => {}
-            Ok(status) => {
-                tracing::warn!(%status, "The process that forks shims ended before its time; steps go on, and the next one has another.")
-            }
-            Err(error) => tracing::warn!(%error, "The process that forks shims cannot be waited for."),
         }
     }
 }

@@ -1,14 +1,20 @@
-//! Forking, and forking into a control group. A shim that is a copy of a process that is ready takes a third of the time of one that is
-//! executed. And the kernel has one way to have a process in a group from its first moment on; the other one, moving it
-//! there, waits until every processor has been idle or switched, which takes 8 ms on a quiet machine and 40 on a busy one for each step.
-//! No safe interface has either, so this small file holds the only unsafe code of the project.
-#![allow(unsafe_code, reason = "fork, and clone3 with a control group, have no safe interface")]
+//! Forking into a control group, and waiting for a process with what it used. The kernel has one way to have a process in a group from its
+//! first moment on; the other one, moving it there, waits until every processor has been idle or switched, which takes 8 ms on a quiet
+//! machine and 40 on a busy one for each step. And only by waiting so is told what a single process used: what the kernel adds up for
+//! all children of a shim holds those of its earlier steps, too. No safe interface has either, so this small file holds the only
+//! unsafe code of the project.
+#![allow(unsafe_code, reason = "clone3 with a control group, and wait4, have no safe interface")]
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::Duration;
 
 use rustix::process::Pid;
+
+use super::supervise::ProcessEnd;
+use super::usage::Used;
 
 /// `CLONE_INTO_CGROUP` of the kernel, since 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -21,20 +27,9 @@ pub(super) enum Side {
     Child,
 }
 
-/// Forks. Whoever calls this may use the whole language in the child, because it is refused to a process with more than one thread: no
-/// lock is held by a thread that the child does not have.
-///
-/// # Errors
-/// [`io::ErrorKind::Unsupported`] with more than one thread. Otherwise the kernel's: there are too many processes, or too little memory.
-pub(super) fn copy() -> io::Result<Side> {
-    alone()?;
-    // SAFETY: It takes nothing and shares nothing. What it asks of its caller is that the child does not need what other threads had
-    // under way, and there are none, as was just seen; only this one could start another.
-    side(unsafe { libc::fork() })
-}
-
-/// Forks. The child is in the control group whose folder that is. As [`copy`] otherwise, but for a child that does little: what the C
-/// library remembers of its thread is the parent's.
+/// Forks. The child is in the control group whose folder that is. It may use the whole language, because this is refused to a process with more
+/// than one thread: no lock is held by a thread that the child does not have. But it should do little: what the C library remembers of
+/// its thread is the parent's.
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] with more than one thread. Otherwise the kernel's: it is too old, a filter forbids the call, the group
@@ -64,7 +59,11 @@ pub(super) fn into_group(group: BorrowedFd<'_>) -> io::Result<Side> {
     side(i32::try_from(answer).map_err(io::Error::other)?)
 }
 
-fn alone() -> io::Result<()> {
+/// Whether this process has one thread only.
+///
+/// # Errors
+/// [`io::ErrorKind::Unsupported`] with more than one; otherwise the kernel's.
+pub(super) fn alone() -> io::Result<()> {
     match fs::read_dir("/proc/self/task")?.count() {
         1 => Ok(()),
         _ => Err(io::ErrorKind::Unsupported.into()),
@@ -73,9 +72,55 @@ fn alone() -> io::Result<()> {
 
 // The system calls that fork say it in one number. Nothing may have come between them and this.
 fn side(answer: i32) -> io::Result<Side> {
-    match Pid::from_raw(answer) {
-        _ if answer < 0 => Err(io::Error::last_os_error()),
-        Some(child) => Ok(Side::Parent(child)),
-        None => Ok(Side::Child),
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Pid::from_raw(answer).map_or(Side::Child, Side::Parent))
+}
+
+/// What came of looking for a child that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// This one has, and is reaped: how, and what it and those used that it had waited for.
+    Ended(Pid, ProcessEnd, Used),
+    /// None has.
+    NotYet,
+    /// There is none.
+    Nobody,
+}
+
+/// Reaps one child that has ended, whichever. Does not wait.
+///
+/// # Errors
+/// The kernel's: it was interrupted.
+pub(super) fn wait_any() -> io::Result<Waited> {
+    let mut status = 0;
+    let mut used = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: Both pointers are to places of the right size that live through the call, which only writes to them.
+    let answer = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, used.as_mut_ptr()) };
+    // SAFETY: It is all numbers, which were zeros before the call.
+    let used = unsafe { used.assume_init() };
+    if answer < 0 {
+        return match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ECHILD) => Ok(Waited::Nobody),
+            error => Err(error),
+        };
+    }
+    Ok(Pid::from_raw(answer).map_or(Waited::NotYet, |child| Waited::Ended(child, ProcessEnd::of(status), told(&used))))
+}
+
+/// Bytes in the kernel's unit of memory here.
+const KIB: u64 = 1024;
+
+fn told(used: &libc::rusage) -> Used {
+    // None of them is ever negative.
+    let time = |time: &libc::timeval| {
+        let micros = u64::try_from(time.tv_usec).unwrap_or_default();
+        Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default()) + Duration::from_micros(micros)
+    };
+    Used {
+        user: time(&used.ru_utime),
+        system: time(&used.ru_stime),
+        memory_bytes: u64::try_from(used.ru_maxrss).unwrap_or_default().saturating_mul(KIB),
     }
 }

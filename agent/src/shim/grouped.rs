@@ -116,16 +116,14 @@ impl Grouped {
         }
     }
 
-    /// What the step used, the rest taken from what the kernel adds up for children, and whether it wanted more memory than it may
-    /// have. The group is removed if nothing was left in it.
-    pub(super) fn finish(self, children: Option<Usage>) -> (Option<Usage>, bool) {
+    /// What the step used, the rest taken from what its processes did, and whether it wanted more memory than it may have. The group
+    /// is removed if nothing was left in it.
+    pub(super) fn finish(self, processes: Usage) -> (Usage, bool) {
         let used = self.group.used();
         self.group.remove();
-        let usage = children.map(|children| {
-            let (user_ms, system_ms) = used.cpu_ms.unwrap_or((children.user_ms, children.system_ms));
-            Usage { user_ms, system_ms, memory_bytes: used.memory_bytes.unwrap_or(children.memory_bytes) }
-        });
-        (usage, used.out_of_memory)
+        let (user_ms, system_ms) = used.cpu_ms.unwrap_or((processes.user_ms, processes.system_ms));
+        let memory_bytes = used.memory_bytes.unwrap_or(processes.memory_bytes);
+        (Usage { user_ms, system_ms, memory_bytes }, used.out_of_memory)
     }
 }
 

@@ -1,25 +1,25 @@
-//! The small process that one step runs under. It outlives the agent, writes down how the step ended, and is gone. It never
-//! starts a step twice, never talks to a network, never reads a configuration: all it knows is in its folder.
+//! The small process that a step runs under. It outlives the agent, writes down how the step ended, and is gone, or there for another
+//! step of the same agent. It never starts a step twice, never talks to a network, never reads a configuration: all it knows of a step is
+//! in its folder.
 
 mod fork;
-mod forkserver;
 mod grouped;
 mod held;
 mod output;
+mod serve;
 mod step;
 mod supervise;
 mod tree;
 mod usage;
 mod watch;
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -28,8 +28,7 @@ use rustix::process::{getpid, set_child_subreaper, setsid, umask};
 use crate::attempt::layout::{self, CANCEL, EXIT, LOCK, PLAN, Record, STARTED, chain, now_ms};
 use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
 use crate::attempt::shims::SERVE;
-use crate::attempt::{AttemptEnd, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
-use forkserver::Role;
+use crate::attempt::{AttemptEnd, BootId, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
 use step::Ready;
 use watch::Signals;
 
@@ -62,18 +61,14 @@ enum ShimError {
 
 /// Runs the step whose attempt lies in that folder, and returns when it has ended and its end is on stable storage. Meant to
 /// be all that a process does: it changes the session, the umask and standard input, and takes the process's signals. With
-/// `-` for the folder it forks such processes for the agent at the other end of its standard input.
+/// `-` for the folder it runs one step after the other for the agent at the other end of its standard input.
 ///
-/// The exit code is the shim's own: success when an end was recorded, whatever the step's was.
+/// The exit code is the shim's own: success when every end was recorded, whatever the steps' were.
 #[must_use]
 pub fn main(dir: &Path) -> ExitCode {
     let ran = match dir.as_os_str() == SERVE {
         false => run(dir).map_err(|error| chain(&error)),
-        true => match forkserver::serve() {
-            Ok(Role::Server) => Ok(()),
-            Ok(Role::Shim(dir)) => run(&dir).map_err(|error| chain(&error)),
-            Err(error) => Err(chain(&error)),
-        },
+        true => serve::serve().map_err(|error| chain(&error)),
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,55 +81,85 @@ pub fn main(dir: &Path) -> ExitCode {
 }
 
 fn run(dir: &Path) -> Result<(), ShimError> {
-    be_called(c"longshore-shim");
-    let agents_umask = umask(UMASK);
-    setsid().map_err(ShimError::Detach)?;
+    let mut itself = Itself::prepare()?;
     // Until the process ends, and no shorter: it is never closed here, so that a free lock means a shim that is gone.
     std::mem::forget(claim(dir)?);
-    if exists(dir, EXIT)? {
-        return Err(ShimError::AlreadyEnded);
-    }
-    if exists(dir, STARTED)? {
-        return Err(ShimError::AlreadyStarted);
-    }
-    // From here on every outcome is recorded: a step that was not started is an end too.
-    let plan = match layout::read::<Plan>(dir, PLAN, PLAN_BYTES_MAX).map_err(|source| io_error(PLAN, source))? {
-        Record::Readable(plan) => plan,
-        Record::Absent => return Err(ShimError::NoPlan),
-        Record::Damaged(damage) => {
-            return record(dir, &not_started(&format!("the plan cannot be believed: {damage}"), false));
-        }
-    };
-    // While there is one thread only, and before the signals are the shim's: the process that is made ready ends by them.
-    let ready = Ready::new(dir, &plan, agents_umask);
-    let mut signals = Signals::catch().map_err(ShimError::Itself)?;
-    // Orphans of the step become children of the shim, so that none is lost sight of.
-    set_child_subreaper(Some(getpid())).map_err(|error| ShimError::Itself(error.into()))?;
-    if let Err(error) = mark_started(dir) {
-        drop(ready);
-        return match error.kind() {
-            io::ErrorKind::AlreadyExists => Err(ShimError::AlreadyStarted),
-            _ => record(dir, &not_started(&format!("the beginning cannot be recorded: {error}"), false)),
-        };
-    }
-    // A wish that cannot be looked for is no reason to leave the end unrecorded.
-    let wished = exists(dir, CANCEL).unwrap_or(false);
-    if wished || signals.terminate() {
-        // First what was made ready is gone, then the record says that nothing was begun.
-        drop(ready);
-        return record(dir, &not_started("it was cancelled before it began", true));
-    }
-    let exit = match ready.and_then(|ready| ready.start(dir, &plan)) {
-        Ok(step) => step.supervise(dir, &plan, signals),
-        Err(reason) => not_started(&reason, false),
-    };
-    record(dir, &exit)
+    itself.carry_out(dir)
 }
 
-/// The name that lists of processes show. A forked shim cannot change its arguments, which are those of who forked it.
-fn be_called(name: &CStr) {
-    // For people only.
-    let _ = rustix::thread::set_name(name);
+/// What a shim is and has, whichever step it runs.
+struct Itself {
+    agents_umask: Mode,
+    signals: Signals,
+    /// What names this process for good, once it was asked for: the boot, and the moment of its start.
+    known: Option<(BootId, u64)>,
+}
+
+impl Itself {
+    /// Makes this process a shim.
+    fn prepare() -> Result<Self, ShimError> {
+        // For people only: the name that lists of processes show.
+        let _ = rustix::thread::set_name(c"longshore-shim");
+        let agents_umask = umask(UMASK);
+        setsid().map_err(ShimError::Detach)?;
+        let signals = Signals::catch().map_err(ShimError::Itself)?;
+        // Orphans of the step become children of the shim, so that none is lost sight of.
+        set_child_subreaper(Some(getpid())).map_err(|error| ShimError::Itself(error.into()))?;
+        Ok(Self { agents_umask, signals, known: None })
+    }
+
+    /// Runs the step of the attempt in that folder, whose lock is held, and records its end.
+    fn carry_out(&mut self, dir: &Path) -> Result<(), ShimError> {
+        if exists(dir, EXIT)? {
+            return Err(ShimError::AlreadyEnded);
+        }
+        if exists(dir, STARTED)? {
+            return Err(ShimError::AlreadyStarted);
+        }
+        // From here on every outcome is recorded: a step that was not started is an end too.
+        let plan = match layout::read::<Plan>(dir, PLAN, PLAN_BYTES_MAX).map_err(|source| io_error(PLAN, source))? {
+            Record::Readable(plan) => plan,
+            Record::Absent => return Err(ShimError::NoPlan),
+            Record::Damaged(damage) => {
+                return record(dir, &not_started(&format!("the plan cannot be believed: {damage}"), false));
+            }
+        };
+        // While there is one thread only. A signal that ends the process that is made ready counts as a wish that the step be ended.
+        let ready = Ready::new(dir, &plan, self.agents_umask);
+        if let Err(error) = self.mark_started(dir) {
+            drop(ready);
+            return match error.kind() {
+                io::ErrorKind::AlreadyExists => Err(ShimError::AlreadyStarted),
+                _ => record(dir, &not_started(&format!("the beginning cannot be recorded: {error}"), false)),
+            };
+        }
+        // A wish that cannot be looked for is no reason to leave the end unrecorded.
+        let wished = exists(dir, CANCEL).unwrap_or(false);
+        if wished || self.signals.terminate() {
+            // First what was made ready is gone, then the record says that nothing was begun.
+            drop(ready);
+            return record(dir, &not_started("it was cancelled before it began", true));
+        }
+        let exit = match ready.and_then(|ready| ready.start(dir, &plan)) {
+            Ok(step) => step.supervise(dir, &plan, &mut self.signals),
+            Err(reason) => not_started(&reason, false),
+        };
+        record(dir, &exit)
+    }
+
+    fn mark_started(&mut self, dir: &Path) -> io::Result<()> {
+        let pid = getpid();
+        let (boot, start_ticks) = match self.known {
+            Some(known) => known,
+            None => {
+                let gone = || io::Error::new(io::ErrorKind::NotFound, "/proc does not show this process");
+                let own = procfs::process(pid)?.ok_or_else(gone)?;
+                *self.known.insert((boot_id()?, own.start_ticks))
+            }
+        };
+        let started = Started { boot, pid: pid.as_raw_nonzero().get(), start_ticks, at_ms: now_ms() };
+        layout::write_first(dir, STARTED, &layout::encode(&started, STARTED_BYTES_MAX)?)
+    }
 }
 
 fn io_error(name: &'static str, source: io::Error) -> ShimError {
@@ -179,15 +204,6 @@ fn claim(dir: &Path) -> Result<File, ShimError> {
     Ok(lock)
 }
 
-fn mark_started(dir: &Path) -> io::Result<()> {
-    let pid = getpid();
-    let gone = || io::Error::new(io::ErrorKind::NotFound, "/proc does not show this process");
-    let own = procfs::process(pid)?.ok_or_else(gone)?;
-    let started =
-        Started { boot: boot_id()?, pid: pid.as_raw_nonzero().get(), start_ticks: own.start_ticks, at_ms: now_ms() };
-    layout::write_first(dir, STARTED, &layout::encode(&started, STARTED_BYTES_MAX)?)
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body).map(drop)
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body)
 }

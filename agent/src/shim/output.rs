@@ -7,6 +7,7 @@ use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use messages::Digest;
 use rustix::event::PollFlags;
@@ -33,8 +34,8 @@ pub(super) struct Capture {
 enum Copied {
     /// By nobody: nothing has come yet.
     NotYet,
-    /// By a thread. This comes to its end when the thread does.
-    Apart(PipeReader),
+    /// By a thread. The pipe comes to its end when the thread does.
+    Apart(PipeReader, JoinHandle<()>),
     /// By whoever looks after the step, because no thread could be made.
     Here,
     /// It came to its end.
@@ -75,7 +76,7 @@ impl Capture {
     pub(super) fn wakes(&self) -> Option<BorrowedFd<'_>> {
         match &self.copied {
             Copied::NotYet | Copied::Here => Some(self.pipe.as_fd()),
-            Copied::Apart(over) => Some(over.as_fd()),
+            Copied::Apart(over, _) => Some(over.as_fd()),
             Copied::Over => None,
         }
     }
@@ -83,9 +84,9 @@ impl Capture {
     /// Does what is to be done once that has something: what it has. Whether the stream came to its end by it. It never waits for
     /// bytes, also when another process reads those that were there.
     pub(super) fn advance(&mut self, has: PollFlags) -> bool {
-        match &self.copied {
+        match &mut self.copied {
             Copied::NotYet if has.contains(PollFlags::IN) => {
-                self.copied = self.copy_apart().map_or(Copied::Here, Copied::Apart);
+                self.copied = self.copy_apart().unwrap_or(Copied::Here);
                 if matches!(self.copied, Copied::Here) {
                     // Nobody shares this end any more. Without it a read could wait, which is better than to read no more.
                     let _ = ioctl_fionbio(&self.pipe, true);
@@ -99,22 +100,25 @@ impl Capture {
                     return false;
                 }
             }
-            Copied::Apart(_) => {}
+            Copied::Apart(..) => {}
             Copied::Over => return false,
         }
-        self.copied = Copied::Over;
+        if let Copied::Apart(_, thread) = std::mem::replace(&mut self.copied, Copied::Over) {
+            // It has said its last word, and is to be gone before the shim has another step. How it ended is in the counts.
+            let _ = thread.join();
+        }
         true
     }
 
-    fn copy_apart(&self) -> io::Result<PipeReader> {
+    fn copy_apart(&self) -> io::Result<Copied> {
         let (over, running) = io::pipe()?;
         let (mut pipe, kept) = (self.pipe.try_clone()?, Arc::clone(&self.kept));
-        spawn(self.name, move || {
+        let thread = spawn(self.name, move || {
             let mut buffer = vec![0; BUFFER_BYTES];
             while read_once(&mut pipe, &mut buffer, &kept) {}
             drop(running);
         })?;
-        Ok(over)
+        Ok(Copied::Apart(over, thread))
     }
 
     /// Whether bytes of the step wait in the pipe: the disk is slower than the step was.
@@ -259,7 +263,7 @@ mod tests {
         let (pipe, writer) = io::pipe().unwrap();
         let mut capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
         drop(writer);
-        assert!(capture.advance(PollFlags::HUP) && !matches!(capture.copied, Copied::Apart(_)));
+        assert!(capture.advance(PollFlags::HUP) && !matches!(capture.copied, Copied::Apart(..)));
         let end = capture.finish();
         assert_eq!((end.bytes, end.left_open), (0, false));
 

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, umask};
 use super::grouped::{Grouped, Waiting};
 use super::output::Capture;
 use super::supervise::{Event, Outcome, Supervisor, Surroundings};
+use super::tree;
 use super::watch::{Signals, Watch};
-use super::{tree, usage};
 use crate::attempt::command::{command, limited, spawn_reason};
 use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, TREE, now_ms};
 use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
@@ -108,17 +108,18 @@ impl Seen {
 
 impl Step {
     /// Watches it until it is over.
-    pub(super) fn supervise(mut self, dir: &Path, plan: &Plan, signals: Signals) -> Exit {
+    pub(super) fn supervise(mut self, dir: &Path, plan: &Plan, signals: &mut Signals) -> Exit {
         let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
         let watch = Watch::new(self.leader, signals, [&mut self.stdout, &mut self.stderr]);
         let group = self.group.as_ref();
-        let outcome = Supervisor::new(timeout).run(&mut Around { leader: self.leader, group, watch });
-        let Outcome { end, cancelled, left_processes } = outcome;
+        let mut around = Around { leader: self.leader, group, watch };
+        let Outcome { end, cancelled, left_processes } = Supervisor::new(timeout).run(&mut around);
+        let used = around.watch.used().told();
         let ended_at_ms = now_ms();
         // Asked when every process that was waited for has been reaped.
         let (usage, out_of_memory) = match self.group {
-            Some(group) => group.finish(usage::of_children()),
-            None => (usage::of_children(), false),
+            Some(group) => group.finish(used),
+            None => (used, false),
         };
         // The record of the end says that this is there too. A step may have removed it, which is its own affair.
         let sync = |output: File| match Seen::of(&output) {
@@ -141,7 +142,7 @@ impl Step {
             stderr: self.stderr.finish(),
             output_error,
             left_processes,
-            usage,
+            usage: Some(usage),
             out_of_memory,
         }
     }

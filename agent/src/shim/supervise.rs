@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, WaitStatus};
+use rustix::process::Signal;
 
 use crate::attempt::AttemptEnd;
 
@@ -51,13 +51,13 @@ pub(super) enum ProcessEnd {
     Signaled(i32),
 }
 
-impl From<WaitStatus> for ProcessEnd {
-    fn from(status: WaitStatus) -> Self {
-        // Without asking for stopped processes there is no third way; the raw status is then at least no success.
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Self::Exited(code),
-            (None, Some(signal)) => Self::Signaled(signal),
-            (None, None) => Self::Signaled(status.as_raw()),
+impl ProcessEnd {
+    /// What the status of a process that was waited for says.
+    pub(super) const fn of(status: i32) -> Self {
+        // Without asking for stopped processes there is no third way; what is said then is at least no success.
+        match libc::WIFEXITED(status) {
+            true => Self::Exited(libc::WEXITSTATUS(status)),
+            false => Self::Signaled(libc::WTERMSIG(status)),
         }
     }
 }

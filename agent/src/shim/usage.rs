@@ -1,24 +1,35 @@
-//! What a step used, as the kernel adds it up for the shim's children. It watches nothing while the step runs.
+//! What a step used, as the kernel adds it up for each process that is reaped. It watches nothing while the step runs.
+
+use std::time::Duration;
 
 use messages::Usage;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
 
-/// Bytes in the kernel's unit of memory here.
-const KIB: u64 = 1024;
-
-/// What all processes used that ended below this one and were reaped: here or by their parents, which is every process of a step
-/// that left none behind. Nothing when the system does not say.
+/// What processes used that ended below this one and were reaped: here or by their parents, which is every process of a step
+/// that left none behind.
 ///
 /// Linux passes the memory that a process had before it became another program on to that one, so the least that is ever said is
 /// the shim's own.
-pub(super) fn of_children() -> Option<Usage> {
-    let used = getrusage(UsageWho::RUSAGE_CHILDREN).ok()?;
-    // None of them is ever negative.
-    let number = |number: i64| u64::try_from(number).unwrap_or_default();
-    Some(Usage {
-        user_ms: number(used.user_time().num_milliseconds()),
-        system_ms: number(used.system_time().num_milliseconds()),
-        memory_bytes: number(used.max_rss()).saturating_mul(KIB),
-    })
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Used {
+    /// Processor time in the programs.
+    pub(super) user: Duration,
+    /// Processor time in the system.
+    pub(super) system: Duration,
+    /// Bytes of memory of the largest of them.
+    pub(super) memory_bytes: u64,
+}
+
+impl Used {
+    /// Adds what one more process used.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.user += other.user;
+        self.system += other.system;
+        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
+    }
+
+    /// The same as it is told.
+    pub(super) fn told(&self) -> Usage {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Usage { user_ms: millis(self.user), system_ms: millis(self.system), memory_bytes: self.memory_bytes }
+    }
 }

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::Pid;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
+use super::fork::{self, Waited};
 use super::output::Capture;
 use super::supervise::Event;
+use super::usage::Used;
 
 /// After a failure to wait, which only a kernel without memory has.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -34,6 +36,11 @@ impl Signals {
     /// The operating system's: too many open files.
     pub(super) fn catch() -> io::Result<Self> {
         Ok(Self { terminate: raised_by(&[SIGTERM, SIGINT, SIGHUP])?, children: raised_by(&[SIGCHLD])? })
+    }
+
+    /// What is readable when somebody asks.
+    pub(super) fn asks(&self) -> BorrowedFd<'_> {
+        self.terminate.as_fd()
     }
 
     /// Whether somebody asked, since it was asked last.
@@ -68,17 +75,21 @@ fn drain(stream: &mut UnixStream) -> bool {
 /// Looks out for a step.
 pub(super) struct Watch<'a> {
     leader: Pid,
-    signals: Signals,
+    signals: &'a mut Signals,
     outputs: [&'a mut Capture; 2],
     seen: VecDeque<Event>,
     /// Whether a child may still be there to be reaped.
     children: bool,
+    used: Used,
 }
 
 impl<'a> Watch<'a> {
     /// Of the step whose own process that is. It may have ended already.
-    pub(super) fn new(leader: Pid, signals: Signals, outputs: [&'a mut Capture; 2]) -> Self {
-        Self { leader, signals, outputs, seen: VecDeque::new(), children: true }
+    pub(super) fn new(leader: Pid, signals: &'a mut Signals, outputs: [&'a mut Capture; 2]) -> Self {
+        // Its end may have come before this, without a signal that is still to be seen.
+        let mut watch = Self { leader, signals, outputs, seen: VecDeque::new(), children: true, used: Used::default() };
+        watch.reap();
+        watch
     }
 
     /// The next thing that happens, or nothing when it is that late.
@@ -94,6 +105,11 @@ impl<'a> Watch<'a> {
                 return None;
             }
         }
+    }
+
+    /// What those have used that were reaped.
+    pub(super) const fn used(&self) -> &Used {
+        &self.used
     }
 
     /// Whether output waits to be copied.
@@ -140,12 +156,17 @@ impl<'a> Watch<'a> {
     // All that ended, since several signals of a kind come as one.
     fn reap(&mut self) {
         while self.children {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.leader => self.seen.push_back(Event::LeaderEnded(status.into())),
-                Ok(Some(_)) | Err(Errno::INTR) => {}
-                Ok(None) => return,
+            match fork::wait_any() {
+                Ok(Waited::Ended(pid, end, used)) => {
+                    self.used.add(&used);
+                    if pid == self.leader {
+                        self.seen.push_back(Event::LeaderEnded(end));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Waited::NotYet) => return,
                 // No child is left, which is the only other answer there is.
-                Err(_) => {
+                Ok(Waited::Nobody) | Err(_) => {
                     self.children = false;
                     self.seen.push_back(Event::AllGone);
                 }

@@ -127,7 +127,7 @@ fn shim_without_plan() {
     let place = Place::new();
     let attempt = place.prepare(&place.shell("true"));
     fs::remove_file(place.dir().join("plan")).unwrap();
-    let errors = fs::File::create(place.dir().join("shim-errors")).unwrap();
+    let errors = fs::File::options().append(true).open(place.dir().join("lock")).unwrap();
     let own = std::env::current_exe().unwrap();
     let status = std::process::Command::new(own).arg(SHIM).arg(place.dir()).stderr(errors).status().unwrap();
     assert!(!status.success());

@@ -8,13 +8,13 @@ mod bad_files;
 mod checks;
 mod crashes;
 mod ends;
-mod forked;
 mod full_disk;
 mod groups;
 mod power;
 #[path = "../../../journal/tests/power/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the journal, which use all of it")]
 mod power_loss;
+mod stays;
 mod support;
 mod swarm;
 
@@ -32,8 +32,8 @@ pub(crate) const SHIM_OF_TWO: &str = "as-shim-of-two";
 /// The argument that makes this program an agent that launches and then stays until it is killed.
 pub(crate) const LAUNCHER: &str = "as-launcher";
 
-/// The argument that makes this program an agent whose shims are forked, and that waits for one.
-pub(crate) const FORKING: &str = "as-forking-launcher";
+/// The argument that makes this program an agent whose shims stay, and that waits for one.
+pub(crate) const STAYING: &str = "as-launcher-of-those-that-stay";
 
 /// The argument that makes this program wait for an attempt of another and print the state.
 pub(crate) const WAITER: &str = "as-waiter";
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             agent::shim::main(Path::new(dir))
         }
         [_, LAUNCHER, dir] => support::launch_and_stay(Path::new(dir)),
-        [_, FORKING, dir] => forked::run_and_say(Path::new(dir)),
+        [_, STAYING, dir] => stays::run_and_say(Path::new(dir)),
         [_, RECORDED, dir] => power::live(Path::new(dir)),
         [_, GROUPS] => groups::say(),
         [_, WAITER, dir] => support::wait_and_print(Path::new(dir)),
@@ -74,7 +74,7 @@ fn trials() -> Vec<Trial> {
     tests.extend(full_disk::TESTS);
     tests.extend(swarm::TESTS);
     tests.extend(groups::TESTS);
-    tests.extend(forked::TESTS);
+    tests.extend(stays::TESTS);
     let untraced = power_loss::strace::missing();
     if let Some(reason) = &untraced {
         println!("SKIPPED: losses of power from recorded calls: {reason}");

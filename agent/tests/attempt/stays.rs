@@ -1,5 +1,6 @@
-//! Shims that are forked by a process which is there for that, and what is left when that process, or its agent, is killed.
+//! Shims that stay for another step, what must be true of one before it has that, and what is left when it, or its agent, is killed.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -7,39 +8,45 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use agent::attempt::{Attempt, AttemptEnd, AttemptState, Plan, Ran, Shims, boot_id};
+use agent::attempt::{Attempt, AttemptEnd, AttemptState, Exit, Plan, Ran, Shims, boot_id};
 use messages::LogStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, prlimit};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::groups::grouped;
-use crate::support::{PATIENCE, Place, hear, let_go, output, prepare, role, shim, state};
-use crate::{FORKING, SHIM, WAITER};
+use crate::support::{Held, PATIENCE, Place, hear, let_go, output, prepare, role, shim, state};
+use crate::{SHIM, STAYING, WAITER};
 
-pub(crate) const TESTS: [(&str, fn()); 7] = [
-    ("shims_are_forked_by_one_process_and_run_their_steps_as_ever", forked),
-    ("a_forked_shim_starts_its_step_in_the_group", in_group),
-    ("a_step_survives_the_kill_of_what_forked_its_shim_and_its_end_is_seen", killed),
-    ("what_forks_shims_ends_with_its_agent_and_a_step_survives_both", orphaned),
-    ("what_forks_shims_ends_when_no_step_wants_it_and_is_there_again_for_the_next", idle),
-    ("what_forks_shims_ends_when_it_is_asked_for_nonsense", nonsense),
-    ("a_shim_that_cannot_be_forked_is_executed", refused),
+pub(crate) const TESTS: [(&str, fn()); 9] = [
+    ("a_shim_that_is_as_before_has_the_next_step_too_and_each_is_accounted_for_alone", stays),
+    ("a_shim_that_stays_starts_each_step_in_its_own_group", in_groups),
+    ("a_shim_of_which_something_is_left_has_no_other_step", left_over),
+    ("a_wish_to_end_a_step_never_meets_the_next_one", wished),
+    ("a_shim_that_is_killed_without_a_step_is_replaced", killed),
+    ("a_shim_that_is_asked_to_end_without_a_step_ends", asked),
+    ("a_shim_ends_after_its_step_when_its_agent_is_gone", orphaned),
+    ("a_shim_ends_when_no_step_wants_it_and_there_is_another_for_the_next", idle),
+    ("a_shim_ends_when_it_is_asked_for_nonsense", nonsense),
 ];
 
-/// Prints which process forked the shim.
-const PARENT: &str = "cut -d ' ' -f 4 /proc/$PPID/stat";
+/// Prints the shim.
+const PARENT: &str = "echo $PPID";
 
 fn run(attempt: &Attempt, shims: &Shims) -> Ran {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(attempt.run(shims, boot_id().unwrap()))
 }
 
-fn end(ran: Ran) -> AttemptEnd {
+fn exit(ran: Ran) -> Exit {
     match ran.unwrap().unwrap() {
-        AttemptState::Ended(exit) => exit.end,
+        AttemptState::Ended(exit) => *exit,
         other => panic!("expected an end, found {other:?}"),
     }
+}
+
+fn end(ran: Ran) -> AttemptEnd {
+    exit(ran).end
 }
 
 fn attempt(place: &Place, name: &str, plan: &Plan) -> Attempt {
@@ -56,60 +63,99 @@ fn await_end(of: &OwnedFd) {
     assert_eq!(poll(&mut [PollFd::new(of, PollFlags::IN)], Some(&limit)), Ok(1), "it has not ended");
 }
 
-/// The process that forked the shim of a step that runs.
-fn forker(attempt: &Attempt) -> Pid {
-    let AttemptState::Running { started: Some(started) } = state(attempt) else { panic!("{:?}", state(attempt)) };
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", started.pid)).unwrap();
-    pid(stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap())
+/// Runs a step that prints its shim.
+fn ask(place: &Place, name: &str, shims: &Shims) -> Pid {
+    let attempt = attempt(place, name, &place.shell(PARENT));
+    assert_eq!(end(run(&attempt, shims)), AttemptEnd::Exited(0));
+    pid(&output(&attempt, LogStream::Stdout))
 }
 
-fn forked() {
+/// The shim of a step that has begun.
+fn shim_of(attempt: &Attempt) -> Pid {
+    let AttemptState::Running { started: Some(started) } = state(attempt) else { panic!("{:?}", state(attempt)) };
+    Pid::from_raw(started.pid).unwrap()
+}
+
+fn stays() {
     let (place, shims) = (Place::new(), Shims::new(shim()));
-    let script = format!("{PARENT}; echo word >&2; exit 7");
-    let attempts = ["1", "2"].map(|name| attempt(&place, name, &place.shell(&script)));
-    let parents = attempts.each_ref().map(|attempt| {
-        assert_eq!(end(run(attempt, &shims)), AttemptEnd::Exited(7));
-        assert_eq!(output(attempt, LogStream::Stderr), "word\n");
-        output(attempt, LogStream::Stdout)
-    });
-    assert_eq!(parents[0], parents[1]);
-    let own = std::fs::read_to_string(format!("/proc/{}/stat", parents[0].trim())).unwrap();
-    assert_eq!(own.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap(), std::process::id().to_string());
-    let refused = run(&attempts[0], &shims).unwrap_err();
+    let first = ask(&place, "0", &shims);
+    // The largest comes first.
+    let hungry =
+        attempt(&place, "1", &place.shell("x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo word >&2; exit 7"));
+    let used = exit(run(&hungry, &shims));
+    assert_eq!((used.end.clone(), output(&hungry, LogStream::Stderr).as_str()), (AttemptEnd::Exited(7), "word\n"));
+    let silent = attempt(&place, "2", &place.shell("exit 3"));
+    let small = exit(run(&silent, &shims));
+    assert_eq!(small.end, AttemptEnd::Exited(3));
+    let memory = |exit: &Exit| exit.usage.unwrap().memory_bytes;
+    assert!(memory(&used) > 50_000_000 && memory(&small) < 30_000_000, "{:?} {:?}", used.usage, small.usage);
+    assert!(small.is_silent());
+    assert_eq!(ask(&place, "3", &shims), first);
+    let refused = run(&silent, &shims).unwrap_err();
     assert!(matches!(refused, agent::attempt::LaunchError::AlreadyEnded), "{refused:?}");
 }
 
-fn in_group() {
+fn in_groups() {
     let (place, shims) = (Place::new(), Shims::new(shim()));
-    let Some(plan) = grouped(place.shell("cat /proc/self/cgroup"), "forked") else { return };
-    let attempt = attempt(&place, "1", &plan);
-    assert_eq!(end(run(&attempt, &shims)), AttemptEnd::Exited(0));
-    let name = plan.group.as_ref().unwrap().place.file_name().unwrap().to_str().unwrap().to_owned();
-    assert!(output(&attempt, LogStream::Stdout).lines().any(|line| line.starts_with("0::") && line.contains(&name)));
+    let groups = ["1", "2"].map(|number| {
+        let plan = grouped(place.shell(&format!("cat /proc/self/cgroup; {PARENT}")), &format!("stays-{number}"))?;
+        let attempt = attempt(&place, number, &plan);
+        assert_eq!(end(run(&attempt, &shims)), AttemptEnd::Exited(0));
+        let name = plan.group.as_ref().unwrap().place.file_name().unwrap().to_str().unwrap().to_owned();
+        let said = output(&attempt, LogStream::Stdout);
+        assert!(said.lines().any(|line| line.starts_with("0::") && line.contains(&name)), "{said}");
+        Some(said.lines().last().unwrap().to_owned())
+    });
+    assert_eq!(groups[0], groups[1]);
+}
+
+fn left_over() {
+    let (place, shims) = (Place::new(), Shims::new(shim()));
+    let held = Held::new(&place, "held");
+    let one =
+        attempt(&place, "1", &place.shell(&format!("{PARENT}; exec 9>held; (read end < never) >&- 2>&- & exit 4")));
+    place.pipe("never");
+    let left = exit(run(&one, &shims));
+    assert_eq!((left.end, left.left_processes), (AttemptEnd::Exited(4), true));
+    let two = attempt(&place, "2", &place.shell(PARENT));
+    let clean = exit(run(&two, &shims));
+    assert_eq!((clean.end, clean.left_processes), (AttemptEnd::Exited(0), false));
+    assert_ne!(output(&one, LogStream::Stdout), output(&two, LogStream::Stdout));
+    drop(fs::OpenOptions::new().read(true).write(true).open(place.path("never")).map(|pipe| {
+        use std::io::Write as _;
+        (&pipe).write_all(b"end\n").unwrap();
+        held.after_all_are_gone();
+    }));
+}
+
+fn wished() {
+    let (place, shims) = (Place::new(), Shims::new(shim()));
+    let one = attempt(&place, "1", &place.shell(&format!("{PARENT}; touch 1/cancel")));
+    assert_eq!(end(run(&one, &shims)), AttemptEnd::Exited(0));
+    // Whoever noted the wish may be about to send a signal to the shim that it found.
+    let first = pid(&output(&one, LogStream::Stdout));
+    assert_ne!(ask(&place, "2", &shims), first);
 }
 
 fn killed() {
     let (place, shims) = (Place::new(), Shims::new(shim()));
-    let (ready, go) = (place.pipe("ready"), place.pipe("go"));
-    let one = attempt(&place, "1", &place.shell("echo yes > ready; read go < go; exit 4"));
-    let running = thread::spawn({
-        let (one, shims) = (one.clone(), shims.clone());
-        move || end(run(&one, &shims))
-    });
-    assert_eq!(hear(&ready), "yes");
-    let forker = forker(&one);
-    let gone = pidfd_open(forker, PidfdFlags::empty()).unwrap();
-    kill_process(forker, Signal::KILL).unwrap();
+    let first = ask(&place, "1", &shims);
+    let gone = pidfd_open(first, PidfdFlags::empty()).unwrap();
+    kill_process(first, Signal::KILL).unwrap();
     await_end(&gone);
-    assert!(matches!(state(&one), AttemptState::Running { .. }));
-    let two = attempt(&place, "2", &place.shell(PARENT));
-    assert_eq!(end(run(&two, &shims)), AttemptEnd::Exited(0));
-    assert_ne!(pid(&output(&two, LogStream::Stdout)), forker);
-    let_go(&go);
-    assert_eq!(running.join().unwrap(), AttemptEnd::Exited(4));
+    assert_ne!(ask(&place, "2", &shims), first);
 }
 
-/// The role of an agent whose shims are forked and that is going to be killed.
+fn asked() {
+    let (place, shims) = (Place::new(), Shims::new(shim()));
+    let first = ask(&place, "1", &shims);
+    let gone = pidfd_open(first, PidfdFlags::empty()).unwrap();
+    kill_process(first, Signal::TERM).unwrap();
+    await_end(&gone);
+    assert_ne!(ask(&place, "2", &shims), first);
+}
+
+/// The role of an agent whose shims stay and that is going to be killed.
 pub(crate) fn run_and_say(dir: &Path) -> ExitCode {
     println!("launched");
     match run(&Attempt::open(dir).unwrap(), &Shims::new(shim())) {
@@ -122,14 +168,13 @@ fn orphaned() {
     let place = Place::new();
     let (ready, go) = (place.pipe("ready"), place.pipe("go"));
     let attempt = place.prepare(&place.shell("echo yes > ready; read go < go; echo second; exit 9"));
-    let mut agent = role(FORKING, &place.dir());
+    let mut agent = role(STAYING, &place.dir());
     let mut line = String::new();
     BufReader::new(agent.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!((line.as_str(), hear(&ready).as_str()), ("launched\n", "yes"));
-    let gone = pidfd_open(forker(&attempt), PidfdFlags::empty()).unwrap();
+    let gone = pidfd_open(shim_of(&attempt), PidfdFlags::empty()).unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
-    await_end(&gone);
     assert!(matches!(state(&attempt), AttemptState::Running { .. }));
     let mut waiter = role(WAITER, &place.dir());
     let_go(&go);
@@ -137,6 +182,7 @@ fn orphaned() {
     waiter.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     waiter.wait().unwrap();
     assert_eq!(said, "Exited(9) second\n");
+    await_end(&gone);
 }
 
 fn idle() {
@@ -148,32 +194,13 @@ fn idle() {
         move || end(run(&one, &shims))
     });
     assert_eq!(hear(&ready), "yes");
-    // It is kept for as long as a step runs, however long that is beyond its time.
-    let gone = pidfd_open(forker(&one), PidfdFlags::empty()).unwrap();
+    // It is there for as long as its step runs, however long that is beyond its time.
+    let gone = pidfd_open(shim_of(&one), PidfdFlags::empty()).unwrap();
     let_go(&go);
     assert_eq!(running.join().unwrap(), AttemptEnd::Exited(0));
     await_end(&gone);
     let two = attempt(&place, "2", &place.shell("exit 3"));
     assert_eq!(end(run(&two, &shims)), AttemptEnd::Exited(3));
-}
-
-fn refused() {
-    let (place, shims) = (Place::new(), Shims::new(shim()));
-    let (ready, go) = (place.pipe("ready"), place.pipe("go"));
-    let one = attempt(&place, "1", &place.shell("echo yes > ready; read go < go; exit 4"));
-    let running = thread::spawn({
-        let (one, shims) = (one.clone(), shims.clone());
-        move || end(run(&one, &shims))
-    });
-    assert_eq!(hear(&ready), "yes");
-    // Standard streams, the socket, the pidfd, and the two files of a request: there is no room to look whether it is alone.
-    let forker = forker(&one);
-    prlimit(Some(forker), Resource::Nofile, Rlimit { current: Some(7), maximum: Some(7) }).unwrap();
-    let two = attempt(&place, "2", &place.shell(PARENT));
-    assert_eq!(end(run(&two, &shims)), AttemptEnd::Exited(0));
-    assert_eq!(output(&two, LogStream::Stdout).trim(), std::process::id().to_string());
-    let_go(&go);
-    assert_eq!(running.join().unwrap(), AttemptEnd::Exited(4));
 }
 
 fn nonsense() {
@@ -182,14 +209,14 @@ fn nonsense() {
         Command::new(own).args([SHIM, "-"]).stdin(stdin).stderr(Stdio::null()).status().unwrap()
     };
     assert_eq!(status(Stdio::null()).code(), Some(1));
-    for nonsense in [&b"x"[..], &[0; 8], &[b'/'; 9000]] {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let pair = || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    for nonsense in [&b"x"[..], b"/runs/a", &[b'/'; 9000]] {
+        let (ours, theirs) = pair();
         send(&ours, nonsense, SendFlags::NOSIGNAL).unwrap();
         assert_eq!(status(Stdio::from(theirs)).code(), Some(1), "{} bytes", nonsense.len());
     }
     // Closed without a word: its agent is gone.
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let (ours, theirs) = pair();
     drop(ours);
     assert_eq!(status(Stdio::from(theirs)).code(), Some(0));
 }

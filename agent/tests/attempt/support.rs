@@ -95,7 +95,7 @@ pub(crate) fn ended(attempt: &Attempt) -> Exit {
 }
 
 pub(crate) fn shim_errors(attempt: &Attempt) -> String {
-    fs::read_to_string(attempt.dir().join("shim-errors")).unwrap_or_default()
+    fs::read_to_string(attempt.dir().join("lock")).unwrap_or_default()
 }
 
 pub(crate) fn state(attempt: &Attempt) -> AttemptState {
