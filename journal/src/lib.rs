@@ -28,6 +28,7 @@ pub mod inspect;
 #[allow(clippy::module_inception)]
 mod journal;
 mod key;
+mod known_sums;
 mod long_values;
 mod marks;
 mod memory_store;

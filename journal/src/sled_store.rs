@@ -23,9 +23,10 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::known_sums::KnownSums;
 use crate::long_values::LongValues;
 use crate::nudge::{Nudger, PAUSE};
 use crate::store::{Batch, Store, StoreError, Visit};
@@ -70,6 +71,8 @@ pub struct SledStore {
     nudger: Nudger,
     /// Which keys may have values in pieces: for the others none need be looked for when they are written.
     long: LongValues,
+    /// What was written lately, so that it need not be read to be replaced.
+    sums: Mutex<KnownSums>,
     /// The engine's one data file, opened once more for `fdatasync`.
     file: File,
     dir: PathBuf,
@@ -110,7 +113,8 @@ impl SledStore {
         let file = File::open(dir.join("db")).map_err(io("opening the data file to sync it"))?;
         let nudger = Nudger::start(PAUSE, nudge).map_err(io("starting a thread"))?;
         let long = long_values(&db)?;
-        let store = Self { db: Some(db), nudger, long, file, dir: dir.to_owned() };
+        let sums = Mutex::default();
+        let store = Self { db: Some(db), nudger, long, sums, file, dir: dir.to_owned() };
         // The files' names must survive. What was in them is synced already, and nothing new is promised before the next sync.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("syncing the directory"))?;
         Ok(store)
@@ -122,6 +126,11 @@ impl SledStore {
 
     fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
         guarded("reading", || self.db().get(key))
+    }
+
+    fn sums(&self) -> MutexGuard<'_, KnownSums> {
+        // What a panic left half-noted is cleared with the batch that failed by it.
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pieces_of(&self, key: &[u8]) -> Result<u32, StoreError> {
@@ -286,7 +295,8 @@ impl Store for SledStore {
     fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut sled_batch = sled::Batch::default();
         let mut no_longer_long = Vec::new();
-        for (key, value) in batch.iter() {
+        for change in batch.changes() {
+            let (key, value) = (change.key, change.value.map(|(value, _)| value));
             let old_pieces = if self.long.may_have(key) { self.pieces_of(key)? } else { 0 };
             let mut new_pieces = FIRST_PIECE;
             match value {
@@ -311,7 +321,15 @@ impl Store for SledStore {
                 (_, _) => {}
             }
         }
-        guarded("writing", || self.db().apply_batch(sled_batch))?;
+        let applied = guarded("writing", || self.db().apply_batch(sled_batch));
+        let mut sums = self.sums();
+        if applied.is_err() {
+            sums.clear();
+            return applied;
+        }
+        for change in batch.changes() {
+            sums.note(change.key, change.value.map(|(_, sum)| sum));
+        }
         no_longer_long.iter().for_each(|key| self.long.remove(key));
         Ok(())
     }
@@ -359,6 +377,13 @@ impl Store for SledStore {
             }
         }
         Ok(bytes)
+    }
+
+    fn checksum(&self, key: &[u8]) -> Result<Option<u32>, StoreError> {
+        if let Some(sum) = self.sums().get(key) {
+            return Ok(Some(sum));
+        }
+        Ok(self.value(key)?.map(|value| crc32c::crc32c(&value)))
     }
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
