@@ -20,12 +20,16 @@ impl Worker {
     /// Does with the working folder of a run that is over what the run says. Bytes of its folder after that.
     pub(crate) async fn tidy(&self, record: &RunRecord) -> u64 {
         let run = record.start.run;
-        if !keeps(record.start.keep, record.progress.end.as_ref()) {
-            empty(run, self.work_dir(run)).await;
-        }
-        let dir = self.run_dir(run);
+        let keeps = keeps(record.start.keep, record.progress.end.as_ref());
+        let (work_dir, dir) = (self.work_dir(run), self.run_dir(run));
+        let tidied = spawn_blocking(move || {
+            if !keeps {
+                empty(run, &work_dir);
+            }
+            folder_bytes(&dir)
+        });
         // What cannot be counted takes no part in the limit.
-        spawn_blocking(move || folder_bytes(&dir)).await.unwrap_or(0)
+        tidied.await.unwrap_or(0)
     }
 
     /// Removes the oldest ended runs beyond the limits, rows and folders.
@@ -107,22 +111,25 @@ pub(crate) fn attempt_dir(run_dir: &Path, step: &StepId, attempt: u32) -> PathBu
 }
 
 async fn remove(run: RunId, dir: PathBuf) {
-    let removed = spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
-    if let Ok(Err(error)) = removed
+    // The task does not panic.
+    let _ = spawn_blocking(move || remove_now(run, &dir)).await;
+}
+
+fn remove_now(run: RunId, dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(%run, %error, "A folder of a run that is over could not be removed.");
     }
 }
 
-/// Removes what is in a working folder. One that is empty anyway, as most are, is left for the day on which the run's folder goes: it takes
-/// no more than its name, and removing it would cost as much as making it did.
-async fn empty(run: RunId, dir: PathBuf) {
-    let filled = dir.clone();
-    let is_filled = move || std::fs::read_dir(filled).is_ok_and(|mut entries| entries.next().is_some());
-    if spawn_blocking(is_filled).await.unwrap_or(true) {
-        remove(run, dir).await;
+/// Removes a working folder that holds anything. One that is empty anyway, as most are, is left for the day on which the run's folder goes:
+/// it takes no more than its name, and removing it would cost as much as making it did.
+fn empty(run: RunId, dir: &Path) {
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none()) {
+        return;
     }
+    remove_now(run, dir);
 }
 
 /// Makes a folder and those above it, for the agent's user alone.

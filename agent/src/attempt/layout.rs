@@ -95,7 +95,8 @@ pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str, max: usize) -> i
     })
 }
 
-fn open_record<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, Damage> {
+/// Reads the bytes of a record, which has at most `max`.
+pub(crate) fn open_record<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, Damage> {
     if bytes.len() > max {
         return Err(Damage::TooLarge { max });
     }

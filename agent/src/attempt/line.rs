@@ -1,5 +1,6 @@
 //! What an agent and a shim that stays say to each other: one datagram for each attempt, with its lock and the file for complaints
-//! beside it, and one when the shim is there for another. Both ends are the same program, so it has no versions.
+//! beside it, and one when the shim is there for another. That one is the record of the end, byte for byte as it is on stable storage: the
+//! attempt's lock is let go, and the shim is as it was before. Both ends are the same program, so this has no versions.
 
 use std::path::Path;
 
@@ -7,8 +8,6 @@ use std::path::Path;
 pub(crate) const REQUEST_BYTES_MAX: usize = 4096;
 /// The open files beside a request: the lock, held, and the file for complaints.
 pub(crate) const REQUEST_FILES: usize = 2;
-/// What a shim says when the attempt is over, its end is on stable storage, its lock is let go, and the shim is as it was before.
-pub(crate) const FREE: &[u8] = b"free";
 
 /// The bytes of a request for that attempt; nothing if its path is too long for a request.
 pub(crate) fn request_bytes(dir: &Path) -> Option<&[u8]> {

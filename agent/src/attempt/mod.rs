@@ -207,11 +207,10 @@ impl Attempt {
         let (dir, launcher) = (self.dir.clone(), shims.clone());
         let launched = blocking(move || launcher.launch(&dir)).await?;
         if let Launched::Stays(shim) = launched
-            && shim.is_free().await
+            && let Some(exit) = shim.is_free().await
         {
             shims.keep(shim);
-            let attempt = self.clone();
-            return Ok(blocking(move || attempt.state(boot)).await);
+            return Ok(Ok(AttemptState::Ended(exit.into())));
         }
         // It may run on, and its lock tells for how long.
         Ok(self.over(boot).await)

@@ -18,7 +18,9 @@ use rustix::net::{
 use tokio::net::UnixStream;
 
 use super::launch::{self, Claim, LaunchError, ShimCommand, WAITER_STACK_BYTES};
-use super::line::{FREE, REQUEST_FILES, request_bytes};
+use super::layout;
+use super::line::{REQUEST_FILES, request_bytes};
+use super::records::{EXIT_BYTES_MAX, Exit};
 
 /// What a shim that stays is told instead of a folder.
 pub(crate) const SERVE: &str = "-";
@@ -136,20 +138,18 @@ impl Inner {
 }
 
 impl Shim {
-    /// Waits until it is free, or gone: false. May be cancelled.
-    pub(super) async fn is_free(&self) -> bool {
+    /// Waits until it is free, and says how its step ended, as it recorded it. Nothing if it is gone, or not to be trusted with another: then
+    /// the folder tells. May be cancelled.
+    pub(super) async fn is_free(&self) -> Option<Exit> {
         // Without it the lock tells as well.
-        let Ok(socket) = self.socket.try_clone().map(std::os::unix::net::UnixStream::from) else { return false };
-        let Ok(socket) = UnixStream::from_std(socket) else { return false };
-        let mut word = [0; FREE.len()];
+        let socket = UnixStream::from_std(self.socket.try_clone().ok()?.into()).ok()?;
+        let mut record = vec![0; EXIT_BYTES_MAX + 1];
         loop {
-            if socket.readable().await.is_err() {
-                return false;
-            }
-            match socket.try_read(&mut word) {
-                Ok(count) => return word[..count] == *FREE,
+            socket.readable().await.ok()?;
+            match socket.try_read(&mut record) {
+                Ok(count) => return layout::open_record(&record[..count], EXIT_BYTES_MAX).ok(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return false,
+                Err(_) => return None,
             }
         }
     }

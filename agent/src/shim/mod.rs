@@ -84,7 +84,7 @@ fn run(dir: &Path) -> Result<(), ShimError> {
     let mut itself = Itself::prepare()?;
     // Until the process ends, and no shorter: it is never closed here, so that a free lock means a shim that is gone.
     std::mem::forget(claim(dir)?);
-    itself.carry_out(dir)
+    itself.carry_out(dir).map(drop)
 }
 
 /// What a shim is and has, whichever step it runs.
@@ -108,8 +108,8 @@ impl Itself {
         Ok(Self { agents_umask, signals, known: None })
     }
 
-    /// Runs the step of the attempt in that folder, whose lock is held, and records its end.
-    fn carry_out(&mut self, dir: &Path) -> Result<(), ShimError> {
+    /// Runs the step of the attempt in that folder, whose lock is held, and records its end. Returns the record as it is on stable storage.
+    fn carry_out(&mut self, dir: &Path) -> Result<Vec<u8>, ShimError> {
         if exists(dir, EXIT)? {
             return Err(ShimError::AlreadyEnded);
         }
@@ -170,9 +170,10 @@ fn exists(dir: &Path, name: &'static str) -> Result<bool, ShimError> {
     layout::exists(dir, name).map_err(|source| io_error(name, source))
 }
 
-fn record(dir: &Path, exit: &Exit) -> Result<(), ShimError> {
+fn record(dir: &Path, exit: &Exit) -> Result<Vec<u8>, ShimError> {
     let bytes = layout::encode(exit, EXIT_BYTES_MAX).map_err(ShimError::Record)?;
-    layout::write_reserved(dir, &bytes).map_err(ShimError::Record)
+    layout::write_reserved(dir, &bytes).map_err(ShimError::Record)?;
+    Ok(bytes)
 }
 
 fn not_started(reason: &str, cancelled: bool) -> Exit {

@@ -18,7 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use super::fork::{self, Waited};
 use super::{Itself, ShimError, io_error};
 use crate::attempt::layout::{self, CANCEL, LOCK};
-use crate::attempt::line::{FREE, REQUEST_BYTES_MAX, REQUEST_FILES};
+use crate::attempt::line::{REQUEST_BYTES_MAX, REQUEST_FILES};
 use crate::attempt::take_lock;
 
 /// Looks at the own threads, each after the others had their turn: one that was waited for is not gone from the list at once.
@@ -59,7 +59,7 @@ pub(super) fn serve() -> Result<(), ServeError> {
         drop(errors);
         let lock = File::from(lock);
         take_lock(&lock).map_err(|source| io_error(LOCK, source))?.ok_or(ShimError::Held)?;
-        itself.carry_out(&dir)?;
+        let record = itself.carry_out(&dir)?;
         // Whoever else has it open, too, does not hold it any longer.
         lock.unlock().map_err(|source| io_error(LOCK, source))?;
         drop(lock);
@@ -67,7 +67,7 @@ pub(super) fn serve() -> Result<(), ServeError> {
         if !is_as_before(&mut itself, &dir) {
             return Ok(());
         }
-        tell(&socket)?;
+        tell(&socket, &record)?;
     }
     Ok(())
 }
@@ -100,9 +100,9 @@ fn is_alone() -> bool {
     false
 }
 
-fn tell(socket: &OwnedFd) -> Result<(), ServeError> {
+fn tell(socket: &OwnedFd, record: &[u8]) -> Result<(), ServeError> {
     loop {
-        match send(socket, FREE, SendFlags::NOSIGNAL) {
+        match send(socket, record, SendFlags::NOSIGNAL) {
             // Its agent is gone; the next look at the socket says so.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
             Err(Errno::INTR) => {}
