@@ -117,14 +117,14 @@ impl Crew {
         wait_for(what, LIMIT, look).map_err(|error| FleetError::from(error).into())
     }
 
-    /// The processes that do the work, and this one, which asks for it. Shims count once whoever forks them has waited for them.
+    /// The processes that do the work, and this one, which asks for it. Shims stay from one job to the next.
     pub(super) fn pids(&self) -> Result<Vec<u32>, BenchError> {
         let agent = self.agent.pid();
-        let forks = agent.map_or(Ok(Vec::new()), |agent| children(agent, "-"))?;
-        Ok(self.server.pid().into_iter().chain(agent).chain(forks).chain([std::process::id()]).collect())
+        let shims = agent.map_or(Ok(Vec::new()), |agent| children(agent, "-"))?;
+        Ok(self.server.pid().into_iter().chain(agent).chain(shims).chain([std::process::id()]).collect())
     }
 
-    /// Returns when the agent has only its own processes: what forks shims is ended when no step wanted it for a while.
+    /// Returns when the agent has only its own processes: shims are ended when no step wanted them for a while.
     pub(super) fn rested(&self) -> Result<(), BenchError> {
         let own = |pid| tree(pid).is_ok_and(|all| all.len() == MONITORED);
         self.wait("the agent to rest", || self.agent.pid().filter(|pid| own(*pid)).map(drop))

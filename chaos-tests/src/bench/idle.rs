@@ -14,8 +14,8 @@ use super::{BenchError, Benchmark, Bound, Case, Figures, Goal, Measure, Meter, O
 pub(super) const BENCHMARK: Benchmark = Benchmark {
     id: "R7",
     what: "an agent with nothing to do",
-    how: "An agent, monitor and worker as two processes, has run a few jobs and is then left alone, connected, until what forks \
-          shims has ended. Its memory is taken from \
+    how: "An agent, monitor and worker as two processes, has run a few jobs and is then left alone, connected, until its \
+          shims have ended. Its memory is taken from \
           /proc: PSS divides what is shared by those who share it, which no process outside the agent does here, since it runs from a \
           copy of the program; RSS counts it for everybody. CPU time is what its threads ran during the last 15 s. The reference is \
           an idle Celery worker of 2 processes and their parent, after as many tasks.",

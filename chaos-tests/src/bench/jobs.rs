@@ -28,7 +28,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     id: "R3",
     what: "jobs of one step `true`, as many as go",
     how: "A server and an agent with 4 slots run as processes, two clients submit jobs to the server's API, and a job counts when the \
-          server has its outcome: each is durable at both ends, and each step has a shim of its own, a folder, its output in files and \
+          server has its outcome: each is durable at both ends, and each step has a shim, a folder, its output in files and \
           a record of its end, all kept until the end of the benchmark. The bare reference is lapin without any of that: persistent and \
           confirmed requests, 4 at a time started with tokio, a persistent and confirmed result, the request acknowledged after it. Beside it, in \
           the same run, stands a worker that is as durable as Longshore, and nothing else, both ends of it in one process. For each of its 4 places \

@@ -20,8 +20,8 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     what: "messages, journaled and synced at both ends, as many as go",
     how: "One endpoint sends messages of 1 KiB to another until the receiver's application has taken and settled the last: two \
           journals, two syncs and one RabbitMQ in between. At most 1,024 publishes are unconfirmed, and 4,096 messages on their way in \
-          all, as Longshore has it by default. The reference is lapin \
-          without any journal: persistent publishes with 1,024 confirms outstanding, manual acknowledgements for 64 deliveries at once, a queue of \
+          all, as Longshore has it by default; what waits for the same endpoint travels together. The reference is lapin \
+          without any journal, each message by itself: persistent publishes with 1,024 confirms outstanding, manual acknowledgements for 64 deliveries at once, a queue of \
           the same type. Producer and consumer are in one process on both sides, on two threads. The second reference is the same with each \
           end keeping its messages and nothing else: a message is on stable storage at one end before it is published, at the other before \
           it is acknowledged, and what waits shares a sync. Over sled it is a sled at each end, configured as Longshore's: one row for a \

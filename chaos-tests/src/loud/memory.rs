@@ -84,15 +84,12 @@ impl Watch {
     }
 }
 
-/// The shims of an agent that live, and the process that forks them.
+/// The shims of an agent that live.
 fn shims(agent: u32) -> Vec<u32> {
     let is_shim = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"longshore\0agent\0shim\0"))
     };
-    let mut shims: Vec<u32> = children(agent).into_iter().filter(is_shim).collect();
-    let forked: Vec<u32> = shims.iter().flat_map(|shim| children(*shim)).filter(is_shim).collect();
-    shims.extend(forked);
-    shims
+    children(agent).into_iter().filter(is_shim).collect()
 }
 
 fn children(pid: u32) -> Vec<u32> {
