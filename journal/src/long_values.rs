@@ -4,8 +4,8 @@
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Counts: 16 KiB. Keys share them once there are thousands of long values.
-const COUNTS: usize = 4 * 1024;
+/// Counts: 4 KiB. Keys share them once there are hundreds of long values.
+const COUNTS: usize = 1024;
 
 /// Long values, counted by the hashes of their keys.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ mod tests {
     fn a_key_with_a_long_value_is_never_passed_over_and_others_mostly_are() {
         let long = LongValues::default();
         let keys: Vec<_> = (0..2 * COUNTS).map(usize::to_be_bytes).collect();
-        let (with, without) = keys.split_at(100);
+        let (with, without) = keys.split_at(50);
         with.iter().for_each(|key| long.add(key));
         assert!(with.iter().all(|key| long.may_have(key)));
         assert!(without.iter().filter(|key| long.may_have(*key)).count() < without.len() / 10);

@@ -2,6 +2,7 @@
 //! step of the same agent. It never starts a step twice, never talks to a network, never reads a configuration: all it knows of a step is
 //! in its folder.
 
+mod conditions;
 mod fork;
 mod grouped;
 mod held;

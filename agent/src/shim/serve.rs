@@ -1,6 +1,6 @@
 //! A shim that stays: it runs one step after the other for its agent, which names them at the other end of its standard input. Before it
-//! takes another it is as it was before the last one: no process, no thread, no signal and no lock of that is left, or it ends. It
-//! ends when its agent does, after the step that it runs.
+//! takes another it is as it was before the last one: no process, no thread, no signal and no lock of that is left, and nothing was done to
+//! it; or it ends. It ends when its agent does, after the step that it runs.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 
+use super::conditions::Conditions;
 use super::fork::{self, Waited};
 use super::{Itself, ShimError, io_error};
 use crate::attempt::layout::{self, CANCEL, LOCK};
@@ -54,6 +55,8 @@ pub(super) fn serve() -> Result<(), ServeError> {
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(ServeError::Streams)?;
     let null = File::options().read(true).write(true).open("/dev/null").map_err(ServeError::Streams)?;
     rustix::stdio::dup2_stdin(&null).map_err(streams)?;
+    // Where the kernel does not say, one step is all.
+    let conditions = Conditions::now().ok();
     while let Some(Request { dir, lock, errors }) = next(&socket, &mut itself)? {
         rustix::stdio::dup2_stderr(&errors).map_err(streams)?;
         drop(errors);
@@ -64,7 +67,7 @@ pub(super) fn serve() -> Result<(), ServeError> {
         lock.unlock().map_err(|source| io_error(LOCK, source))?;
         drop(lock);
         rustix::stdio::dup2_stderr(&null).map_err(streams)?;
-        if !is_as_before(&mut itself, &dir) {
+        if !is_as_before(&mut itself, &dir) || conditions.is_none() || Conditions::now().ok() != conditions {
             return Ok(());
         }
         tell(&socket, &record)?;

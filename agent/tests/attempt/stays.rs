@@ -18,10 +18,11 @@ use crate::groups::grouped;
 use crate::support::{Held, PATIENCE, Place, hear, let_go, output, prepare, role, shim, state};
 use crate::{SHIM, STAYING, WAITER};
 
-pub(crate) const TESTS: [(&str, fn()); 9] = [
+pub(crate) const TESTS: [(&str, fn()); 10] = [
     ("a_shim_that_is_as_before_has_the_next_step_too_and_each_is_accounted_for_alone", stays),
     ("a_shim_that_stays_starts_each_step_in_its_own_group", in_groups),
     ("a_shim_of_which_something_is_left_has_no_other_step", left_over),
+    ("a_shim_to_which_its_step_did_something_has_no_other_step", changed),
     ("a_wish_to_end_a_step_never_meets_the_next_one", wished),
     ("a_shim_that_is_killed_without_a_step_is_replaced", killed),
     ("a_shim_that_is_asked_to_end_without_a_step_ends", asked),
@@ -126,6 +127,20 @@ fn left_over() {
         (&pipe).write_all(b"end\n").unwrap();
         held.after_all_are_gone();
     }));
+}
+
+fn changed() {
+    let (place, shims) = (Place::new(), Shims::new(shim()));
+    let mut last = ask(&place, "0", &shims);
+    for (number, script) in (1..).zip(["renice -n 3 -p $PPID", "prlimit --pid $PPID --core=0:0", "taskset -cp 0 $PPID"])
+    {
+        let one = attempt(&place, &format!("{number}"), &place.shell(&format!("{PARENT}; {script} >&2")));
+        let done = end(run(&one, &shims));
+        assert_eq!(done, AttemptEnd::Exited(0), "{script}: {}", output(&one, LogStream::Stderr));
+        assert_eq!(pid(&output(&one, LogStream::Stdout)), last, "{script}");
+        last = ask(&place, &format!("{number}-after"), &shims);
+        assert_ne!(pid(&output(&one, LogStream::Stdout)), last, "{script}");
+    }
 }
 
 fn wished() {
