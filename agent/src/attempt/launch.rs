@@ -108,7 +108,8 @@ pub(crate) fn take_lock(lock: &File) -> io::Result<Option<()>> {
 }
 
 /// An attempt that may be launched, held.
-pub(super) struct Claim {
+#[derive(Debug)]
+pub(crate) struct Claim {
     /// Locked. It belongs to the open file, so whoever is given that holds it.
     pub(super) lock: File,
     /// For what the shim has to complain about: the same file, opened anew. One that fails before it can record anything would otherwise
@@ -137,8 +138,14 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
     if !layout::exists(dir, PLAN).map_err(at(PLAN))? {
         return Err(LaunchError::NotPrepared);
     }
-    let errors = OpenOptions::new().append(true).open(dir.join(LOCK)).map_err(at(LOCK))?;
-    Ok(Claim { lock, errors })
+    Claim::new(dir, lock).map_err(at(LOCK))
+}
+
+impl Claim {
+    /// Of the attempt in that folder, by its lock, which is held.
+    pub(super) fn new(dir: &Path, lock: File) -> io::Result<Self> {
+        Ok(Self { lock, errors: OpenOptions::new().append(true).open(dir.join(LOCK))? })
+    }
 }
 
 /// Executes a shim for it. From here on the lock is the shim's alone.

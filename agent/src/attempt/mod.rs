@@ -31,7 +31,7 @@ use tokio::task::spawn_blocking;
 pub use boot::{BootId, boot_id};
 pub use check::{CheckError, CheckOutcome, run_check};
 pub use environment::{AttemptKey, INHERITED, environment};
-pub(crate) use launch::take_lock;
+pub(crate) use launch::{Claim, take_lock};
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
 use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE};
@@ -129,6 +129,14 @@ impl Attempt {
     /// # Errors
     /// [`PrepareError`].
     pub fn prepare(dir: &Path, plan: &Plan, settled: &mut Settled) -> Result<Self, PrepareError> {
+        Self::prepare_held(dir, plan, settled).map(|(attempt, _)| attempt)
+    }
+
+    /// The same, and holds it for the shim that is to have it: meanwhile it counts as running to everybody else.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub(crate) fn prepare_held(dir: &Path, plan: &Plan, settled: &mut Settled) -> Result<(Self, Claim), PrepareError> {
         if let Some(name) = environment::unusable(&plan.env) {
             return Err(PrepareError::Variable { name: name.to_owned() });
         }
@@ -163,7 +171,8 @@ impl Attempt {
         // Last, so that to every process a plan means that everything else is there.
         layout::write_whole(&attempt.dir, PLAN, &bytes).map_err(at(PLAN))?;
         settled.settle(&attempt.dir).map_err(|(path, source)| PrepareError::Io { path, source })?;
-        Ok(attempt)
+        let claim = Claim::new(&attempt.dir, lock).map_err(at(LOCK))?;
+        Ok((attempt, claim))
     }
 
     /// A handle on a folder, which need not exist: [`Attempt::state`] tells.
@@ -204,8 +213,20 @@ impl Attempt {
     /// [`LaunchError`]; in every case the step has not begun by this call. Inside, [`StateError`] when the disk does not answer: then it
     /// may have begun.
     pub async fn run(&self, shims: &Shims, boot: BootId) -> Ran {
-        let (dir, launcher) = (self.dir.clone(), shims.clone());
-        let launched = blocking(move || launcher.launch(&dir)).await?;
+        let dir = self.dir.clone();
+        let claim = blocking(move || launch::claim(&dir)).await?;
+        self.run_held(claim, shims, boot).await
+    }
+
+    /// The same, of an attempt that is held.
+    pub(crate) async fn run_held(&self, claim: Claim, shims: &Shims, boot: BootId) -> Ran {
+        let launched = match shims.give(&self.dir, claim) {
+            Ok(launched) => launched,
+            Err(claim) => {
+                let (dir, launcher) = (self.dir.clone(), shims.clone());
+                blocking(move || launcher.launch(&dir, claim)).await?
+            }
+        };
         if let Launched::Stays(shim) = launched
             && let Some(exit) = shim.is_free().await
         {

@@ -80,16 +80,22 @@ impl Shims {
         Self(Arc::new(Inner { command, idle, free: Mutex::default() }))
     }
 
-    /// Has a shim take over that attempt. When this returns Ok the attempt counts as running until the shim has let go of its lock.
-    pub(super) fn launch(&self, dir: &Path) -> Result<Launched, LaunchError> {
-        let claim = launch::claim(dir)?;
-        if let Some(bytes) = request_bytes(dir) {
-            // One that was ended meanwhile has not taken it.
-            while let Some((shim, _)) = { self.0.lock().shims.pop() } {
-                if request(shim.socket.as_fd(), bytes, &claim).is_ok() {
-                    return Ok(Launched::Stays(shim));
-                }
+    /// Has a shim that is free take over that attempt. When this returns Ok the attempt counts as running until the shim has let go of its
+    /// lock. Otherwise there is none, and the attempt is still the caller's. Waits for nothing.
+    pub(super) fn give(&self, dir: &Path, claim: Claim) -> Result<Launched, Claim> {
+        let Some(bytes) = request_bytes(dir) else { return Err(claim) };
+        // One that was ended meanwhile has not taken it.
+        while let Some((shim, _)) = { self.0.lock().shims.pop() } {
+            if request(shim.socket.as_fd(), bytes, &claim).is_ok() {
+                return Ok(Launched::Stays(shim));
             }
+        }
+        Err(claim)
+    }
+
+    /// The same with a new shim.
+    pub(super) fn launch(&self, dir: &Path, claim: Claim) -> Result<Launched, LaunchError> {
+        if let Some(bytes) = request_bytes(dir) {
             let new = self.0.start().map_err(|source| self.0.command.failed(source))?;
             match request(new.socket.as_fd(), bytes, &claim) {
                 Ok(()) => return Ok(Launched::Stays(new)),
@@ -158,7 +164,9 @@ impl Shim {
 impl Drop for Shim {
     fn drop(&mut self) {
         // The socket is closed behind this, which is its end.
-        self.child.take().map(launch::reap);
+        if let Some(child) = self.child.take() {
+            launch::reap(child);
+        }
     }
 }
 

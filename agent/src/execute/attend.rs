@@ -52,9 +52,10 @@ impl Execution {
                 }
                 AttemptState::NotPrepared | AttemptState::NotStarted if !prepared => {
                     prepared = true;
-                    if let Err(reason) = self.prepare(spec, dir.clone()).await {
-                        return Ok(self.never(StepEnd::NotStarted(reason)));
-                    }
+                    state = match self.ready(spec, &attempt).await {
+                        Ok(state) => state,
+                        Err(reason) => return Ok(self.never(StepEnd::NotStarted(reason))),
+                    };
                 }
                 AttemptState::NotPrepared => return Ok(self.never(StepEnd::NotStarted(gone_before(&dir)))),
                 AttemptState::NotStarted if launches == LAUNCHES_MAX => {
@@ -68,11 +69,9 @@ impl Execution {
                         Ok(state) => state,
                         Err(end) => return Ok(self.never(end)),
                     };
-                    continue;
                 }
                 AttemptState::Running { .. } => {
                     state = self.wait(&attempt).await;
-                    continue;
                 }
                 AttemptState::Ended(exit) => return Ok(Outcome::Ended(self.recorded(spec, *exit))),
                 AttemptState::Interrupted(interruption) => {
@@ -84,7 +83,6 @@ impl Execution {
                     return Ok(self.unrecorded(spec, &attempt, &evidence, Survivors::Seen).await);
                 }
             }
-            state = look(&attempt, self.worker.boot()).await;
         }
     }
 
@@ -100,7 +98,7 @@ impl Execution {
 
     /// Nothing of it has run, so it has said nothing.
     fn never(&mut self, end: StepEnd) -> Outcome {
-        self.silent = true;
+        (self.silent, self.claim) = (true, None);
         Outcome::Ended(end)
     }
 
@@ -149,6 +147,15 @@ impl Execution {
         Ok((look(attempt, self.worker.boot()).await, false))
     }
 
+    /// Prepares it, and what is true of it then.
+    async fn ready(&mut self, spec: &StepSpec, attempt: &Attempt) -> Result<Look, String> {
+        match self.prepare(spec, attempt.dir().to_owned()).await? {
+            // It is held for its shim, so a look would take it for one that runs.
+            true => Ok(Ok(AttemptState::NotStarted)),
+            false => Ok(look(attempt, self.worker.boot()).await),
+        }
+    }
+
     /// Waits until no shim is alive.
     async fn wait(&self, attempt: &Attempt) -> Result<AttemptState, StateError> {
         let watch = attempt.watch(self.worker.boot()).map_err(|source| unwatchable(attempt, source))?;
@@ -160,8 +167,14 @@ impl Execution {
     }
 
     /// Launches it, and waits until no shim is alive. The error is why it was not started.
-    async fn launch(&self, attempt: &Attempt) -> Result<Result<AttemptState, StateError>, String> {
-        let ran = attempt.run(self.worker.shims(), self.worker.boot());
+    async fn launch(&mut self, attempt: &Attempt) -> Result<Result<AttemptState, StateError>, String> {
+        let (claim, worker) = (self.claim.take(), self.worker.clone());
+        let ran = async {
+            match claim {
+                Some(claim) => attempt.run_held(claim, worker.shims(), worker.boot()).await,
+                None => attempt.run(worker.shims(), worker.boot()).await,
+            }
+        };
         match self.until_over(attempt, ran).await {
             Ok(Ok(state)) => Ok(state),
             // Another launch was under way: it is running then, or its state tells what came of it.
@@ -189,7 +202,7 @@ impl Execution {
         })
     }
 
-    /// Makes the folder of the attempt. Not if the attempt was begun in the meantime.
+    /// Makes the folder of the attempt, and holds it. Not if the attempt was begun in the meantime.
     async fn prepare(&mut self, spec: &StepSpec, dir: PathBuf) -> Result<bool, String> {
         if let Some(reason) = &self.homeless {
             return Err(reason.clone());
@@ -201,16 +214,16 @@ impl Execution {
         let prepared = blocking(move || {
             // With the folder of the run, in which the attempt's is to be.
             make_folder(&work_dir)?;
-            let prepared = Attempt::prepare(&dir, &plan, &mut settled);
+            let prepared = Attempt::prepare_held(&dir, &plan, &mut settled);
             if let (Ok(_), Some(account)) = (&prepared, &account) {
                 account.let_in(&agent_dir, &work_dir, &dir)?;
             }
-            Ok::<_, io::Error>(prepared.map(|_| settled))
+            Ok::<_, io::Error>(prepared.map(|(_, claim)| (claim, settled)))
         })
         .await;
         match prepared {
-            Ok(Ok(settled)) => {
-                self.settled = settled;
+            Ok(Ok((claim, settled))) => {
+                (self.claim, self.settled) = (Some(claim), settled);
                 Ok(true)
             }
             // Its state tells.

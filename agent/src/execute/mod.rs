@@ -25,7 +25,7 @@ use link::{Begun, SubmitError};
 use messages::{Effect, Program, StepEnd, StepSpec, Usage, When};
 use tokio::sync::watch;
 
-use crate::attempt::{Attempt, AttemptState, BootId, Settled, StateError, blocking};
+use crate::attempt::{Attempt, AttemptState, BootId, Claim, Settled, StateError, blocking};
 use crate::control::Control;
 use crate::records::RunRecord;
 use crate::slots::{Slot, Ticket};
@@ -92,6 +92,8 @@ struct Execution {
     /// The commit with which the attempt under way began, until it is known to be on stable storage. While there is one, nothing of
     /// the attempt is on the disk but what this process has put there.
     begun: Option<Commit>,
+    /// The attempt under way, held for its shim, once this process has prepared it.
+    claim: Option<Claim>,
     /// What the attempt that ended last used.
     used: Option<Usage>,
     /// Nothing came on its outputs.
@@ -154,6 +156,7 @@ impl Execution {
             ticket: None,
             slot: None,
             begun: None,
+            claim: None,
             used: None,
             silent: false,
             unknown: false,
