@@ -20,11 +20,14 @@ impl Worker {
     /// Does with the working folder of a run that is over what the run says. Bytes of its folder after that.
     pub(crate) async fn tidy(&self, record: &RunRecord) -> u64 {
         let run = record.start.run;
-        let keeps = keeps(record.start.keep, record.progress.end.as_ref());
+        let (keep, end) = (record.start.keep, record.progress.end.clone());
         let (work_dir, dir) = (self.work_dir(run), self.run_dir(run));
         let tidied = spawn_blocking(move || {
-            if !keeps {
-                empty(run, &work_dir);
+            match end {
+                end if keeps(keep, end.as_ref()) => {}
+                Some(RunEnd::Succeeded) => empty(run, &work_dir),
+                // Another run may go on from it, and is to find that there is no folder to go on in.
+                Some(RunEnd::Failed(_) | RunEnd::Cancelled(_) | RunEnd::TimedOut) | None => remove_now(run, &work_dir),
             }
             folder_bytes(&dir)
         });
@@ -123,8 +126,8 @@ fn remove_now(run: RunId, dir: &Path) {
     }
 }
 
-/// Removes a working folder that holds anything. One that is empty anyway, as most are, is left for the day on which the run's folder goes:
-/// it takes no more than its name, and removing it would cost as much as making it did.
+/// Removes the working folder of a run that succeeded, if it holds anything. One that is empty anyway, as most are, is left for the day on which
+/// the run's folder goes: it takes no more than its name, and removing it would cost as much as making it did.
 fn empty(run: RunId, dir: &Path) {
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none()) {
         return;
