@@ -2,7 +2,7 @@
 # Shows that one submit is on stable storage before the broker hears of it, and the beginning of its step before the step's shim is
 # started. Attaches strace to a real server and a real agent, submits one job, and compares three system calls of each: the write that
 # carries the job, or the beginning, into the journal's file, the fdatasync that covers it, and the first write of the job to the
-# broker's socket, or the start of the shim: that the agent hands the attempt, with its lock, to the process that forks shims, or
+# broker's socket, or the start of the shim: that the agent hands the attempt, with its lock, to one that stays, or
 # executes one. Prints PASS, FAIL or SKIP with the evidence; 0, 1 or 0 is the exit code.
 #
 #   strace-submit.sh               the whole way, with a private broker, server and agent in a temporary folder
@@ -93,7 +93,7 @@ self_test() {
     : | expect FAIL 'an empty trace'
     local shim='9 3.0 execve("/proc/self/exe", ["longshore", "agent", "shim", "/d/1"], 0x1 /* 0 vars */) = 0'
     printf '%s\n' "$write" "$sync" "$shim" | expect PASS 'a shim in the right order' begin
-    printf '%s\n' "$write" "${shim/\/d\/1/-}" "$sync" "$shim" | expect PASS 'what forks shims, started early' begin
+    printf '%s\n' "$write" "${shim/\/d\/1/-}" "$sync" "$shim" | expect PASS 'a shim that stays, started early' begin
     local handed='9 3.0 sendmsg(14<UNIX-SEQPACKET:[1->2]>, {msg_iov=[{iov_base="\0\0\0\0\0\0\0\0/d/1", iov_len=12}], msg_control=[{cmsg_type=SCM_RIGHTS, cmsg_data=[4, 5]}]}, 0) = 12'
     printf '%s\n' "$write" "$sync" "$handed" | expect PASS 'an attempt handed over in the right order' begin
     printf '%s\n' "$write" "$sync_begins" "$handed" "$sync_ends" | expect FAIL 'an attempt handed over while the sync was under way' begin

@@ -62,6 +62,8 @@ pub enum Reached {
     NoGoal,
     /// The figure could not be had.
     NoFigure,
+    /// Less than the usual amount was done, which shows that everything works and nothing else.
+    NotJudged,
 }
 
 impl fmt::Display for Reached {
@@ -71,6 +73,7 @@ impl fmt::Display for Reached {
             Self::NotReached => "not reached",
             Self::NoGoal => "",
             Self::NoFigure => "no figure",
+            Self::NotJudged => "not judged",
         })
     }
 }
@@ -140,7 +143,14 @@ impl Outcome {
 
     /// Of a benchmark with these rows.
     #[must_use]
-    pub fn new(benchmark: &Benchmark, options: &Options, cases: Vec<CaseOutcome>) -> Self {
+    pub fn new(benchmark: &Benchmark, options: &Options, mut cases: Vec<CaseOutcome>) -> Self {
+        let judged = options.percent >= 100;
+        for verdict in cases.iter_mut().flat_map(|case| &mut case.verdicts).filter(|_| !judged) {
+            verdict.reached = match verdict.reached {
+                Reached::Reached | Reached::NotReached => Reached::NotJudged,
+                other @ (Reached::NoGoal | Reached::NoFigure | Reached::NotJudged) => other,
+            };
+        }
         Self {
             id: benchmark.id,
             what: benchmark.what,

@@ -87,7 +87,7 @@ fn circumstances(outcome: &Outcome) -> String {
     let foreign = outcome.cases.iter().map(|case| case.foreign_most).fold(0.0, f64::max);
     let mut text = format!("Pairs of each case: {pairs}. Queues: {}.", outcome.queue_type);
     if outcome.percent != 100 {
-        let _ = write!(text, " Only {} % of the usual amount was done.", outcome.percent);
+        let _ = write!(text, " {} % of the usual amount was done.", outcome.percent);
     }
     let limit = FOREIGN_MAX * 100.0;
     let _ = match noisy {

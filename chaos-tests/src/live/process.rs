@@ -22,7 +22,8 @@ pub fn longshore() -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join("longshore"));
     beside.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "the longshore binary is not built; run `cargo build -p cli` first")
+        let how = if cfg!(debug_assertions) { "cargo build --workspace" } else { "cargo build --release --workspace" };
+        io::Error::new(io::ErrorKind::NotFound, format!("the longshore binary is not built; run `{how}` first"))
     })
 }
 

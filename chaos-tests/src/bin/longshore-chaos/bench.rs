@@ -1,5 +1,5 @@
-//! `longshore-chaos bench`: runs benchmarks and prints what came of them. It says what it measured; whether a goal was not reached is
-//! no failure of the program.
+//! `longshore-chaos bench`: runs benchmarks and prints what came of them. It says what it measured; a goal that is not reached is no
+//! failure of the program.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use broker_config::QueueType;
 use chaos_tests::bench::{self, ALL, Benchmark, Options, Outcome, PAGE, Stage};
+use chaos_tests::live::longshore;
 
 use crate::Format;
 
@@ -19,7 +20,8 @@ const DOCS: &str = "docs";
 /// What to measure, how often, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Benchmarks by id, as R1, or `all`; without any they are listed
+    /// Benchmarks by id, as R1, which take a minute or two each; or `all`, which takes a quarter of an hour and, begun at the top of the
+    /// source, writes docs/performance.md. Without any they are listed. The exit code does not depend on goals
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Pairs of runs of each case. Cases that take long have fewer
@@ -28,10 +30,11 @@ pub(crate) struct Args {
     /// The type of every queue, on both sides
     #[arg(long, default_value_t = QueueType::Quorum, value_name = "quorum|classic")]
     queue_type: QueueType,
-    /// How much of the usual amount to do in a run; less only shows that everything works
+    /// How much of the usual amount to do in a run. Less only shows that everything works: nothing is judged then, and no page written
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     percent: u64,
-    /// Where to put journals and the broker, in a folder of their own that goes away; the disk is a part of what is measured
+    /// Where to put journals and the broker, in a folder of their own that goes away; without it where temporary files are. The disk is a
+    /// part of what is measured: in memory syncs cost nothing
     #[arg(long)]
     dir: Option<PathBuf>,
     /// How to print the outcome; JSON has every run
@@ -51,8 +54,18 @@ pub(crate) struct Args {
     part: Option<String>,
 }
 
+/// The exit code for what cannot be asked for, as that of the argument parser.
+const USAGE: u8 = 2;
+
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match carry_out(args) {
+    let asked = match Asked::of(args) {
+        Ok(asked) => asked,
+        Err(reason) => {
+            eprintln!("{reason}; nothing was measured");
+            return USAGE.into();
+        }
+    };
+    match carry_out(args, asked) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("The benchmarks could not be carried out: {}", crate::chain(error.as_ref()));
@@ -61,30 +74,78 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
+/// What is to be done.
+enum Asked {
+    Part(&'static Benchmark),
+    List,
+    /// These; and the tables go into a page in that folder.
+    Measure(Vec<&'static Benchmark>, Option<PathBuf>),
+}
+
+impl Asked {
+    fn of(args: &Args) -> Result<Self, String> {
+        if let Some(id) = &args.part {
+            return Ok(Self::Part(benchmark(id)?));
+        }
+        if args.ids.is_empty() {
+            return Ok(Self::List);
+        }
+        let every = args.ids.iter().any(|id| id == EVERY);
+        let chosen = if every {
+            ALL.iter().collect()
+        } else {
+            args.ids.iter().map(|id| benchmark(id)).collect::<Result<_, _>>()?
+        };
+        if DEBUG && !args.debug_build {
+            let ids = args.ids.join(" ");
+            return Err(format!(
+                "this is a debug build, whose figures say nothing about Longshore; use `cargo build --release --workspace && \
+                 target/release/longshore-chaos bench {ids}`"
+            ));
+        }
+        Ok(Self::Measure(chosen, page(args, every)?))
+    }
+}
+
+/// Whether this is a debug build.
+const DEBUG: bool = cfg!(debug_assertions);
+
+fn list(json: bool) {
+    if json {
+        let all = ALL.iter().map(|benchmark| serde_json::json!({ "id": benchmark.id, "what": benchmark.what }));
+        println!("{:#}", serde_json::Value::from_iter(all));
+        return;
+    }
+    for benchmark in ALL {
+        println!("{:<5}{}", benchmark.id, benchmark.what);
+    }
+    println!(
+        "\n`longshore-chaos bench {}` measures one, in a minute or two; several may be named. `bench {EVERY}` takes a quarter of",
+        ALL[0].id
+    );
+    println!("an hour, and writes docs/performance.md if it is begun at the top of the source.");
+}
+
 fn benchmark(id: &str) -> Result<&'static Benchmark, String> {
     let known = || ALL.iter().map(|benchmark| benchmark.id).collect::<Vec<_>>().join(", ");
     Benchmark::of(id).ok_or_else(|| format!("there is no benchmark {id}; there are {}, and {EVERY}", known()))
 }
 
-fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    if let Some(id) = &args.part {
-        return Ok(bench::serve(benchmark(id)?)?);
-    }
-    if args.ids.is_empty() {
-        for benchmark in ALL {
-            println!("{:<5}{}", benchmark.id, benchmark.what);
+fn carry_out(args: &Args, asked: Asked) -> Result<(), Box<dyn std::error::Error>> {
+    let json = args.json || matches!(args.output, Format::Json);
+    let (chosen, docs) = match asked {
+        Asked::Part(benchmark) => return Ok(bench::serve(benchmark)?),
+        Asked::List => {
+            list(json);
+            return Ok(());
         }
-        return Ok(());
+        Asked::Measure(chosen, docs) => (chosen, docs),
+    };
+    // Looked for before anything is started that would have to be waited for.
+    longshore()?;
+    if let Some(docs) = &docs {
+        eprintln!("The tables will be written into {}.", docs.join(PAGE).display());
     }
-    let every = args.ids.iter().any(|id| id == EVERY);
-    let chosen: Vec<&Benchmark> =
-        if every { ALL.iter().collect() } else { args.ids.iter().map(|id| benchmark(id)).collect::<Result<_, _>>()? };
-    let debug = cfg!(debug_assertions);
-    if debug && !args.debug_build {
-        let how = "cargo run --release -p chaos-tests --bin longshore-chaos -- bench";
-        return Err(format!("this is a debug build, whose figures say nothing about Longshore; use `{how}`").into());
-    }
-    let docs = page(args, every, debug)?;
     crate::end_in_order()?;
     let dir = match &args.dir {
         Some(dir) => {
@@ -101,12 +162,11 @@ fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         percent: args.percent,
     };
     let outcomes = measure(&options, &chosen)?;
-    match (args.json, args.output) {
-        (false, Format::Table) => print(&outcomes, debug),
-        (true, Format::Table | Format::Json) | (false, Format::Json) => {
-            let all = serde_json::json!({ "machine": bench::machine(), "debug_build": debug, "benchmarks": outcomes });
-            println!("{all:#}");
-        }
+    if json {
+        let all = serde_json::json!({ "machine": bench::machine(), "debug_build": DEBUG, "benchmarks": outcomes });
+        println!("{all:#}");
+    } else {
+        print(&outcomes);
     }
     if let Some(docs) = docs {
         bench::write(&docs, &outcomes)?;
@@ -116,16 +176,16 @@ fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Where to write the page, if anywhere.
-fn page(args: &Args, every: bool, debug: bool) -> Result<Option<PathBuf>, String> {
+fn page(args: &Args, every: bool) -> Result<Option<PathBuf>, String> {
     let usual = Path::new(DOCS);
     let docs = match &args.docs {
         Some(docs) if docs.join(PAGE).is_file() => Some(docs.clone()),
-        Some(docs) => return Err(format!("there is no {}; nothing was measured", docs.join(PAGE).display())),
+        Some(docs) => return Err(format!("there is no {}", docs.join(PAGE).display())),
         None => Some(usual.to_owned()).filter(|docs| every && docs.join(PAGE).is_file()),
     };
-    if debug || args.percent != 100 {
+    if DEBUG || args.percent != 100 {
         if args.docs.is_some() {
-            return Err("a page is written from whole runs of a release build only; nothing was measured".to_owned());
+            return Err("a page is written from whole runs of a release build only".to_owned());
         }
         return Ok(None);
     }
@@ -143,13 +203,17 @@ fn measure(options: &Options, chosen: &[&Benchmark]) -> Result<Vec<Outcome>, Box
     Ok(outcomes)
 }
 
-fn print(outcomes: &[Outcome], debug: bool) {
+fn print(outcomes: &[Outcome]) {
     println!("{}", bench::machine());
-    if debug {
+    if DEBUG {
         println!("THIS IS A DEBUG BUILD: the figures say nothing about Longshore.");
     }
     for outcome in outcomes {
         println!("\n{}", bench::text(outcome));
+    }
+    if outcomes.iter().any(|outcome| outcome.percent < 100) {
+        println!("less than the usual amount was done, so nothing is judged");
+        return;
     }
     let reached = outcomes.iter().filter(|outcome| outcome.is_reached()).count();
     println!("{reached} of {} benchmarks reached all their goals", outcomes.len());
