@@ -61,6 +61,10 @@ mod tests {
         known.note(&key(0), Some(4));
         known.note(&key(1), None);
         assert_eq!([0, 1, 2].map(|number| known.get(&key(number))), [Some(4), None, Some(2)]);
+        known.note(&key(HALF_MAX), None);
+        assert_eq!(known.get(&key(HALF_MAX)), None);
+        known.note(&key(HALF_MAX), Some(6));
+        assert_eq!(known.get(&key(HALF_MAX)), Some(6));
         for number in HALF_MAX..3 * HALF_MAX {
             known.note(&key(number), Some(5));
         }

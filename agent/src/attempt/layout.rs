@@ -174,6 +174,11 @@ pub(crate) fn open_empty(dir: &Path, name: &str) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(dir.join(name))
 }
 
+/// Opens a lock file of the folder for whoever prepares the attempt: made if it is missing, and with what is in it.
+pub(crate) fn make_lock(dir: &Path, name: &str) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(dir.join(name))
+}
+
 /// Opens a lock file of the folder. It is never made here: without it the folder is not one of an attempt.
 pub(crate) fn open_lock(dir: &Path, name: &str) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(dir.join(name))

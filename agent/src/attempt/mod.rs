@@ -157,13 +157,15 @@ impl Attempt {
             Err(error) => return Err(at("")(error)),
         }
         // Held until everything is there, so that no shim begins meanwhile, nor goes on while it is changed under it.
-        let lock = layout::open_empty(&attempt.dir, LOCK).map_err(at(LOCK))?;
+        let lock = layout::make_lock(&attempt.dir, LOCK).map_err(at(LOCK))?;
         let free = take_lock(&lock).map_err(at(LOCK))?.is_some();
         for name in [STARTED, EXIT] {
             if !free || layout::exists(&attempt.dir, name).map_err(at(name))? {
                 return Err(PrepareError::Exists { dir: attempt.dir });
             }
         }
+        // Complaints of an earlier try.
+        lock.set_len(0).map_err(at(LOCK))?;
         for name in [TREE, STDOUT, STDERR, OUTPUT] {
             layout::open_empty(&attempt.dir, name).map_err(at(name))?;
         }
@@ -377,4 +379,37 @@ impl Attempt {
 /// Does that on a thread that may wait for a disk.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     spawn_blocking(work).await.expect("the work reports its failures instead of panicking")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use messages::Program;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_is_held_for_its_shim_counts_as_running_and_is_prepared_by_nobody_else() {
+        let place = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            program: Program::Shell("true".to_owned()),
+            env: BTreeMap::new(),
+            dir: place.path().to_owned(),
+            timeout_ms: None,
+            output_bytes_max: 1,
+            run_as: None,
+            memory_bytes_max: None,
+            group: None,
+        };
+        let (dir, boot) = (place.path().join("one.1"), boot_id().unwrap());
+        let mut settled = Settled::folder(place.path());
+        let (attempt, claim) = Attempt::prepare_held(&dir, &plan, &mut settled).unwrap();
+        assert_eq!(attempt.state(boot).unwrap(), AttemptState::Running { started: None });
+        assert!(matches!(Attempt::prepare(&dir, &plan, &mut settled), Err(PrepareError::Exists { .. })));
+        drop(claim);
+        assert_eq!(attempt.state(boot).unwrap(), AttemptState::NotStarted);
+        Attempt::prepare(&dir, &plan, &mut settled).unwrap();
+    }
 }

@@ -15,6 +15,7 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 
 use super::launch::{self, Claim, LaunchError, ShimCommand, WAITER_STACK_BYTES};
@@ -86,6 +87,7 @@ impl Shims {
         let Some(bytes) = request_bytes(dir) else { return Err(claim) };
         // One that was ended meanwhile has not taken it.
         while let Some((shim, _)) = { self.0.lock().shims.pop() } {
+            shim.go_on();
             if request(shim.socket.as_fd(), bytes, &claim).is_ok() {
                 return Ok(Launched::Stays(shim));
             }
@@ -144,6 +146,13 @@ impl Inner {
 }
 
 impl Shim {
+    /// Lets it go on if somebody stopped it while it had no step: it would keep the next one for good.
+    fn go_on(&self) {
+        let pid = self.child.as_ref().map(Pid::from_child);
+        // It is not waited for before this is dropped, so the id is nobody else's.
+        let _ = pid.map(|pid| kill_process(pid, Signal::CONT));
+    }
+
     /// Waits until it is free, and says how its step ended, as it recorded it. Nothing if it is gone, or not to be trusted with another: then
     /// the folder tells. May be cancelled.
     pub(super) async fn is_free(&self) -> Option<Exit> {

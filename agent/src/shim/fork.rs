@@ -1,9 +1,9 @@
 //! Forking into a control group, and waiting for a process with what it used. The kernel has one way to have a process in a group from its
 //! first moment on; the other one, moving it there, waits until every processor has been idle or switched, which takes 8 ms on a quiet
 //! machine and 40 on a busy one for each step. And only by waiting so is told what a single process used: what the kernel adds up for
-//! all children of a shim holds those of its earlier steps, too. No safe interface has either, so this small file holds the only
-//! unsafe code of the project.
-#![allow(unsafe_code, reason = "clone3 with a control group, and wait4, have no safe interface")]
+//! all children of a shim holds those of its earlier steps, too. No safe interface has these, nor the priority at the disk, so this small
+//! file holds the only unsafe code of the project.
+#![allow(unsafe_code, reason = "clone3 with a control group, wait4 and ioprio_get have no safe interface")]
 
 use std::fs;
 use std::io;
@@ -107,6 +107,19 @@ pub(super) fn wait_any() -> io::Result<Waited> {
         };
     }
     Ok(Pid::from_raw(answer).map_or(Waited::NotYet, |child| Waited::Ended(child, ProcessEnd::of(status), told(&used))))
+}
+
+/// `IOPRIO_WHO_PROCESS` of the kernel.
+const WHO_PROCESS: libc::c_int = 1;
+
+/// The priority of this process at the disk, as the kernel numbers it.
+///
+/// # Errors
+/// The kernel's: it has no such thing.
+pub(super) fn io_priority() -> io::Result<i64> {
+    // SAFETY: It takes two numbers and gives back one.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 /// Bytes in the kernel's unit of memory here.

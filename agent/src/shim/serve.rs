@@ -53,11 +53,16 @@ pub(super) fn serve() -> Result<(), ServeError> {
     let mut itself = Itself::prepare()?;
     let streams = |error: Errno| ServeError::Streams(error.into());
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(ServeError::Streams)?;
-    let null = File::options().read(true).write(true).open("/dev/null").map_err(ServeError::Streams)?;
+    let complaints = io::stderr().as_fd().try_clone_to_owned().map_err(ServeError::Streams)?;
+    let null = File::open("/dev/null").map_err(ServeError::Streams)?;
     rustix::stdio::dup2_stdin(&null).map_err(streams)?;
     // Where the kernel does not say, one step is all.
     let conditions = Conditions::now().ok();
     while let Some(Request { dir, lock, errors }) = next(&socket, &mut itself)? {
+        // Meant for a process without a step, which ends by it: whoever wants this one ended has noted that.
+        if itself.signals.terminate() && !layout::exists(&dir, CANCEL).unwrap_or(false) {
+            return Ok(());
+        }
         rustix::stdio::dup2_stderr(&errors).map_err(streams)?;
         drop(errors);
         let lock = File::from(lock);
@@ -66,7 +71,7 @@ pub(super) fn serve() -> Result<(), ServeError> {
         // Whoever else has it open, too, does not hold it any longer.
         lock.unlock().map_err(|source| io_error(LOCK, source))?;
         drop(lock);
-        rustix::stdio::dup2_stderr(&null).map_err(streams)?;
+        rustix::stdio::dup2_stderr(&complaints).map_err(streams)?;
         if !is_as_before(&mut itself, &dir) || conditions.is_none() || Conditions::now().ok() != conditions {
             return Ok(());
         }

@@ -33,3 +33,22 @@ impl Used {
         Usage { user_ms: millis(self.user), system_ms: millis(self.system), memory_bytes: self.memory_bytes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_add_up_and_of_memory_the_most_counts() {
+        let used = |user, system, memory_bytes| Used {
+            user: Duration::from_micros(user),
+            system: Duration::from_micros(system),
+            memory_bytes,
+        };
+        let mut all = Used::default();
+        for one in [used(1_600, 2_500, 7), used(1_500, 500, 9), used(0, 0, 8)] {
+            all.add(&one);
+        }
+        assert_eq!(all.told(), Usage { user_ms: 3, system_ms: 3, memory_bytes: 9 });
+    }
+}

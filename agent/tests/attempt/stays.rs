@@ -18,12 +18,13 @@ use crate::groups::grouped;
 use crate::support::{Held, PATIENCE, Place, hear, let_go, output, prepare, role, shim, state};
 use crate::{SHIM, STAYING, WAITER};
 
-pub(crate) const TESTS: [(&str, fn()); 10] = [
+pub(crate) const TESTS: [(&str, fn()); 11] = [
     ("a_shim_that_is_as_before_has_the_next_step_too_and_each_is_accounted_for_alone", stays),
     ("a_shim_that_stays_starts_each_step_in_its_own_group", in_groups),
     ("a_shim_of_which_something_is_left_has_no_other_step", left_over),
     ("a_shim_to_which_its_step_did_something_has_no_other_step", changed),
     ("a_wish_to_end_a_step_never_meets_the_next_one", wished),
+    ("a_shim_that_is_stopped_without_a_step_goes_on_with_the_next", stopped),
     ("a_shim_that_is_killed_without_a_step_is_replaced", killed),
     ("a_shim_that_is_asked_to_end_without_a_step_ends", asked),
     ("a_shim_ends_after_its_step_when_its_agent_is_gone", orphaned),
@@ -132,9 +133,18 @@ fn left_over() {
 fn changed() {
     let (place, shims) = (Place::new(), Shims::new(shim()));
     let mut last = ask(&place, "0", &shims);
-    for (number, script) in (1..).zip(["renice -n 3 -p $PPID", "prlimit --pid $PPID --core=0:0", "taskset -cp 0 $PPID"])
-    {
-        let one = attempt(&place, &format!("{number}"), &place.shell(&format!("{PARENT}; {script} >&2")));
+    let mut scripts = vec![
+        "renice -n 3 -p $PPID",
+        "prlimit --pid $PPID --core=0:0",
+        "ionice -c 3 -p $PPID",
+        "chrt -b -p 0 $PPID",
+        "echo 0x21 > /proc/$PPID/coredump_filter",
+    ];
+    if thread::available_parallelism().unwrap().get() > 1 {
+        scripts.push("taskset -cp 0 $PPID");
+    }
+    for (number, script) in (1..).zip(scripts) {
+        let one = attempt(&place, &format!("{number}"), &place.shell(&format!("{PARENT}; {{ {script}; }} >&2")));
         let done = end(run(&one, &shims));
         assert_eq!(done, AttemptEnd::Exited(0), "{script}: {}", output(&one, LogStream::Stderr));
         assert_eq!(pid(&output(&one, LogStream::Stdout)), last, "{script}");
@@ -150,6 +160,13 @@ fn wished() {
     // Whoever noted the wish may be about to send a signal to the shim that it found.
     let first = pid(&output(&one, LogStream::Stdout));
     assert_ne!(ask(&place, "2", &shims), first);
+}
+
+fn stopped() {
+    let (place, shims) = (Place::new(), Shims::new(shim()));
+    let first = ask(&place, "1", &shims);
+    kill_process(first, Signal::STOP).unwrap();
+    assert_eq!(ask(&place, "2", &shims), first);
 }
 
 fn killed() {

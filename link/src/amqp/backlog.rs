@@ -128,6 +128,15 @@ impl Backlog {
         }
     }
 
+    /// The oldest message or status, if that is to be taken; it stays where it is otherwise.
+    pub(super) fn pop_if(&self, taken: impl FnOnce(&Publish) -> bool) -> Option<Publish> {
+        let mut waiting = self.waiting();
+        match waiting.publishes.publishes.front() {
+            Some(first) if taken(first) => waiting.publishes.pop(),
+            Some(_) | None => None,
+        }
+    }
+
     /// The oldest message that found no room, as soon as there is one. For a single reader; may be cancelled.
     pub(super) async fn refused(&self) -> Refused {
         loop {
@@ -167,6 +176,18 @@ mod tests {
         }
         assert_eq!((count, last), (LOSSY_MAX + 1, Some(Published::Resent(Seq::FIRST))));
         assert_eq!(backlog.refused().now_or_never(), None);
+    }
+
+    #[test]
+    fn what_is_not_to_be_taken_stays_the_oldest() {
+        let backlog = Backlog::default();
+        backlog.push(publish(Published::Log, 10));
+        assert_eq!(backlog.pop_if(|_| true), None);
+        backlog.push(publish(Published::Status, 10));
+        backlog.push(publish(Published::Message(Seq::FIRST), 10));
+        assert_eq!(backlog.pop_if(|first| first.what != Published::Status), None);
+        let taken = [(); 2].map(|()| backlog.pop_if(|_| true).map(|publish| publish.what));
+        assert_eq!(taken, [Some(Published::Status), Some(Published::Message(Seq::FIRST))]);
     }
 
     #[test]

@@ -76,16 +76,17 @@ impl Load {
         Self { to, what: vec![what], bundle: Bundle::new(frame) }
     }
 
-    /// Adds one more, or gives it back if it cannot travel with the others: it is for somebody else, too large, or a piece of a log, which has
-    /// a queue of its own and may get lost more easily.
-    pub(super) fn add(&mut self, more: Publish) -> Result<(), Publish> {
+    /// Whether that one can travel with the others. Not if it is for somebody else, too large, or a piece of a log, which has a queue of its own
+    /// and may get lost more easily.
+    pub(super) fn takes(&self, more: &Publish) -> bool {
         let alone = [more.what, self.what[0]].contains(&Published::Log);
-        if alone || more.to != self.to || !self.bundle.has_room_for(&more.frame) {
-            return Err(more);
-        }
+        !alone && more.to == self.to && self.bundle.has_room_for(&more.frame)
+    }
+
+    /// Adds one that [it takes](Self::takes).
+    pub(super) fn add(&mut self, more: Publish) {
         self.what.push(more.what);
         self.bundle.push(more.frame);
-        Ok(())
     }
 
     /// Whether the broker is to keep it: any of it is a message.
@@ -118,14 +119,15 @@ mod tests {
         let (one, two): (EndpointId, EndpointId) = ("one".parse().unwrap(), "two".parse().unwrap());
         let mut load = Load::new(publish(&one, Published::Status));
         assert!(!load.is_kept());
-        load.add(publish(&one, Published::Message(Seq::FIRST))).unwrap();
-        for other in [publish(&two, Published::Status), publish(&one, Published::Log)] {
-            assert_eq!(load.add(other.clone()), Err(other));
-        }
+        let message = publish(&one, Published::Message(Seq::FIRST));
+        assert!(load.takes(&message));
+        load.add(message);
+        let others = [publish(&two, Published::Status), publish(&one, Published::Log)];
+        assert!(!others.iter().any(|other| load.takes(other)));
         assert_eq!(load.what, [Published::Status, Published::Message(Seq::FIRST)]);
         assert!(load.is_kept() && !load.is_log());
-        let mut log = Load::new(publish(&one, Published::Log));
-        assert!(log.add(publish(&one, Published::Status)).is_err() && log.is_log() && !log.is_kept());
+        let log = Load::new(publish(&one, Published::Log));
+        assert!(!log.takes(&publish(&one, Published::Status)) && log.is_log() && !log.is_kept());
     }
 
     #[test]

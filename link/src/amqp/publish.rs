@@ -166,28 +166,22 @@ impl<'a> Publisher<'a> {
         let mut reports = Vec::new();
         let mut next = Some(first);
         while let Some(publish) = next {
-            let (load, other) = self.load(publish);
+            let load = self.load(publish);
             reports.extend(self.publish(channel, load)?);
-            next = match other {
-                None if self.has_room() => self.backlog.pop(self.has_room_for_logs()),
-                other => other,
-            };
+            next = if self.has_room() { self.backlog.pop(self.has_room_for_logs()) } else { None };
         }
         Ok(reports)
     }
 
-    /// This one with those behind it that go with it, and the first that does not.
-    fn load(&self, first: Publish) -> (Load, Option<Publish>) {
+    /// This one with those behind it that go with it.
+    fn load(&self, first: Publish) -> Load {
         let mut load = Load::new(first);
-        if load.is_log() || !self.takers.has(&load.to) {
-            return (load, None);
-        }
-        while let Some(more) = self.backlog.pop(false) {
-            if let Err(other) = load.add(more) {
-                return (load, Some(other));
+        if self.takers.has(&load.to) {
+            while let Some(more) = self.backlog.pop_if(|next| load.takes(next)) {
+                load.add(more);
             }
         }
-        (load, None)
+        load
     }
 
     fn publish(&mut self, channel: &Channel, load: Load) -> Result<Vec<WireEvent>, Failure> {
