@@ -79,7 +79,7 @@ fn cases(options: &Options) -> Vec<Case> {
             Goal::own(own(AGAIN, |figures| figures.other.get(AGAIN).copied()), Bound::AtMost(0.0)),
             Goal::own(own(HANDSHAKE, |figures| figures.other.get(HANDSHAKE).copied()), Bound::AtMost(1_024.0)),
         ],
-        pairs_max: 1,
+        pairs_max: 3,
         has_reference: true,
         run: Box::new(move |stage, side| {
             let (outage, messages) = match side {
