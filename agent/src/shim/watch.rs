@@ -86,10 +86,7 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Of the step whose own process that is. It may have ended already.
     pub(super) fn new(leader: Pid, signals: &'a mut Signals, outputs: [&'a mut Capture; 2]) -> Self {
-        // Its end may have come before this, without a signal that is still to be seen.
-        let mut watch = Self { leader, signals, outputs, seen: VecDeque::new(), children: true, used: Used::default() };
-        watch.reap();
-        watch
+        Self { leader, signals, outputs, seen: VecDeque::new(), children: true, used: Used::default() }
     }
 
     /// The next thing that happens, or nothing when it is that late.
