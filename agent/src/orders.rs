@@ -93,6 +93,8 @@ impl Worker {
                 }
             }
         }
+        // Beginnings may wait for the ends that follow them. A refusal is waited for.
+        batch.transaction.may_wait = batch.transaction.send.is_empty();
         self.begin_what_can(&mut batch);
         let Batch { transaction, taken, ordered, standing, done } = batch;
         let begun = self.endpoint().begin_checked(transaction).await?;

@@ -67,6 +67,8 @@ pub enum Refusal {
 pub enum WireCommand {
     /// Publish this. Dropped while there is no connection: reconciling finds out.
     Publish(Publish),
+    /// The same, together with what comes next, or by itself when nothing comes within some milliseconds. In the order of all commands, too.
+    PublishSoon(Publish),
     /// Acknowledge these deliveries. They come in the order in which they were delivered, each delivery in exactly one
     /// command, and the tag of several as often as there were; those of an earlier connection are ignored.
     Acknowledge(Vec<DeliveryTag>),

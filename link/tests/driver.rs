@@ -93,6 +93,17 @@ struct World {
     stop: watch::Sender<bool>,
 }
 
+fn report(id: u128) -> link::session::Outbound {
+    link::session::Outbound {
+        to: server(),
+        id: MessageId::from_u128(id),
+        kind: Kind::Unknown(78),
+        body: b"report".to_vec(),
+        cause: None,
+        answers: None,
+    }
+}
+
 fn server() -> EndpointId {
     EndpointId::Server
 }
@@ -228,18 +239,8 @@ async fn a_message_is_published_and_its_submit_answered_only_after_its_sync() {
     let mut world = World::start().await;
     world.gate.set(true);
     let endpoint = world.endpoint.clone();
-    let outbound = link::session::Outbound {
-        to: server(),
-        id: MessageId::from_u128(3),
-        kind: Kind::Unknown(78),
-        body: b"report".to_vec(),
-        cause: None,
-        answers: None,
-    };
-    let submit =
-        tokio::spawn(
-            async move { endpoint.transact(Transaction { send: vec![outbound], ..Transaction::default() }).await },
-        );
+    let transaction = Transaction { send: vec![report(3)], ..Transaction::default() };
+    let submit = tokio::spawn(async move { endpoint.transact(transaction).await });
     world.sync_is_asked_for().await;
     assert!(world.end.commands.try_recv().is_err(), "something left before the sync");
     assert!(!submit.is_finished(), "the submit was answered before the sync");
@@ -247,6 +248,18 @@ async fn a_message_is_published_and_its_submit_answered_only_after_its_sync() {
     let published = world.command().await;
     assert!(matches!(published, WireCommand::Publish(publish) if publish.what == Published::Message(Seq::FIRST)));
     timeout(LIMIT, submit).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_may_wait_is_published_as_such_and_its_submit_is_answered_all_the_same() {
+    let mut world = World::start().await;
+    for (id, may_wait) in [(3, true), (4, false)] {
+        let transaction = Transaction { send: vec![report(id)], may_wait, ..Transaction::default() };
+        timeout(LIMIT, world.endpoint.transact(transaction)).await.unwrap().unwrap();
+    }
+    let (first, second) = (Published::Message(Seq::FIRST), Published::Message(Seq::FIRST.next()));
+    assert!(matches!(world.command().await, WireCommand::PublishSoon(publish) if publish.what == first));
+    assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == second));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,8 @@ impl Execution {
     /// Hands over that another attempt begins, to be committed. Only when it is, the attempt may: see [`Self::begun`].
     pub(super) async fn begin(&mut self, spec: &StepSpec) -> Result<(), ExecuteError> {
         let report = self.beginning(spec)?;
-        let begun = self.hand_over(vec![report]).await?;
+        // The report may wait for that of the end, which follows soon in most cases.
+        let begun = self.hand_over(vec![report], true).await?;
         self.begun = Some(Commit::Own(begun));
         Ok(())
     }
@@ -147,18 +148,18 @@ impl Execution {
     }
 
     async fn commit(&mut self, send: Vec<Outbound>) -> Result<(), ExecuteError> {
-        let committed = self.hand_over(send).await?;
+        let committed = self.hand_over(send, false).await?;
         self.begun().await?;
         Ok(committed.done().await?)
     }
 
-    async fn hand_over(&mut self, send: Vec<Outbound>) -> Result<Begun, ExecuteError> {
+    async fn hand_over(&mut self, send: Vec<Outbound>, may_wait: bool) -> Result<Begun, ExecuteError> {
         let (boot, progress) = (self.worker.boot(), &mut self.record.progress);
         let counting = progress.undecided.is_none();
         if let Some(clock) = &mut progress.clock {
             clock.note(boot, steady_ms(), counting);
         }
         let rows = vec![self.record.progress_row()];
-        Ok(self.worker.endpoint().begin_checked(Transaction { rows, send, ..Transaction::default() }).await?)
+        Ok(self.worker.endpoint().begin_checked(Transaction { rows, send, may_wait, ..Transaction::default() }).await?)
     }
 }

@@ -50,7 +50,7 @@ impl Counts {
 
     fn command(&self, command: &WireCommand) {
         match command {
-            WireCommand::Publish(publish) => match publish.what {
+            WireCommand::Publish(publish) | WireCommand::PublishSoon(publish) => match publish.what {
                 Published::Resent(_) => {
                     let mut first = self.first_resent.lock().unwrap_or_else(PoisonError::into_inner);
                     first.get_or_insert_with(Instant::now);

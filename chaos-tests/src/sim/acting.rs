@@ -160,6 +160,7 @@ impl World {
             faults,
             rewound,
             changed: _,
+            may_wait: _,
         } = effects;
         let turned_away: BTreeSet<(EndpointId, Seq)> = faults.iter().filter_map(turned_away).collect();
         for publish in publish {

@@ -168,7 +168,11 @@ impl<'a> Publisher<'a> {
         while let Some(publish) = next {
             let load = self.load(publish);
             reports.extend(self.publish(channel, load)?);
-            next = if self.has_room() { self.backlog.pop(self.has_room_for_logs()) } else { None };
+            next = if self.has_room() {
+                self.backlog.pop(self.has_room_for_logs(), std::time::Instant::now())
+            } else {
+                None
+            };
         }
         Ok(reports)
     }

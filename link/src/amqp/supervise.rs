@@ -11,7 +11,7 @@ use lapin::Channel;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Haste};
 use super::backoff::{Backoff, STABLE};
 use super::bundles::Takers;
 use super::config::{AmqpConfig, Role};
@@ -239,7 +239,8 @@ async fn route(commands: &mut mpsc::Receiver<WireCommand>, backlog: &Backlog, se
 
 fn take(command: WireCommand, backlog: &Backlog, settlements: &Settlements) {
     match command {
-        WireCommand::Publish(publish) => backlog.push(publish),
+        WireCommand::Publish(publish) => backlog.push(publish, Haste::Now),
+        WireCommand::PublishSoon(publish) => backlog.push(publish, Haste::Soon),
         WireCommand::Acknowledge(tags) => settlements.decide(&tags, Decision::Acknowledge),
         WireCommand::Discard(tags) => settlements.decide(&tags, Decision::Reject),
     }

@@ -24,9 +24,22 @@ impl Driver {
 
     /// Carries out effects. Returns whether something changed that people look at.
     fn perform(&mut self, effects: Effects) -> bool {
-        let Effects { publish, load, acknowledge, discard, offer, arrived, sealed, logs, faults, rewound, changed } =
-            effects;
-        self.backlog.extend(publish.into_iter().map(WireCommand::Publish));
+        let Effects {
+            publish,
+            may_wait,
+            load,
+            acknowledge,
+            discard,
+            offer,
+            arrived,
+            sealed,
+            logs,
+            faults,
+            rewound,
+            changed,
+        } = effects;
+        let command = if may_wait { WireCommand::PublishSoon } else { WireCommand::Publish };
+        self.backlog.extend(publish.into_iter().map(command));
         if !acknowledge.is_empty() {
             match self.backlog.back_mut() {
                 Some(WireCommand::Acknowledge(tags)) => tags.extend(acknowledge),

@@ -20,6 +20,8 @@ pub struct DeliveryTag {
 pub struct Effects {
     /// To be published, in this order.
     pub publish: Vec<Publish>,
+    /// Whether that may wait a moment for what comes next to the same peers, so that both leave together.
+    pub may_wait: bool,
     /// To be read from the journal and handed back as [`Input::Loaded`](super::Input::Loaded).
     pub load: Vec<Load>,
     /// Deliveries to acknowledge to the broker.
@@ -200,6 +202,8 @@ pub struct Transaction {
     pub send: Vec<Outbound>,
     /// Whether this admits new work, and so may be refused when an outbox is full. Outcomes of admitted work may not.
     pub admission: bool,
+    /// Whether what is sent may wait a moment for what is sent next, which is likely to come soon.
+    pub may_wait: bool,
 }
 
 /// A message that the application has dealt with.

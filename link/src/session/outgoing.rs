@@ -28,6 +28,7 @@ impl Session {
             transaction.send.iter().filter_map(|sent| Some((sent.to.clone(), sent.answers?))).collect();
         self.apply(now, &mut turn, transaction.apply, &answered);
         turn.changes.extend(transaction.rows);
+        turn.effects.may_wait = transaction.may_wait;
         for outbound in transaction.send {
             self.send(now, &mut turn, outbound)?;
         }

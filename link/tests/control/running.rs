@@ -66,7 +66,10 @@ impl Running {
                     other => panic!("a status is published as one: {other:?}"),
                 }
             }
-            WireCommand::Publish(_) | WireCommand::Acknowledge(_) | WireCommand::Discard(_) => None,
+            WireCommand::Publish(_)
+            | WireCommand::PublishSoon(_)
+            | WireCommand::Acknowledge(_)
+            | WireCommand::Discard(_) => None,
         }
     }
 
