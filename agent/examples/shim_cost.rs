@@ -39,6 +39,7 @@ fn plan(dir: &Path, words: &[&str]) -> Plan {
         run_as: None,
         memory_bytes_max: None,
         group: None,
+        hands_on: false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::layout::{self, EXIT, LOCK, PLAN, STARTED};
+use super::record_file::{self, EXIT, RECORD, STARTED};
 
 /// Whoever looks at an attempt holds its lock for the time of a few reads. A lock that is still held after this many tries,
 /// [`LOCK_PAUSE`] apart, is a shim's.
@@ -123,28 +123,28 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
         let path = dir.join(name);
         move |source| LaunchError::Io { path, source }
     };
-    let lock = match layout::open_lock(dir, LOCK) {
+    let lock = match record_file::open(dir) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LaunchError::NotPrepared),
-        Err(error) => return Err(at(LOCK)(error)),
+        Err(error) => return Err(at(RECORD)(error)),
     };
-    take_lock(&lock).map_err(at(LOCK))?.ok_or(LaunchError::Held)?;
-    if layout::exists(dir, EXIT).map_err(at(EXIT))? {
+    take_lock(&lock).map_err(at(RECORD))?.ok_or(LaunchError::Held)?;
+    if record_file::is_written(&lock, EXIT).map_err(at(RECORD))? {
         return Err(LaunchError::AlreadyEnded);
     }
-    if layout::exists(dir, STARTED).map_err(at(STARTED))? {
+    if record_file::is_written(&lock, STARTED).map_err(at(RECORD))? {
         return Err(LaunchError::AlreadyStarted);
     }
-    if !layout::exists(dir, PLAN).map_err(at(PLAN))? {
+    if !record_file::has_plan(&lock).map_err(at(RECORD))? {
         return Err(LaunchError::NotPrepared);
     }
-    Claim::new(dir, lock).map_err(at(LOCK))
+    Claim::new(dir, lock).map_err(at(RECORD))
 }
 
 impl Claim {
     /// Of the attempt in that folder, by its lock, which is held.
     pub(super) fn new(dir: &Path, lock: File) -> io::Result<Self> {
-        Ok(Self { lock, errors: OpenOptions::new().append(true).open(dir.join(LOCK))? })
+        Ok(Self { lock, errors: OpenOptions::new().append(true).open(dir.join(RECORD))? })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The folder of an attempt: the names in it, and how its files are written so that a crash leaves either the whole record
-//! or none, or one that shows that it is torn. Nothing here decides what a record means.
+//! or none, or one that shows that it is torn. What becomes of the attempt is in [`super::record_file`]. Nothing here decides what a record means.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -11,30 +11,19 @@ use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What the shim is to do. Written by the agent, last of all that is prepared.
-pub(crate) const PLAN: &str = "plan";
-/// Held exclusively from before the shim starts until it has recorded the end, or is gone. What the shim itself has to complain about is
-/// in it: normally nothing, at most a few lines.
-pub(crate) const LOCK: &str = "lock";
 /// Held by the processes of the step, which inherit it: while it is held, something of the step lives.
 pub(crate) const TREE: &str = "tree";
-/// Made exclusively before the step's program is started: whoever finds it never starts the step again.
-pub(crate) const STARTED: &str = "started";
-/// How the step ended.
-pub(crate) const EXIT: &str = "exit";
-/// The space for the record of the end, taken beforehand.
-pub(crate) const EXIT_RESERVED: &str = "exit.reserved";
 /// Somebody wants the step ended.
 pub(crate) const CANCEL: &str = "cancel";
-/// What the step wrote to its standard output.
+/// What the step wrote to its standard output, from the first byte on.
 pub(crate) const STDOUT: &str = "stdout";
-/// What the step wrote to its standard error.
+/// What the step wrote to its standard error, from the first byte on.
 pub(crate) const STDERR: &str = "stderr";
 /// What the step hands on to later ones: it is told where this is.
 pub(crate) const OUTPUT: &str = "output";
 
 /// Only the agent's own user reads what a step wrote.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// Bytes of the SHA-256 in front of a record.
 const DIGEST_BYTES: usize = 32;
@@ -74,25 +63,6 @@ pub(crate) enum Record<T> {
     Readable(T),
     /// It is there, and cannot be believed.
     Damaged(Damage),
-}
-
-/// Reads one record of at most `max` bytes. An error is the disk's; a file that makes no sense is [`Record::Damaged`].
-pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str, max: usize) -> io::Result<Record<T>> {
-    let path = dir.join(name);
-    // Looked at before it is opened: opening a named pipe would wait for a writer.
-    match fs::symlink_metadata(&path) {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Ok(Record::Damaged(Damage::NotAFile)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::Absent),
-        Err(error) => return Err(error),
-    }
-    let mut bytes = Vec::new();
-    let bound = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(&path)?.take(bound).read_to_end(&mut bytes)?;
-    Ok(match open_record(&bytes, max) {
-        Ok(value) => Record::Readable(value),
-        Err(damage) => Record::Damaged(damage),
-    })
 }
 
 /// Reads the bytes of a record, which has at most `max`.
@@ -137,46 +107,14 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Writes a file so that every process sees it whole or not at all. A loss of power may leave it torn, which its checksum shows.
-pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = format!("{name}.new");
-    open_empty(dir, &temporary)?.write_all(bytes)?;
-    fs::rename(dir.join(temporary), dir.join(name))
-}
-
-/// Takes the space for the record of the end.
-pub(crate) fn reserve(dir: &Path, bytes: usize) -> io::Result<()> {
-    open_empty(dir, EXIT_RESERVED)?.write_all(&vec![0; bytes])
-}
-
-/// Makes a file that must not exist yet, with these bytes, durably.
-pub(crate) fn write_first(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(dir.join(name))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    sync_dir(dir)
-}
-
-/// Turns the reserved space into the record of the end, whole or not at all, durably. It needs no free space: the bytes go
-/// where zeroes lie already, and a rename within one folder makes an entry no longer than the one it removes.
-pub(crate) fn write_reserved(dir: &Path, bytes: &[u8]) -> io::Result<()> {
-    let reserved = dir.join(EXIT_RESERVED);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(&reserved)?;
-    file.write_all(bytes)?;
-    file.set_len(bytes.len() as u64)?;
-    file.sync_all()?;
-    fs::rename(&reserved, dir.join(EXIT))?;
-    sync_dir(dir)
-}
-
 /// Opens a file of the folder for writing, empty, made if it is missing.
 pub(crate) fn open_empty(dir: &Path, name: &str) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(dir.join(name))
 }
 
-/// Opens a lock file of the folder for whoever prepares the attempt: made if it is missing, and with what is in it.
-pub(crate) fn make_lock(dir: &Path, name: &str) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(dir.join(name))
+/// Makes a file that must not exist yet, for writing. It follows no link, whoever put one there.
+pub(crate) fn make_new(dir: &Path, name: &str) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(dir.join(name))
 }
 
 /// Opens a lock file of the folder. It is never made here: without it the folder is not one of an attempt.

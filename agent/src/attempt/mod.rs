@@ -5,18 +5,20 @@
 mod boot;
 mod check;
 pub(crate) mod command;
+mod course;
 mod environment;
 mod launch;
 pub(crate) mod layout;
 pub(crate) mod line;
 pub(crate) mod procfs;
+pub(crate) mod record_file;
 pub(crate) mod records;
 mod settled;
 pub(crate) mod shims;
 mod state;
 pub(crate) mod survivors;
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -30,12 +32,13 @@ use tokio::task::spawn_blocking;
 
 pub use boot::{BootId, boot_id};
 pub use check::{CheckError, CheckOutcome, run_check};
+use course::Course;
 pub use environment::{AttemptKey, INHERITED, environment};
 pub(crate) use launch::{Claim, take_lock};
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
-use layout::{CANCEL, EXIT, EXIT_RESERVED, LOCK, OUTPUT, PLAN, Record, STARTED, STDERR, STDOUT, TREE};
-use records::STARTED_BYTES_MAX;
+use layout::{CANCEL, OUTPUT, Record, STDERR, STDOUT, TREE};
+use record_file::{EXIT, RECORD, STARTED};
 pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, GroupPlan, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd};
 pub use settled::Settled;
 use shims::Launched;
@@ -43,8 +46,13 @@ pub use shims::Shims;
 pub use state::{AttemptState, BootMatch, Interruption, Survivors};
 use state::{Lock, Observation};
 
+use crate::groups::Group;
+
 /// Only the agent's own user may look into an attempt: its plan holds the step's environment.
 const DIR_MODE: u32 = 0o700;
+
+/// What is only in the folder of an attempt that began: outputs, and the marks of builds that had files of their own for them.
+const BEGUN: [&str; 4] = [STDOUT, STDERR, "started", "exit"];
 
 /// One attempt at one step: a handle on its folder. Cheap to clone; holds nothing open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +131,7 @@ pub enum CancelOutcome {
 
 impl Attempt {
     /// Makes the folder with everything that the end of the step will need, the space for its record included. Parent folders
-    /// must exist; when this returns, their names are on stable storage, and that of the folder. What is in the folder need not be
+    /// must exist; when this returns, their names are on stable storage, that of the folder and those in it. What is in its files need not be
     /// ([`Settled`] says why), so an attempt that has not begun, and that this process has not prepared, must be prepared again.
     ///
     /// # Errors
@@ -153,27 +161,29 @@ impl Attempt {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::set_permissions(&attempt.dir, fs::Permissions::from_mode(DIR_MODE)).map_err(at(""))?;
+                if attempt.is_earlier_builds().map_err(at(""))? {
+                    return Err(PrepareError::Exists { dir: attempt.dir });
+                }
             }
             Err(error) => return Err(at("")(error)),
         }
         // Held until everything is there, so that no shim begins meanwhile, nor goes on while it is changed under it.
-        let lock = layout::make_lock(&attempt.dir, LOCK).map_err(at(LOCK))?;
-        let free = take_lock(&lock).map_err(at(LOCK))?.is_some();
-        for name in [STARTED, EXIT] {
-            if !free || layout::exists(&attempt.dir, name).map_err(at(name))? {
+        let lock = record_file::make(&attempt.dir).map_err(at(RECORD))?;
+        let free = take_lock(&lock).map_err(at(RECORD))?.is_some();
+        for place in [STARTED, EXIT] {
+            if !free || record_file::is_written(&lock, place).map_err(at(RECORD))? {
                 return Err(PrepareError::Exists { dir: attempt.dir });
             }
         }
-        // Complaints of an earlier try.
-        lock.set_len(0).map_err(at(LOCK))?;
-        for name in [TREE, STDOUT, STDERR, OUTPUT] {
+        // Another user could not make its file in this folder.
+        let output = (plan.hands_on || plan.run_as.is_some()).then_some(OUTPUT);
+        for name in [TREE].into_iter().chain(output) {
             layout::open_empty(&attempt.dir, name).map_err(at(name))?;
         }
-        layout::reserve(&attempt.dir, EXIT_BYTES_MAX).map_err(at(EXIT_RESERVED))?;
-        // Last, so that to every process a plan means that everything else is there.
-        layout::write_whole(&attempt.dir, PLAN, &bytes).map_err(at(PLAN))?;
+        // Last, so that to every process a plan means that everything else is there. What was there goes, with the complaints of an earlier try.
+        record_file::prepare(&lock, &bytes).map_err(at(RECORD))?;
         settled.settle(&attempt.dir).map_err(|(path, source)| PrepareError::Io { path, source })?;
-        let claim = Claim::new(&attempt.dir, lock).map_err(at(LOCK))?;
+        let claim = Claim::new(&attempt.dir, lock).map_err(at(RECORD))?;
         Ok((attempt, claim))
     }
 
@@ -191,7 +201,7 @@ impl Attempt {
         &self.dir
     }
 
-    /// The file with what the step wrote to one of its outputs. It is there from the beginning and only grows.
+    /// The file with what the step wrote to one of its outputs. It is there from the first byte on and only grows.
     #[must_use]
     pub fn output(&self, stream: LogStream) -> PathBuf {
         self.dir.join(match stream {
@@ -240,7 +250,7 @@ impl Attempt {
     }
 
     async fn over(&self, boot: BootId) -> Result<AttemptState, StateError> {
-        let lost = |source| self.error(LOCK, source);
+        let lost = |source| self.error(RECORD, source);
         let watch = self.watch(boot).map_err(lost)?;
         watch.await.unwrap_or_else(|_| Err(lost(io::Error::other("the thread that waited for it is gone"))))
     }
@@ -250,14 +260,14 @@ impl Attempt {
     /// # Errors
     /// [`StateError`] when the disk does not answer.
     pub fn state(&self, boot: BootId) -> Result<AttemptState, StateError> {
-        let Some(lock) = self.lock_file()? else { return self.without_lock() };
+        let Some(course) = self.course()? else { return self.without_lock() };
         // While this shares the lock no shim can start, so what is read belongs together.
-        let held = match lock.try_lock_shared() {
+        let held = match course.lock().try_lock_shared() {
             Ok(()) => Lock::Free,
             Err(TryLockError::WouldBlock) => Lock::Held,
-            Err(TryLockError::Error(source)) => return Err(self.error(LOCK, source)),
+            Err(TryLockError::Error(source)) => return Err(self.error(RECORD, source)),
         };
-        self.observe(held).map(|seen| state::decide(seen, boot))
+        self.observe(&course, held).map(|seen| state::decide(seen, boot))
     }
 
     /// Blocks until no shim is alive, then says what is true. It sleeps in the kernel meanwhile, for as long as the step takes.
@@ -266,13 +276,13 @@ impl Attempt {
     /// # Errors
     /// [`StateError`] when the disk does not answer.
     pub fn wait_blocking(&self, boot: BootId) -> Result<AttemptState, StateError> {
-        let Some(lock) = self.lock_file()? else { return self.without_lock() };
-        while let Err(source) = lock.lock_shared() {
+        let Some(course) = self.course()? else { return self.without_lock() };
+        while let Err(source) = course.lock().lock_shared() {
             if source.kind() != io::ErrorKind::Interrupted {
-                return Err(self.error(LOCK, source));
+                return Err(self.error(RECORD, source));
             }
         }
-        self.observe(Lock::Free).map(|seen| state::decide(seen, boot))
+        self.observe(&course, Lock::Free).map(|seen| state::decide(seen, boot))
     }
 
     /// [`Attempt::wait_blocking`] in a small thread of its own, which neither holds up the end of this process nor of a runtime.
@@ -296,22 +306,19 @@ impl Attempt {
     /// # Errors
     /// [`StateError`] when the disk does not answer or the shim cannot be signalled.
     pub fn cancel(&self) -> Result<CancelOutcome, StateError> {
-        let Some(lock) = self.lock_file()? else { return Ok(CancelOutcome::TooLate) };
+        let Some(course) = self.course()? else { return Ok(CancelOutcome::TooLate) };
         // The wish is noted before the mark is read; a shim makes the mark before it looks for the wish. One sees the other.
         layout::open_empty(&self.dir, CANCEL).map_err(|source| self.error(CANCEL, source))?;
-        let held = || matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
-        let started: Record<Started> = self.record(STARTED, STARTED_BYTES_MAX)?;
-        match started {
-            Record::Absent if layout::exists(&self.dir, EXIT).map_err(|source| self.error(EXIT, source))? => {
-                Ok(CancelOutcome::TooLate)
-            }
+        let held = || matches!(course.lock().try_lock_shared(), Err(TryLockError::WouldBlock));
+        let failed = |source| self.error(RECORD, source);
+        match course.started().map_err(failed)? {
+            Record::Absent if course.has_begun().map_err(failed)? => Ok(CancelOutcome::TooLate),
             Record::Absent => Ok(CancelOutcome::Noted),
             // The mark is just being made, if a shim is alive; it looks for the wish right after.
             Record::Damaged(_) => Ok(if held() { CancelOutcome::Noted } else { CancelOutcome::TooLate }),
             Record::Readable(started) => {
                 let Some(shim) = Pid::from_raw(started.pid) else { return Ok(CancelOutcome::TooLate) };
-                let sent = procfs::signal(shim, started.start_ticks, Signal::TERM, held)
-                    .map_err(|source| self.error(STARTED, source))?;
+                let sent = procfs::signal(shim, started.start_ticks, Signal::TERM, held).map_err(failed)?;
                 Ok(match sent {
                     procfs::Signaled::Sent => CancelOutcome::Told,
                     procfs::Signaled::Gone => CancelOutcome::TooLate,
@@ -326,49 +333,54 @@ impl Attempt {
     /// # Errors
     /// [`SurvivorsError`]; with a shim alive nothing is killed.
     pub fn end_survivors(&self, timeout: Duration) -> Result<Survivors, SurvivorsError> {
-        let Some(lock) = self.lock_file()? else { return Ok(Survivors::NotSeen) };
-        match lock.try_lock_shared() {
+        let end = |group: Option<&Group>| {
+            Ok(survivors::end(&self.dir, group, timeout).map_err(|source| self.error(TREE, source))?)
+        };
+        // Somebody removed it: what is left of the step has its own lock still.
+        let Some(course) = self.course()? else { return end(None) };
+        match course.lock().try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(SurvivorsError::ShimAlive),
-            Err(TryLockError::Error(source)) => return Err(self.error(LOCK, source).into()),
+            Err(TryLockError::Error(source)) => return Err(self.error(RECORD, source).into()),
         }
-        let group = survivors::group(&self.dir, &self.record(PLAN, PLAN_BYTES_MAX)?);
-        survivors::end(&self.dir, group.as_ref(), timeout).map_err(|source| self.error(TREE, source).into())
+        let plan = course.plan().map_err(|source| self.error(RECORD, source))?;
+        end(survivors::group(&self.dir, &plan).as_ref())
     }
 
-    fn lock_file(&self) -> Result<Option<File>, StateError> {
-        match layout::open_lock(&self.dir, LOCK) {
-            Ok(lock) => Ok(Some(lock)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(self.error(LOCK, source)),
+    fn course(&self) -> Result<Option<Course>, StateError> {
+        Course::open(&self.dir).map_err(|source| self.error(RECORD, source))
+    }
+
+    /// Whether an earlier build began it, or is just about to.
+    fn is_earlier_builds(&self) -> io::Result<bool> {
+        match Course::open(&self.dir)? {
+            Some(course @ Course::Files(..)) => Ok(take_lock(course.lock())?.is_none() || course.has_begun()?),
+            Some(Course::Record(_)) | None => Ok(false),
         }
     }
 
-    // The lock is made first of all and never removed. Without it nobody can say whether a shim lives; but the mark that a step began
-    // never comes to the disk without it.
+    // The record is made first of all and never removed, and its name is on stable storage before a step begins. Without it nobody can
+    // say whether a shim lives; what a step that began may have left says that one did begin.
     fn without_lock(&self) -> Result<AttemptState, StateError> {
-        for name in [STARTED, EXIT] {
+        for name in BEGUN {
             if layout::exists(&self.dir, name).map_err(|source| self.error(name, source))? {
-                return Ok(AttemptState::Unreadable { file: LOCK, damage: Damage::Missing });
+                return Ok(AttemptState::Unreadable { file: RECORD, damage: Damage::Missing });
             }
         }
         Ok(AttemptState::NotPrepared)
     }
 
-    fn observe(&self, lock: Lock) -> Result<Observation, StateError> {
-        let plan = self.record(PLAN, PLAN_BYTES_MAX)?;
+    fn observe(&self, course: &Course, lock: Lock) -> Result<Observation, StateError> {
+        let failed = |source| self.error(RECORD, source);
+        let plan = course.plan().map_err(failed)?;
         let group = survivors::group(&self.dir, &plan);
         Ok(Observation {
             plan,
-            started: self.record(STARTED, STARTED_BYTES_MAX)?,
-            exit: self.record(EXIT, EXIT_BYTES_MAX)?,
+            started: course.started().map_err(failed)?,
+            exit: course.exit().map_err(failed)?,
             lock,
             survivors: survivors::look(&self.dir, group.as_ref()).map_err(|source| self.error(TREE, source))?,
         })
-    }
-
-    fn record<T: serde::de::DeserializeOwned>(&self, name: &str, max: usize) -> Result<Record<T>, StateError> {
-        layout::read(&self.dir, name, max).map_err(|source| self.error(name, source))
     }
 
     fn error(&self, name: &str, source: io::Error) -> StateError {
@@ -402,6 +414,7 @@ mod tests {
             run_as: None,
             memory_bytes_max: None,
             group: None,
+            hands_on: false,
         };
         let (dir, boot) = (place.path().join("one.1"), boot_id().unwrap());
         let mut settled = Settled::folder(place.path());

@@ -9,6 +9,7 @@ use messages::{Digest, Program, StepEnd, Usage};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootId;
+use super::record_file::LENGTH_BYTES;
 
 /// Bytes of a plan at most. A run has 256 KiB at most, and the environment that the agent adds is a few KiB.
 pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
@@ -16,8 +17,8 @@ pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of the mark that a step began: an id and three numbers.
 pub(crate) const STARTED_BYTES_MAX: usize = 1024;
 
-/// Bytes of the record of an end, and the space that is reserved for it beforehand. Every reason in words fits in.
-pub const EXIT_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of the record of an end, which with its length fill two blocks of a disk. Every reason in words fits in.
+pub const EXIT_BYTES_MAX: usize = 8 * 1024 - LENGTH_BYTES;
 
 /// Bytes of the reason why a stream, or what the step hands on, could not be kept: one line from the operating system.
 pub(crate) const STREAM_ERROR_BYTES_MAX: usize = 256;
@@ -45,6 +46,9 @@ pub struct Plan {
     /// The control group for its processes; nothing where the host has none for it.
     #[serde(default)]
     pub group: Option<GroupPlan>,
+    /// Whether what the step hands on is wanted: the file for it is there beforehand then, and synced behind the step.
+    #[serde(default)]
+    pub hands_on: bool,
 }
 
 /// The control group that a step's processes are to be in, and what they may use together.
@@ -184,9 +188,7 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::layout;
     use super::*;
 
     #[test]
@@ -194,28 +196,5 @@ mod tests {
         assert_eq!(cut("a\u{e9}b", 2), "a");
         assert_eq!(cut("a\u{e9}b", 3), "a\u{e9}");
         assert_eq!(cut("ab", 9), "ab");
-    }
-
-    #[test]
-    fn the_longest_record_of_an_end_fits_its_reserved_space() {
-        let error = Some("e".repeat(STREAM_ERROR_BYTES_MAX));
-        let stream = StreamEnd { bytes: u64::MAX, cut_bytes: u64::MAX, left_open: true, error, ..StreamEnd::empty() };
-        let exit = Exit {
-            end: AttemptEnd::not_started(&"r".repeat(100_000)),
-            cancelled: true,
-            started_at_ms: u64::MAX,
-            ended_at_ms: u64::MAX,
-            stdout: stream.clone(),
-            stderr: stream.clone(),
-            output_error: stream.error,
-            left_processes: true,
-            usage: Some(Usage { user_ms: u64::MAX, system_ms: u64::MAX, memory_bytes: u64::MAX }),
-            out_of_memory: true,
-        };
-        let bytes = layout::encode(&exit, EXIT_BYTES_MAX).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        layout::write_reserved(dir.path(), &bytes).unwrap();
-        let read: layout::Record<Exit> = layout::read(dir.path(), layout::EXIT, EXIT_BYTES_MAX).unwrap();
-        assert_eq!(read, layout::Record::Readable(exit));
     }
 }

@@ -2,20 +2,19 @@
 //! there. It makes no folder and removes none.
 //!
 //! **What must hold.** Once the step's program has begun, no loss of power may make it look as if it had not. What says that it began is
-//! the name `started` in the attempt's folder; whoever looks finds it only through the names of all folders above. A name is on
-//! stable storage once the folder that holds it was synced after the name was made, and by nothing else that POSIX promises.
+//! the mark in the file `record` of the attempt's folder; whoever looks finds that only through its name and those of all folders above. A name
+//! is on stable storage once the folder that holds it was synced after the name was made, and by nothing else that POSIX promises.
 //!
-//! **Why no sync here can be left out.** Each folder from the one above the attempt up to one that is settled holds a name on that way
+//! **Why no sync here can be left out.** Each folder from the attempt's own up to one that is settled holds a name on that way
 //! which may be new. Without its sync that name may be lost, and everything below it. A folder that this process found is no
 //! better than one that it made: the process that made it may have been killed before its sync. So a folder counts as settled only
-//! when this process has synced the one above it: of a run's first attempt two folders are synced, of a further attempt one.
+//! when this process has synced the one above it: of a run's first attempt three folders are synced, of a further attempt two.
 //!
-//! **Why no other sync is needed to prepare an attempt.** `started` is made exclusively, and its folder is synced before the program
-//! begins (`shim/`): that sync covers every other name in the folder, too. If `started` is lost, nothing has begun, and whatever
-//! else the loss of power left in the folder, a torn plan or half of the names, is made again before anything is launched
+//! **Why no other sync is needed to prepare an attempt.** The mark is written into a file that has its name then, and that file is synced
+//! before the program begins (`shim/`). If the mark is lost, nothing has begun, and whatever
+//! else the loss of power left in the folder, a torn plan or an empty `record`, is made again before anything is launched
 //! ([`super::Attempt::prepare`]). If it is there, the plan decides nothing any more. The space for the record of the end is taken by
-//! writing it: file systems that choose the place of bytes later set the space aside at once, and it is wanted for as long
-//! as the machine runs, not after.
+//! writing zeros: file systems that choose the place of bytes later set the space aside at once, and the sync of the mark takes it for good.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -34,15 +33,15 @@ impl Settled {
         Self(BTreeSet::from([folder.to_owned()]))
     }
 
-    /// Makes the name of that folder durable, and those of the folders above it up to one that is settled.
+    /// Makes the names in that folder durable, its own, and those of the folders above it up to one that is settled.
     ///
     /// # Errors
     /// The folder that cannot be synced, and what the system says. Nothing more counts as settled then.
     pub(super) fn settle(&mut self, dir: &Path) -> Result<(), (PathBuf, io::Error)> {
-        let mut way = vec![dir];
-        for folder in dir.ancestors().skip(1) {
+        let mut way = Vec::new();
+        for folder in dir.ancestors() {
             sync_dir(folder).map_err(|error| (folder.to_owned(), error))?;
-            if self.0.contains(folder) {
+            if folder != dir && self.0.contains(folder) {
                 break;
             }
             way.push(folder);
@@ -64,7 +63,7 @@ mod tests {
         std::fs::create_dir_all(&one).unwrap();
         let mut settled = Settled::folder(&runs);
         let (missing, _) = settled.settle(&runs.join("none/one.1")).unwrap_err();
-        assert_eq!((missing, &settled), (runs.join("none"), &Settled::folder(&runs)));
+        assert_eq!((missing, &settled), (runs.join("none/one.1"), &Settled::folder(&runs)));
         settled.settle(&one).unwrap();
         let known = ["", "r", "r/one.1"].map(|name| runs.join(name));
         assert_eq!(settled, Settled(known.into()));

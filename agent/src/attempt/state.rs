@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::boot::BootId;
 use super::layout::{Damage, Record};
+use super::record_file::RECORD;
 use super::records::{Exit, Plan, Started};
 
 /// What is true of an attempt.
@@ -24,7 +25,7 @@ pub enum AttemptState {
     Ended(Box<Exit>),
     /// It began, and nobody knows how far it came: its declared effect decides what may happen next.
     Interrupted(Interruption),
-    /// A file that decides cannot be believed. A damaged `exit` means that the step has run.
+    /// The file that decides is missing, or the record of the end in it cannot be believed, which means that the step has run.
     Unreadable {
         /// The file's name within the folder.
         file: &'static str,
@@ -100,11 +101,13 @@ pub(super) fn decide(seen: Observation, boot: BootId) -> AttemptState {
     let survivors = seen.survivors;
     match (seen.exit, seen.lock, seen.started, seen.plan) {
         (Record::Readable(exit), Lock::Held | Lock::Free, _, _) => AttemptState::Ended(exit.into()),
-        (Record::Damaged(damage), Lock::Held | Lock::Free, _, _) => {
-            AttemptState::Unreadable { file: super::layout::EXIT, damage }
+        (Record::Damaged(_) | Record::Absent, Lock::Held, Record::Readable(started), _) => {
+            AttemptState::Running { started: Some(started) }
         }
-        (Record::Absent, Lock::Held, Record::Readable(started), _) => AttemptState::Running { started: Some(started) },
-        (Record::Absent, Lock::Held, Record::Absent | Record::Damaged(_), _) => AttemptState::Running { started: None },
+        (Record::Damaged(_) | Record::Absent, Lock::Held, Record::Absent | Record::Damaged(_), _) => {
+            AttemptState::Running { started: None }
+        }
+        (Record::Damaged(damage), Lock::Free, _, _) => AttemptState::Unreadable { file: RECORD, damage },
         (Record::Absent, Lock::Free, Record::Readable(started), _) => {
             let boot = if started.boot == boot { BootMatch::Same } else { BootMatch::Other };
             AttemptState::Interrupted(Interruption { started: Some(started), boot, survivors })
@@ -155,6 +158,7 @@ mod tests {
                     run_as: None,
                     memory_bytes_max: None,
                     group: None,
+                    hands_on: false,
                 },
             ),
             started: record(started, Started { boot, pid: 7, start_ticks: 8, at_ms: 9 }),
@@ -214,7 +218,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!((cases, rows.len()), (72, 9));
+        assert_eq!((cases, rows.len()), (72, 10));
     }
 
     #[test]

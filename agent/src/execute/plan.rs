@@ -40,6 +40,7 @@ impl Execution {
             run_as: account.as_ref().map(Account::run_as),
             memory_bytes_max,
             group,
+            hands_on: !spec.outputs.is_empty(),
         };
         Ok((plan, account))
     }

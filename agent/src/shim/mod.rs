@@ -16,6 +16,7 @@ mod watch;
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -26,10 +27,10 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{getpid, set_child_subreaper, setsid, umask};
 
-use crate::attempt::layout::{self, CANCEL, EXIT, LOCK, PLAN, Record, STARTED, chain, now_ms};
-use crate::attempt::records::{EXIT_BYTES_MAX, PLAN_BYTES_MAX, STARTED_BYTES_MAX};
+use crate::attempt::layout::{self, CANCEL, Record, chain, now_ms};
+use crate::attempt::record_file::{self, EXIT, Place, RECORD, STARTED};
 use crate::attempt::shims::SERVE;
-use crate::attempt::{AttemptEnd, BootId, Exit, Plan, Started, StreamEnd, boot_id, procfs, take_lock};
+use crate::attempt::{AttemptEnd, BootId, Exit, Started, StreamEnd, boot_id, procfs, take_lock};
 use step::Ready;
 use watch::Signals;
 
@@ -58,6 +59,8 @@ enum ShimError {
     Itself(#[source] io::Error),
     #[error("cannot record the end of the step, so it will count as interrupted")]
     Record(#[source] io::Error),
+    #[error("the folder of the attempt is not where it was, so the record of the end of the step is lost with it")]
+    Moved,
 }
 
 /// Runs the step whose attempt lies in that folder, and returns when it has ended and its end is on stable storage. Meant to
@@ -84,8 +87,8 @@ pub fn main(dir: &Path) -> ExitCode {
 fn run(dir: &Path) -> Result<(), ShimError> {
     let mut itself = Itself::prepare()?;
     // Until the process ends, and no shorter: it is never closed here, so that a free lock means a shim that is gone.
-    std::mem::forget(claim(dir)?);
-    itself.carry_out(dir).map(drop)
+    let record = ManuallyDrop::new(claim(dir)?);
+    itself.carry_out(dir, &record).map(drop)
 }
 
 /// What a shim is and has, whichever step it runs.
@@ -109,46 +112,44 @@ impl Itself {
         Ok(Self { agents_umask, signals, known: None })
     }
 
-    /// Runs the step of the attempt in that folder, whose lock is held, and records its end. Returns the record as it is on stable storage.
-    fn carry_out(&mut self, dir: &Path) -> Result<Vec<u8>, ShimError> {
-        if exists(dir, EXIT)? {
+    /// Runs the step of the attempt in that folder, whose record it holds, and records its end. Returns that as it is on stable storage.
+    fn carry_out(&mut self, dir: &Path, file: &File) -> Result<Vec<u8>, ShimError> {
+        if is_written(file, EXIT)? {
             return Err(ShimError::AlreadyEnded);
         }
-        if exists(dir, STARTED)? {
+        if is_written(file, STARTED)? {
             return Err(ShimError::AlreadyStarted);
         }
+        let record = |exit: &Exit| record(dir, file, exit);
         // From here on every outcome is recorded: a step that was not started is an end too.
-        let plan = match layout::read::<Plan>(dir, PLAN, PLAN_BYTES_MAX).map_err(|source| io_error(PLAN, source))? {
+        let plan = match record_file::plan(file).map_err(|source| io_error(RECORD, source))? {
             Record::Readable(plan) => plan,
             Record::Absent => return Err(ShimError::NoPlan),
             Record::Damaged(damage) => {
-                return record(dir, &not_started(&format!("the plan cannot be believed: {damage}"), false));
+                return record(&not_started(&format!("the plan cannot be believed: {damage}"), false));
             }
         };
         // While there is one thread only. A signal that ends the process that is made ready counts as a wish that the step be ended.
         let ready = Ready::new(dir, &plan, self.agents_umask);
-        if let Err(error) = self.mark_started(dir) {
+        if let Err(error) = self.mark_started(file) {
             drop(ready);
-            return match error.kind() {
-                io::ErrorKind::AlreadyExists => Err(ShimError::AlreadyStarted),
-                _ => record(dir, &not_started(&format!("the beginning cannot be recorded: {error}"), false)),
-            };
+            return record(&not_started(&format!("the beginning cannot be recorded: {error}"), false));
         }
         // A wish that cannot be looked for is no reason to leave the end unrecorded.
-        let wished = exists(dir, CANCEL).unwrap_or(false);
+        let wished = layout::exists(dir, CANCEL).unwrap_or(false);
         if wished || self.signals.terminate() {
             // First what was made ready is gone, then the record says that nothing was begun.
             drop(ready);
-            return record(dir, &not_started("it was cancelled before it began", true));
+            return record(&not_started("it was cancelled before it began", true));
         }
         let exit = match ready.and_then(|ready| ready.start(dir, &plan)) {
             Ok(step) => step.supervise(dir, &plan, &mut self.signals),
             Err(reason) => not_started(&reason, false),
         };
-        record(dir, &exit)
+        record(&exit)
     }
 
-    fn mark_started(&mut self, dir: &Path) -> io::Result<()> {
+    fn mark_started(&mut self, file: &File) -> io::Result<()> {
         let pid = getpid();
         let (boot, start_ticks) = match self.known {
             Some(known) => known,
@@ -159,7 +160,7 @@ impl Itself {
             }
         };
         let started = Started { boot, pid: pid.as_raw_nonzero().get(), start_ticks, at_ms: now_ms() };
-        layout::write_first(dir, STARTED, &layout::encode(&started, STARTED_BYTES_MAX)?)
+        record_file::write(file, STARTED, &started).map(drop)
     }
 }
 
@@ -167,14 +168,19 @@ fn io_error(name: &'static str, source: io::Error) -> ShimError {
     ShimError::Io { name, source }
 }
 
-fn exists(dir: &Path, name: &'static str) -> Result<bool, ShimError> {
-    layout::exists(dir, name).map_err(|source| io_error(name, source))
+fn is_written(file: &File, place: Place) -> Result<bool, ShimError> {
+    record_file::is_written(file, place).map_err(|source| io_error(RECORD, source))
 }
 
-fn record(dir: &Path, exit: &Exit) -> Result<Vec<u8>, ShimError> {
-    let bytes = layout::encode(exit, EXIT_BYTES_MAX).map_err(ShimError::Record)?;
-    layout::write_reserved(dir, &bytes).map_err(ShimError::Record)?;
-    Ok(bytes)
+fn record(dir: &Path, file: &File, exit: &Exit) -> Result<Vec<u8>, ShimError> {
+    let bytes = record_file::write(file, EXIT, exit).map_err(ShimError::Record)?;
+    // A record that nobody finds is none.
+    match record_file::is_in(file, dir) {
+        Ok(true) => Ok(bytes),
+        Ok(false) => Err(ShimError::Moved),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ShimError::Moved),
+        Err(error) => Err(ShimError::Record(error)),
+    }
 }
 
 fn not_started(reason: &str, cancelled: bool) -> Exit {
@@ -195,8 +201,8 @@ fn not_started(reason: &str, cancelled: bool) -> Exit {
 
 // The launcher hands the lock over as standard input, held. Started by hand, the shim takes the lock itself.
 fn claim(dir: &Path) -> Result<File, ShimError> {
-    let at = |source| io_error(LOCK, source);
-    let own = layout::open_lock(dir, LOCK).map_err(at)?;
+    let at = |source| io_error(RECORD, source);
+    let own = record_file::open(dir).map_err(at)?;
     let null = File::open("/dev/null").map_err(ShimError::Itself)?;
     let given = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(ShimError::Itself)?);
     rustix::stdio::dup2_stdin(&null).map_err(|error| ShimError::Itself(error.into()))?;

@@ -1,11 +1,11 @@
 //! One output stream of a step, copied from a pipe to a file. It always reads on, whatever happens to the file: a step is never
-//! blocked by what it writes. The first byte starts a thread, so that a slow disk holds up neither the other stream nor whoever
-//! looks after the step; a stream that says nothing has none.
+//! blocked by what it writes. The first byte makes the file and starts a thread, so that a slow disk holds up neither the other stream
+//! nor whoever looks after the step; a stream that says nothing has neither.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::spawn;
 use crate::attempt::StreamEnd;
-use crate::attempt::layout::open_empty;
+use crate::attempt::layout::make_new;
 use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
 
 /// Bytes read at once: what a pipe holds.
@@ -26,7 +26,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub(super) struct Capture {
     kept: Arc<Mutex<Kept>>,
     pipe: PipeReader,
-    name: &'static str,
     copied: Copied,
 }
 
@@ -44,7 +43,11 @@ enum Copied {
 
 /// What of the stream is in the file.
 struct Kept {
-    file: File,
+    /// Where it is to be.
+    dir: PathBuf,
+    name: &'static str,
+    /// Nothing before the first byte that is kept.
+    file: Option<File>,
     hasher: Sha256,
     bytes: u64,
     bytes_max: u64,
@@ -58,9 +61,11 @@ struct Kept {
 
 impl Capture {
     /// Prepares copying from the pipe into that file of the folder.
-    pub(super) fn new(dir: &Path, name: &'static str, bytes_max: u64, pipe: PipeReader) -> io::Result<Self> {
+    pub(super) fn new(dir: &Path, name: &'static str, bytes_max: u64, pipe: PipeReader) -> Self {
         let kept = Kept {
-            file: open_empty(dir, name)?,
+            dir: dir.to_owned(),
+            name,
+            file: None,
             hasher: Sha256::new(),
             bytes: 0,
             bytes_max,
@@ -69,7 +74,7 @@ impl Capture {
             ended: false,
             closed: false,
         };
-        Ok(Self { kept: Arc::new(Mutex::new(kept)), pipe, name, copied: Copied::NotYet })
+        Self { kept: Arc::new(Mutex::new(kept)), pipe, copied: Copied::NotYet }
     }
 
     /// What is to be waited for before the next [`Self::advance`]; nothing when it came to its end.
@@ -113,7 +118,8 @@ impl Capture {
     fn copy_apart(&self) -> io::Result<Copied> {
         let (over, running) = io::pipe()?;
         let (mut pipe, kept) = (self.pipe.try_clone()?, Arc::clone(&self.kept));
-        let thread = spawn(self.name, move || {
+        let name = lock(&self.kept).name;
+        let thread = spawn(name, move || {
             let mut buffer = vec![0; BUFFER_BYTES];
             while read_once(&mut pipe, &mut buffer, &kept) {}
             drop(running);
@@ -126,14 +132,22 @@ impl Capture {
         rustix::io::ioctl_fionread(&self.pipe).is_ok_and(|bytes| bytes > 0)
     }
 
-    /// Stops counting, makes the file durable and says what is in it.
-    pub(super) fn finish(&self) -> StreamEnd {
+    /// Whether it has a file, whose name is to be made durable before [`Self::finish`]. None is made afterwards.
+    pub(super) fn has_file(&self) -> bool {
         let mut kept = lock(&self.kept);
         kept.closed = true;
-        // An empty one is as it was made, and its name was made durable before the step began.
-        if kept.bytes > 0
-            && let Err(error) = kept.file.sync_all()
-        {
+        kept.file.is_some()
+    }
+
+    /// Stops counting, makes the file durable and says what is in it. Its name may be lost, if that is said.
+    pub(super) fn finish(&self, unnamed: Option<&io::Error>) -> StreamEnd {
+        let mut kept = lock(&self.kept);
+        kept.closed = true;
+        let synced = kept.file.as_ref().map_or(Ok(()), File::sync_all);
+        if let (Some(_), Some(error)) = (&kept.file, unnamed) {
+            kept.fail(error);
+        }
+        if let Err(error) = synced {
             kept.fail(&error);
         }
         StreamEnd {
@@ -155,7 +169,7 @@ impl Kept {
         let wanted = if self.error.is_none() { bytes.len().min(room) } else { 0 };
         let mut written = 0;
         while written < wanted {
-            match self.file.write(&bytes[written..wanted]) {
+            match self.write(&bytes[written..wanted]) {
                 Ok(0) => self.fail(&io::ErrorKind::WriteZero.into()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -168,6 +182,15 @@ impl Kept {
         self.hasher.update(&bytes[..written]);
         self.bytes += written as u64;
         self.cut_bytes = self.cut_bytes.saturating_add((bytes.len() - written) as u64);
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            // A step could have put anything in its place.
+            None => self.file.insert(make_new(&self.dir, self.name)?),
+        };
+        file.write(bytes)
     }
 
     // The first reason is the one that explains the rest.
@@ -214,7 +237,7 @@ mod tests {
             let has = asked[0].revents();
             if capture.advance(has) {
                 assert!(capture.wakes().is_none());
-                return capture.finish();
+                return capture.finish(None);
             }
         }
     }
@@ -223,7 +246,7 @@ mod tests {
     fn what_is_beyond_the_limit_is_counted_and_the_writer_is_never_blocked() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, mut writer) = io::pipe().unwrap();
-        let capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
+        let capture = Capture::new(dir.path(), "stdout", 10, pipe);
         let writing = std::thread::spawn(move || writer.write_all(&[b'x'; 300_000]).unwrap());
         let end = finish(capture);
         writing.join().unwrap();
@@ -239,9 +262,9 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/dev/full", dir.path().join("stdout")).unwrap();
         let (pipe, mut writer) = io::pipe().unwrap();
-        let capture = Capture::new(dir.path(), "stdout", u64::MAX, pipe).unwrap();
+        let capture = Capture::new(dir.path(), "stdout", u64::MAX, pipe);
+        lock(&capture.kept).file = Some(File::options().write(true).open("/dev/full").unwrap());
         let writing = std::thread::spawn(move || writer.write_all(&[b'x'; 300_000]).unwrap());
         let end = finish(capture);
         writing.join().unwrap();
@@ -253,22 +276,23 @@ mod tests {
     fn a_stream_that_somebody_holds_open_is_finished_without_waiting_for_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, _writer) = io::pipe().unwrap();
-        let capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
-        assert!(capture.finish().left_open);
+        let capture = Capture::new(dir.path(), "stdout", 10, pipe);
+        assert!(capture.finish(None).left_open);
     }
 
     #[test]
     fn a_stream_that_says_nothing_is_over_without_a_thread_and_one_without_a_thread_is_copied_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, writer) = io::pipe().unwrap();
-        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
+        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe);
         drop(writer);
         assert!(capture.advance(PollFlags::HUP) && !matches!(capture.copied, Copied::Apart(..)));
-        let end = capture.finish();
+        let end = capture.finish(None);
         assert_eq!((end.bytes, end.left_open), (0, false));
+        assert!(!capture.has_file() && !dir.path().join("stdout").exists());
 
         let (pipe, mut writer) = io::pipe().unwrap();
-        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe).unwrap();
+        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe);
         ioctl_fionbio(&capture.pipe, true).unwrap();
         capture.copied = Copied::Here;
         // Another process has taken what was there.
@@ -278,5 +302,27 @@ mod tests {
         drop(writer);
         let end = finish(capture);
         assert_eq!((end.bytes, end.left_open, end.sha256), (4, false, Digest::of(b"word")));
+    }
+
+    #[test]
+    fn a_stream_follows_no_link_that_a_step_made_in_its_place_and_says_that_its_name_may_be_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("other"), "kept").unwrap();
+        std::os::unix::fs::symlink("other", dir.path().join("stdout")).unwrap();
+        let ends = ["stdout", "stderr"].map(|name| {
+            let (pipe, mut writer) = io::pipe().unwrap();
+            let mut capture = Capture::new(dir.path(), name, 10, pipe);
+            writer.write_all(b"word").unwrap();
+            drop(writer);
+            while !capture.advance(PollFlags::IN) {
+                let wakes = capture.wakes().unwrap();
+                poll(&mut [PollFd::from_borrowed_fd(wakes, PollFlags::IN)], None).unwrap();
+            }
+            capture.finish(Some(&io::Error::other("not synced")))
+        });
+        assert_eq!((ends[0].bytes, ends[0].cut_bytes), (0, 4));
+        assert!(ends[0].error.as_ref().is_some_and(|error| error.contains("exists")), "{ends:?}");
+        assert_eq!((ends[1].bytes, ends[1].error.as_deref()), (4, Some("not synced")));
+        assert_eq!(std::fs::read(dir.path().join("other")).unwrap(), b"kept");
     }
 }

@@ -18,8 +18,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use super::conditions::Conditions;
 use super::fork::{self, Waited};
 use super::{Itself, ShimError, io_error};
-use crate::attempt::layout::{self, CANCEL, LOCK};
+use crate::attempt::layout::{self, CANCEL};
 use crate::attempt::line::{REQUEST_BYTES_MAX, REQUEST_FILES};
+use crate::attempt::record_file::RECORD;
 use crate::attempt::take_lock;
 
 /// Looks at the own threads, each after the others had their turn: one that was waited for is not gone from the list at once.
@@ -66,10 +67,10 @@ pub(super) fn serve() -> Result<(), ServeError> {
         rustix::stdio::dup2_stderr(&errors).map_err(streams)?;
         drop(errors);
         let lock = File::from(lock);
-        take_lock(&lock).map_err(|source| io_error(LOCK, source))?.ok_or(ShimError::Held)?;
-        let record = itself.carry_out(&dir)?;
+        take_lock(&lock).map_err(|source| io_error(RECORD, source))?.ok_or(ShimError::Held)?;
+        let record = itself.carry_out(&dir, &lock)?;
         // Whoever else has it open, too, does not hold it any longer.
-        lock.unlock().map_err(|source| io_error(LOCK, source))?;
+        lock.unlock().map_err(|source| io_error(RECORD, source))?;
         drop(lock);
         rustix::stdio::dup2_stderr(&complaints).map_err(streams)?;
         if !is_as_before(&mut itself, &dir) || conditions.is_none() || Conditions::now().ok() != conditions {

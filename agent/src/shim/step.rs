@@ -49,7 +49,11 @@ impl Ready {
             command.uid(user.uid).gid(user.gid);
         }
         let tree = tree_lock(dir).map_err(|error| untracked(&error))?;
-        let handed = layout::open_as_left(dir, OUTPUT).and_then(|output| Seen::of(&output)).ok();
+        let handed = if plan.hands_on {
+            layout::open_as_left(dir, OUTPUT).and_then(|output| Seen::of(&output)).ok()
+        } else {
+            None
+        };
         let waiting = Grouped::hold(dir, plan, &mut command, umask)?;
         Ok(Self { command, umask, outputs: (stdout, stderr), tree, handed, waiting })
     }
@@ -57,11 +61,8 @@ impl Ready {
     /// Starts the program.
     pub(super) fn start(self, dir: &Path, plan: &Plan) -> Result<Step, String> {
         let Self { mut command, umask, outputs, tree, handed, waiting } = self;
-        let capture = |name, pipe| {
-            Capture::new(dir, name, plan.output_bytes_max, pipe)
-                .map_err(|error| format!("the file for its {name} cannot be used: {error}"))
-        };
-        let (stdout, stderr) = (capture(STDOUT, outputs.0)?, capture(STDERR, outputs.1)?);
+        let capture = |name, pipe| Capture::new(dir, name, plan.output_bytes_max, pipe);
+        let (stdout, stderr) = (capture(STDOUT, outputs.0), capture(STDERR, outputs.1));
         // The process that waits has it open, too, and with that the lock.
         let taken = take_lock(&tree).map_err(|error| untracked(&error))?;
         taken.ok_or_else(|| untracked(&"its lock is held by another process"))?;
@@ -121,25 +122,18 @@ impl Step {
             Some(group) => group.finish(used),
             None => (used, false),
         };
-        // The record of the end says that this is there too. A step may have removed it, which is its own affair.
-        let sync = |output: File| match Seen::of(&output) {
-            // An empty one that nobody touched is as it was made, and its name was made durable before the step began.
-            Ok(seen) if seen.bytes == 0 && self.handed.as_ref() == Some(&seen) => Ok(()),
-            Ok(_) | Err(_) => output.sync_all(),
-        };
-        let output_error = match layout::open_as_left(dir, OUTPUT).and_then(sync) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX))
-            }
-            Ok(()) | Err(_) => None,
-        };
+        // The record of the end says that these are there too.
+        let output_error = if plan.hands_on { handed_on(dir, self.handed.as_ref()) } else { None };
+        let streams = [&self.stdout, &self.stderr];
+        let named = if streams.iter().any(|stream| stream.has_file()) { layout::sync_dir(dir) } else { Ok(()) };
+        let [stdout, stderr] = streams.map(|stream| stream.finish(named.as_ref().err()));
         Exit {
             end,
             cancelled,
             started_at_ms: self.started_at_ms,
             ended_at_ms,
-            stdout: self.stdout.finish(),
-            stderr: self.stderr.finish(),
+            stdout,
+            stderr,
             output_error,
             left_processes,
             usage: Some(usage),
@@ -170,6 +164,19 @@ impl Surroundings for Around<'_> {
 
     fn bytes_wait(&self) -> bool {
         self.watch.bytes_wait()
+    }
+}
+
+/// Why what the step hands on may be lost. The step may have removed the file, which is its own affair.
+fn handed_on(dir: &Path, before: Option<&Seen>) -> Option<String> {
+    let sync = |output: File| match Seen::of(&output) {
+        // An empty one that nobody touched is as it was made, and its name was made durable before the step began.
+        Ok(seen) if seen.bytes == 0 && before == Some(&seen) => Ok(()),
+        Ok(_) | Err(_) => output.sync_all(),
+    };
+    match layout::open_as_left(dir, OUTPUT).and_then(sync) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX)),
+        Ok(()) | Err(_) => None,
     }
 }
 

@@ -2,13 +2,14 @@
 //! a step that runs although it may have run before.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use agent::attempt::{Attempt, AttemptState, BootMatch, Damage, LaunchError, boot_id};
 use messages::Digest;
 
 use crate::SHIM;
-use crate::support::{Place, ended, not_started_reason, role, shim, shim_errors, state};
+use crate::support::{EXIT_AT, PLAN_AT, Place, STARTED_AT, ended, not_started_reason, role, shim, shim_errors, state};
 
 pub(crate) const TESTS: [(&str, fn()); 8] = [
     ("a_damaged_plan_is_not_started_and_says_so", plan),
@@ -16,7 +17,7 @@ pub(crate) const TESTS: [(&str, fn()); 8] = [
     ("a_damaged_record_of_the_end_is_not_believed", exit),
     ("a_record_with_one_changed_bit_is_not_believed", one_bit),
     ("a_folder_that_is_not_an_attempt_says_so", no_attempt),
-    ("an_attempt_without_its_lock_is_not_taken_for_a_new_one", no_lock),
+    ("an_attempt_without_its_record_is_not_taken_for_a_new_one", no_record),
     ("preparing_that_was_cut_short_is_done_again", cut_short),
     ("a_shim_without_a_plan_says_so_where_the_agent_can_read_it", shim_without_plan),
 ];
@@ -29,22 +30,40 @@ fn garbage() -> Vec<Vec<u8>> {
     vec![vec![], vec![1; 10], vec![0; 8192], whole(&[0xc1]), whole(&other), vec![7; 3_000_000]]
 }
 
-fn damage(dir: &Path, name: &str, mut then: impl FnMut(&str)) {
-    for bytes in garbage() {
-        fs::write(dir.join(name), &bytes).unwrap();
-        then(&format!("{name} with {} bytes", bytes.len()));
+fn long(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat()
+}
+
+/// A place of the record, in each kind of wrong: with and without a length in front that says as much, or one that no place has room for.
+fn damage(dir: &Path, at: u64, mut then: impl FnMut(&str)) {
+    let path = dir.join("record");
+    let good = fs::read(&path).unwrap();
+    for bytes in garbage().into_iter().filter(|bytes| bytes.len() < 4096) {
+        for (how, bytes) in [
+            ("its length", long(&bytes)),
+            ("no length", [&[0; 8], &bytes[..], &[1]].concat()),
+            ("too large a length", [&[0xff; 4], &bytes[..]].concat()),
+            ("too small a length", [&[1, 0, 0, 0], &bytes[..]].concat()),
+        ] {
+            if bytes.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&[0; 1028], at).unwrap();
+            file.write_all_at(&bytes[..bytes.len().min(1028)], at).unwrap();
+            then(&format!("{} bytes at {at} with {how}", bytes.len()));
+        }
     }
-    fs::remove_file(dir.join(name)).unwrap();
-    fs::create_dir(dir.join(name)).unwrap();
-    then(&format!("{name} as a folder"));
-    fs::remove_dir(dir.join(name)).unwrap();
+    fs::write(path, good).unwrap();
 }
 
 fn plan() {
-    for (index, bytes) in garbage().into_iter().enumerate() {
+    for (index, bytes) in garbage().into_iter().filter(|bytes| !bytes.is_empty()).enumerate() {
         let place = Place::new();
         let attempt = place.prepare(&place.shell("touch began"));
-        fs::write(place.dir().join("plan"), bytes).unwrap();
+        let file = fs::File::options().write(true).open(place.dir().join("record")).unwrap();
+        file.set_len(PLAN_AT).unwrap();
+        file.write_all_at(&long(&bytes), PLAN_AT).unwrap();
         assert_eq!(state(&attempt), AttemptState::NotPrepared, "{index}");
         attempt.launch(&shim()).unwrap();
         let exit = ended(&attempt);
@@ -56,7 +75,7 @@ fn plan() {
 fn started() {
     let place = Place::new();
     let attempt = place.prepare(&place.shell("touch began"));
-    damage(&place.dir(), "started", |case| {
+    damage(&place.dir(), STARTED_AT, |case| {
         match state(&attempt) {
             AttemptState::Interrupted(found) => assert_eq!(found.boot, BootMatch::Unknown, "{case}"),
             other => panic!("{case}: {other:?}"),
@@ -70,9 +89,9 @@ fn started() {
 fn exit() {
     let place = Place::new();
     let (attempt, _) = place.run(&place.shell("true"));
-    damage(&place.dir(), "exit", |case| {
+    damage(&place.dir(), EXIT_AT, |case| {
         let found = state(&attempt);
-        assert!(matches!(found, AttemptState::Unreadable { file: "exit", .. }), "{case}: {found:?}");
+        assert!(matches!(found, AttemptState::Unreadable { file: "record", .. }), "{case}: {found:?}");
         assert!(matches!(attempt.launch(&shim()), Err(LaunchError::AlreadyEnded)), "{case}");
     });
 }
@@ -80,13 +99,15 @@ fn exit() {
 fn one_bit() {
     let place = Place::new();
     let (attempt, _) = place.run(&place.shell("exit 1"));
-    let path = place.dir().join("exit");
+    let path = place.dir().join("record");
     let good = fs::read(&path).unwrap();
-    for position in 0..good.len() {
+    let at = usize::try_from(EXIT_AT).unwrap();
+    let length = u32::from_le_bytes(good[at..at + 4].try_into().unwrap()) as usize;
+    for position in at..at + 4 + length {
         let mut bytes = good.clone();
         bytes[position] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert_eq!(state(&attempt), AttemptState::Unreadable { file: "exit", damage: Damage::Checksum });
+        assert_eq!(state(&attempt), AttemptState::Unreadable { file: "record", damage: Damage::Checksum });
     }
     fs::write(&path, good).unwrap();
     assert!(matches!(state(&attempt), AttemptState::Ended(_)));
@@ -102,22 +123,32 @@ fn no_attempt() {
     }
 }
 
-fn no_lock() {
+fn no_record() {
     let place = Place::new();
-    let (attempt, _) = place.run(&place.shell("true"));
-    fs::remove_file(place.dir().join("lock")).unwrap();
-    let expected = AttemptState::Unreadable { file: "lock", damage: Damage::Missing };
+    let (attempt, _) = place.run(&place.shell("echo word"));
+    fs::remove_file(place.dir().join("record")).unwrap();
+    let expected = AttemptState::Unreadable { file: "record", damage: Damage::Missing };
     assert_eq!(state(&attempt), expected);
     assert_eq!(attempt.wait_blocking(boot_id().unwrap()).unwrap(), expected);
+    // What a version left that had files of their own for the mark and the end.
+    fs::remove_file(place.dir().join("stdout")).unwrap();
+    assert_eq!(state(&attempt), AttemptState::NotPrepared);
+    for name in ["started", "exit"] {
+        fs::write(place.dir().join(name), []).unwrap();
+        assert_eq!(state(&attempt), expected, "{name}");
+        fs::remove_file(place.dir().join(name)).unwrap();
+    }
 }
 
 fn cut_short() {
     let place = Place::new();
     place.prepare(&place.shell("exit 1"));
-    fs::remove_file(place.dir().join("plan")).unwrap();
-    fs::write(place.dir().join("plan.new"), b"half a pl").unwrap();
+    let file = fs::File::options().write(true).open(place.dir().join("record")).unwrap();
     let attempt = Attempt::open(&place.dir()).unwrap();
-    assert_eq!(state(&attempt), AttemptState::NotPrepared);
+    for bytes in [PLAN_AT + 14, PLAN_AT, 7, 0] {
+        file.set_len(bytes).unwrap();
+        assert_eq!(state(&attempt), AttemptState::NotPrepared, "{bytes}");
+    }
     assert!(matches!(attempt.launch(&shim()), Err(LaunchError::NotPrepared)));
     let (_, exit) = place.run(&place.shell("exit 5"));
     assert_eq!(exit.end, agent::attempt::AttemptEnd::Exited(5));
@@ -126,8 +157,8 @@ fn cut_short() {
 fn shim_without_plan() {
     let place = Place::new();
     let attempt = place.prepare(&place.shell("true"));
-    fs::remove_file(place.dir().join("plan")).unwrap();
-    let errors = fs::File::options().append(true).open(place.dir().join("lock")).unwrap();
+    fs::File::options().write(true).open(place.dir().join("record")).unwrap().set_len(PLAN_AT).unwrap();
+    let errors = fs::File::options().append(true).open(place.dir().join("record")).unwrap();
     let own = std::env::current_exe().unwrap();
     let status = std::process::Command::new(own).arg(SHIM).arg(place.dir()).stderr(errors).status().unwrap();
     assert!(!status.success());

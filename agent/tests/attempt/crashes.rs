@@ -44,7 +44,7 @@ fn killed_launcher() {
 }
 
 // Kills the shim and says what it had written of itself.
-fn kill_shim(attempt: &agent::attempt::Attempt) -> Started {
+pub(crate) fn kill_shim(attempt: &agent::attempt::Attempt) -> Started {
     let AttemptState::Running { started: Some(started) } = state(attempt) else { panic!("{:?}", state(attempt)) };
     kill_process(Pid::from_raw(started.pid).unwrap(), Signal::KILL).unwrap();
     started

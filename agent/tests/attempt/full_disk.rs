@@ -7,11 +7,11 @@ use std::process::Command;
 
 use agent::attempt::{AttemptEnd, AttemptState, PrepareError, boot_id};
 
-use crate::support::{Place, ended, hear, let_go, not_started_reason, prepare, shim};
+use crate::support::{Place, ended, hear, let_go, prepare, shim};
 
 pub(crate) const TESTS: [(&str, fn()); 3] = [
     ("a_disk_that_fills_up_under_a_step_still_takes_the_record_of_its_end", fills_up),
-    ("a_disk_that_is_full_before_the_step_begins_is_recorded_as_not_started", full_before),
+    ("a_disk_that_is_full_before_the_step_begins_still_takes_both_records", full_before),
     ("a_full_disk_refuses_to_prepare_an_attempt", refuses),
 ];
 
@@ -73,13 +73,14 @@ fn fills_up() {
 fn full_before() {
     let place = Place::new();
     let Some(disk) = SmallDisk::mount(&place, "a disk that is full before") else { return };
-    let attempt = prepare(&disk.mounted_at.join("attempt"), &place.shell("touch began")).unwrap();
+    let attempt = prepare(&disk.mounted_at.join("attempt"), &place.shell("echo word; touch began; exit 6")).unwrap();
     disk.fill();
     attempt.launch(&shim()).unwrap();
     let exit = ended(&attempt);
-    let reason = not_started_reason(&exit);
-    assert!(reason.starts_with("the beginning cannot be recorded") && reason.contains("No space left"), "{reason}");
-    assert!(!place.path("began").exists());
+    // What it said is lost, which is said.
+    assert_eq!((exit.end, exit.stdout.bytes, exit.stdout.cut_bytes), (AttemptEnd::Exited(6), 0, 5));
+    assert!(exit.stdout.error.unwrap().contains("No space left"));
+    assert!(place.path("began").exists());
 }
 
 fn refuses() {

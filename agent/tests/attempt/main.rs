@@ -7,6 +7,7 @@
 mod bad_files;
 mod checks;
 mod crashes;
+mod earlier;
 mod ends;
 mod full_disk;
 mod groups;
@@ -70,6 +71,7 @@ fn trials() -> Vec<Trial> {
     tests.extend(ends::TESTS);
     tests.extend(crashes::TESTS);
     tests.extend(bad_files::TESTS);
+    tests.extend(earlier::TESTS);
     tests.extend(checks::TESTS);
     tests.extend(full_disk::TESTS);
     tests.extend(swarm::TESTS);

@@ -73,6 +73,7 @@ fn prepare(root: &Path, name: (&str, &str, &str), settled: &mut Settled) -> Atte
         run_as: None,
         memory_bytes_max: None,
         group: None,
+        hands_on: true,
     };
     Attempt::prepare(&dir, &plan, settled).unwrap()
 }
@@ -102,7 +103,7 @@ pub(crate) fn live(root: &Path) -> ExitCode {
 fn unsynced() {
     let end = |script: &str, fail: bool| {
         let place = Place::new();
-        let attempt = place.prepare(&place.shell(script));
+        let attempt = place.prepare(&Plan { hands_on: true, ..place.shell(script) });
         let file = attempt.dir().join("output").canonicalize().unwrap().to_str().unwrap().to_owned();
         let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
         let inject: &[&str] = if fail { &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"] } else { &[] };
@@ -241,9 +242,6 @@ impl Trials {
             let found = attempt.state(boot).unwrap();
             let right = match (&found, came) {
                 (AttemptState::NotPrepared | AttemptState::NotStarted, None) => self.goes_on(&root, name),
-                // The mark has come to the disk before anybody synced it, on some disks before the lock. Nothing has begun, which nobody
-                // can know; so its effect decides.
-                (AttemptState::Unreadable { file: "lock", .. }, None) => true,
                 // The mark was on the disk already, or the record of the end.
                 (AttemptState::Interrupted(_), None | Some(Came::Began | Came::Interrupted)) => true,
                 (AttemptState::Ended(exit), Some(_)) => {

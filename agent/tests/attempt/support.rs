@@ -56,6 +56,7 @@ impl Place {
             run_as: None,
             memory_bytes_max: None,
             group: None,
+            hands_on: false,
         }
     }
 
@@ -94,8 +95,19 @@ pub(crate) fn ended(attempt: &Attempt) -> Exit {
     }
 }
 
+/// Where the mark of the beginning and the record of the end are in the record of an attempt, and its plan, with its length in front.
+pub(crate) const STARTED_AT: u64 = 0;
+pub(crate) const EXIT_AT: u64 = 4096;
+pub(crate) const PLAN_AT: u64 = 12_288;
+
+/// What is behind the plan, or in its place.
 pub(crate) fn shim_errors(attempt: &Attempt) -> String {
-    fs::read_to_string(attempt.dir().join("lock")).unwrap_or_default()
+    let record = fs::read(attempt.dir().join("record")).unwrap_or_default();
+    let last = record.get(PLAN_AT as usize..).unwrap_or_default();
+    let behind_plan = last
+        .split_first_chunk()
+        .and_then(|(length, rest)| rest.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..));
+    String::from_utf8_lossy(behind_plan.unwrap_or(last)).into_owned()
 }
 
 pub(crate) fn state(attempt: &Attempt) -> AttemptState {
@@ -103,7 +115,11 @@ pub(crate) fn state(attempt: &Attempt) -> AttemptState {
 }
 
 pub(crate) fn output(attempt: &Attempt, stream: LogStream) -> String {
-    String::from_utf8(fs::read(attempt.output(stream)).unwrap()).unwrap()
+    match fs::read(attempt.output(stream)) {
+        // Nothing came.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        bytes => String::from_utf8(bytes.unwrap()).unwrap(),
+    }
 }
 
 /// Meets the step at a pipe that it writes to, and says what it wrote.

@@ -63,7 +63,7 @@ async fn tries() {
     let expected = [(1, started.clone()), (1, again(1)), (2, started.clone()), (2, again(2)), (3, started), (3, ended)];
     assert_eq!(events, expected);
     for attempt in 1..=3 {
-        assert!(world.agent_dir().join(format!("runs/{}/tries.{attempt}/exit", third.run)).exists());
+        assert!(world.agent_dir().join(format!("runs/{}/tries.{attempt}/record", third.run)).exists());
     }
     assert!(matches!(world.run_end(other.run).await, RunEnd::Failed(_)));
     assert_eq!(world.changes(other.run).len(), 2);
@@ -143,6 +143,6 @@ async fn folders() {
     for (number, keep, _, kept) in cases {
         let run = world.agent_dir().join(format!("runs/{}", messages::RunId::from_u128(number)));
         assert_eq!(run.join("work/here").exists(), kept, "{keep:?} {number}");
-        assert!(run.join("one.1/exit").exists(), "what happened is kept until the run is forgotten");
+        assert!(run.join("one.1/record").exists(), "what happened is kept until the run is forgotten");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,10 @@ use crate::live::Fleet;
 
 /// Steps that nobody lets go on end by themselves, should this program be killed.
 const TIMEOUT: &str = "10m";
+/// The file of an attempt in which its course is kept, and where in it the mark of the beginning and the record of the end are.
+pub(super) const RECORD: &str = "record";
+const BEGINNING: Range<usize> = 0..4096;
+const END: Range<usize> = 4096..12_288;
 /// The step's id.
 const STEP: &str = "one";
 
@@ -86,9 +91,14 @@ impl Cell {
         attempt_dir(&self.run_dir(fleet), 1)
     }
 
-    /// Whether its first attempt has that file.
-    pub(super) fn has(&self, fleet: &Fleet, file: &str) -> bool {
-        self.first(fleet).join(file).is_file()
+    /// Whether its first attempt is marked as begun.
+    pub(super) fn has_begun(&self, fleet: &Fleet) -> bool {
+        is_written(&self.first(fleet), BEGINNING)
+    }
+
+    /// Whether the end of its first attempt is recorded.
+    pub(super) fn has_ended(&self, fleet: &Fleet) -> bool {
+        is_written(&self.first(fleet), END)
     }
 
     /// Whether a person or nobody has to do anything about the job any more, or it waits at its gate for the second time.
@@ -127,6 +137,12 @@ fn attempt_dir(run_dir: &Path, number: u32) -> PathBuf {
     run_dir.join(format!("{STEP}.{number}"))
 }
 
+/// Whether anything is in that place of an attempt's record.
+fn is_written(attempt: &Path, place: Range<usize>) -> bool {
+    let record = fs::read(attempt.join(RECORD)).unwrap_or_default();
+    record.iter().take(place.end).skip(place.start).any(|byte| *byte != 0)
+}
+
 /// For each attempt in order, whether its end is recorded.
 fn recorded(run_dir: &Path) -> io::Result<Vec<bool>> {
     let mut numbers = Vec::new();
@@ -143,5 +159,5 @@ fn recorded(run_dir: &Path) -> io::Result<Vec<bool>> {
         Err(error) => return Err(error),
     }
     numbers.sort_unstable();
-    Ok(numbers.iter().map(|number| attempt_dir(run_dir, *number).join("exit").is_file()).collect())
+    Ok(numbers.iter().map(|number| is_written(&attempt_dir(run_dir, *number), END)).collect())
 }

@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
+use super::cell::RECORD;
+
 /// A SHA-256.
 const DIGEST_BYTES: usize = 32;
 
@@ -69,9 +71,11 @@ pub(super) fn shim(attempt: &Path) -> Option<i32> {
         pid: i32,
         start_ticks: u64,
     }
-    let bytes = fs::read(attempt.join("started")).ok()?;
+    let bytes = fs::read(attempt.join(RECORD)).ok()?;
+    let (length, rest) = bytes.split_first_chunk()?;
+    let mark = rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     // A digest of what follows comes first. Nobody but a shim writes here, and it is only to be stopped.
-    let started: Started = messages::from_msgpack(bytes.get(DIGEST_BYTES..)?).ok()?;
+    let started: Started = messages::from_msgpack(mark.get(DIGEST_BYTES..)?).ok()?;
     // A number is given to another process some day.
     (start_ticks(started.pid) == Some(started.start_ticks)).then_some(started.pid)
 }

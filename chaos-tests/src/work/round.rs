@@ -102,7 +102,7 @@ impl Round<'_> {
         self.open(Phase::Exited)?;
         let fleet = &*self.fleet;
         for cell in self.cells.iter().filter(|cell| cell.phase == Phase::Exited) {
-            wait_for("the end of a step to be recorded", LIMIT, || cell.has(fleet, "exit").then_some(()))?;
+            wait_for("the end of a step to be recorded", LIMIT, || cell.has_ended(fleet).then_some(()))?;
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Round<'_> {
             let fleet = &*self.fleet;
             let cells = &self.cells;
             let at = wait_for("a step to be marked as started", LIMIT, || {
-                left.iter().copied().find(|at| cells[*at].has(fleet, "started"))
+                left.iter().copied().find(|at| cells[*at].has_begun(fleet))
             })?;
             left.retain(|other| *other != at);
             let attempt = self.cells[at].first(self.fleet);
@@ -141,7 +141,7 @@ impl Round<'_> {
     fn verify(&self) -> Result<(), WorkError> {
         for cell in &self.cells {
             let fleet = &*self.fleet;
-            let (started, ended) = (cell.has(fleet, "started"), cell.has(fleet, "exit"));
+            let (started, ended) = (cell.has_begun(fleet), cell.has_ended(fleet));
             let alive = cell.leader().is_some_and(|leader| !proc::has_ended(leader));
             let seen = (started, cell.executions(), alive, ended);
             let wanted = match cell.phase {
