@@ -1,14 +1,11 @@
-//! A server and an agent as the processes that ship, on the benchmarks' broker, and what a client of theirs does. Never starts a
-//! broker.
+//! A server and an agent as the processes that ship, on the benchmarks' broker. Never starts a broker.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use journal::Engine;
-use serde_json::Value;
-use uuid::Uuid;
 
+use super::clients::Clients;
 use super::ends::{agent_id, tidy};
 use super::messages::runtime;
 use super::proc::{children, tree};
@@ -21,23 +18,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Processes of an agent with a monitor that has nothing to do.
 const MONITORED: usize = 2;
 
-/// How long the server is asked to wait for a job.
-const WAIT_MS: u64 = 20_000;
-
 /// Ended runs that the agent keeps: more than any benchmark has. What it costs to remove them depends on the file system more than on
 /// anything of ours. On one without a journal the kernel goes past every file that was removed in the last minute or minutes
 /// before it makes a new one.
 const KEPT: &str = "100000";
-
-/// The smallest job there is.
-const JOB: &str = r#"name = "true"
-target = { agents = ["bench-1"] }
-
-[[step]]
-id = "true"
-exec = ["true"]
-effect = "idempotent"
-"#;
 
 /// What the processes are to be.
 #[derive(Debug, Clone)]
@@ -56,7 +40,8 @@ pub(super) struct CrewOptions<'a> {
 pub(super) struct Crew {
     pub(super) server: Process,
     pub(super) agent: Process,
-    pub(super) api: Api,
+    /// Who asks the server for jobs.
+    pub(super) clients: Clients,
     broker: BrokerAt,
 }
 
@@ -104,9 +89,9 @@ impl Crew {
         let mut agent = process("agent", &program, broker, dir).arguments(&arguments);
         server.start()?;
         agent.start()?;
-        let crew = Self { server, agent, api, broker: broker.clone() };
+        let crew = Self { server, agent, clients: Clients::of(api.clone()), broker: broker.clone() };
         crew.wait("the agent to be online", || {
-            let answer = crew.api.get("/v1/agents").ok()?;
+            let answer = api.get("/v1/agents").ok()?;
             let state = answer.get("agents")?.get(0)?.get("state")?.as_str()?.to_owned();
             (state == "online").then_some(())
         })?;
@@ -128,55 +113,6 @@ impl Crew {
     pub(super) fn rested(&self) -> Result<(), BenchError> {
         let own = |pid| tree(pid).is_ok_and(|all| all.len() == MONITORED);
         self.wait("the agent to rest", || self.agent.pid().filter(|pid| own(*pid)).map(drop))
-    }
-
-    /// How many jobs ended well, and how many otherwise.
-    fn ended(&self) -> Option<(u64, u64)> {
-        let answer = self.api.get("/v1/status").ok()?;
-        let jobs = answer.get("jobs")?;
-        let count = |state: &str| jobs.get(state).and_then(Value::as_u64);
-        Some((count("succeeded")?, count("failed")? + count("cancelled")? + count("needs_decision")?))
-    }
-
-    /// Submits that many jobs over so many connections, and returns when the server has the outcome of each.
-    pub(super) fn saturate(&self, jobs: u64, clients: usize) -> Result<(), BenchError> {
-        let (before, _) = self.wait("the server's API", || self.ended())?;
-        let begun = AtomicU64::new(0);
-        let submit = || {
-            while begun.fetch_add(1, Ordering::Relaxed) < jobs {
-                self.api.submit(&Uuid::now_v7().to_string(), JOB).map_err(FleetError::from)?;
-            }
-            Ok::<_, BenchError>(())
-        };
-        std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..clients).map(|_| scope.spawn(submit)).collect();
-            clients.into_iter().try_for_each(|client| client.join().expect("it does not panic"))
-        })?;
-        let (well, badly) = self.wait("the outcome of every job", || {
-            let (well, badly) = self.ended()?;
-            (well + badly >= before + jobs).then_some((well, badly))
-        })?;
-        let what = "jobs that ended well";
-        if badly == 0 { Ok(()) } else { Err(BenchError::Wrong { what, expected: before + jobs, found: well }) }
-    }
-
-    /// Submits one job and returns when a client sees that the server has its outcome.
-    pub(super) fn one(&self) -> Result<Duration, BenchError> {
-        let began = Instant::now();
-        let id = Uuid::now_v7().to_string();
-        self.api.submit(&id, JOB).map_err(FleetError::from)?;
-        loop {
-            match self.api.job_state_within(&id, WAIT_MS).as_deref() {
-                Some("succeeded") => return Ok(began.elapsed()),
-                Some("failed" | "cancelled" | "needs-decision") => {
-                    return Err(BenchError::Wrong { what: "jobs that ended well", expected: 1, found: 0 });
-                }
-                Some(_) | None if began.elapsed() > LIMIT => {
-                    return Err(BenchError::TimedOut { what: "one job".to_owned(), seconds: LIMIT.as_secs() });
-                }
-                Some(_) | None => {}
-            }
-        }
     }
 
     /// Ends both, and leaves nothing in the broker.

@@ -57,7 +57,7 @@ fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> 
     match (side, against) {
         (Side::Ours, Against::Bare | Against::Celery(_)) => {
             let crew = Crew::start(&CrewOptions { broker: &broker, dir: &dir, engine, slots: PROCESSES, monitor: true })?;
-            crew.saturate(JOBS, 1)?;
+            crew.clients.saturate(JOBS, 1)?;
             crew.rested()?;
             let figures = idle(|| crew.agent.pid().map_or(Ok(Vec::new()), tree), broker.pid)?;
             crew.end()?;

@@ -43,10 +43,10 @@ fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> 
             let dir = stage.folder("jobs")?;
             let crew = Crew::start(&CrewOptions { broker: &broker, dir: &dir, engine, slots: 1, monitor: false })?;
             for _ in 0..WARM_UP {
-                crew.one()?;
+                crew.clients.one()?;
             }
             let meter = Meter::begin(&crew.pids()?, Some(broker.pid))?;
-            let times = (0..jobs).map(|_| crew.one()).collect::<Result<Vec<_>, _>>()?;
+            let times = (0..jobs).map(|_| crew.clients.one()).collect::<Result<Vec<_>, _>>()?;
             let spent = meter.end()?;
             crew.end()?;
             Ok(compared(Figures { latency: Latency::of(times), ..Figures::of(jobs, spent) }))

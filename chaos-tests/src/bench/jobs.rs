@@ -162,9 +162,9 @@ fn run(stage: &mut Stage<'_>, side: Side, engine: Engine, against: &Against) -> 
 fn ours(stage: &mut Stage<'_>, broker: &BrokerAt, engine: Engine, jobs: u64) -> Result<Figures, BenchError> {
     let dir = stage.folder("jobs")?;
     let crew = Crew::start(&CrewOptions { broker, dir: &dir, engine, slots: SLOTS, monitor: false })?;
-    crew.saturate(WARM_UP, CLIENTS)?;
+    crew.clients.saturate(WARM_UP, CLIENTS)?;
     let meter = Meter::begin(&crew.pids()?, Some(broker.pid))?;
-    crew.saturate(jobs, CLIENTS)?;
+    crew.clients.saturate(jobs, CLIENTS)?;
     let spent = meter.end()?;
     let peak = crew.server.pid().into_iter().chain(crew.agent.pid()).map(peak_kib).collect::<Result<Vec<_>, _>>()?;
     crew.end()?;

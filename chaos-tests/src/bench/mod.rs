@@ -6,6 +6,7 @@
 
 mod apart;
 mod celery;
+mod clients;
 mod coming_back;
 mod crew;
 pub mod disk;
