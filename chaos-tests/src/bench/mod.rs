@@ -10,6 +10,7 @@ mod clients;
 mod coming_back;
 mod crew;
 pub mod disk;
+mod durable_ends;
 mod durable_worker;
 mod ends;
 mod error;

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use uuid::Uuid;
 
 use super::BenchError;
 
@@ -38,9 +39,9 @@ impl Supervisor {
         self.child.id()
     }
 
-    /// Has it begin a job.
-    pub(super) async fn begin(&mut self, job: u64) -> io::Result<()> {
-        self.say(&job.to_string()).await
+    /// Has it begin a job, with that program and its arguments as JSON.
+    pub(super) async fn begin(&mut self, job: Uuid, program: &str) -> io::Result<()> {
+        self.say(&format!("{job} {program}")).await
     }
 
     /// The exit code of the job that was begun, whose end is recorded then.
@@ -67,15 +68,18 @@ pub(super) fn serve(dir: &Path) -> io::Result<()> {
 }
 
 /// Runs one job in a new folder. That it has begun and how it ended are each on stable storage before anything follows from it.
-fn supervise(place: &File, dir: &Path, job: &str) -> io::Result<i32> {
+fn supervise(place: &File, dir: &Path, order: &str) -> io::Result<i32> {
+    let (job, program) = order.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
+    let words: Vec<String> = serde_json::from_str(program)?;
+    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     create_dir(dir)?;
     let (stdout, stderr) = (File::create(dir.join("stdout"))?, File::create(dir.join("stderr"))?);
     place.sync_all()?;
     let folder = File::open(dir)?;
     record(&dir.join("started"), job)?;
     folder.sync_all()?;
-    let mut program = std::process::Command::new("true");
-    let status = program.stdin(Stdio::null()).stdout(stdout).stderr(stderr).status()?;
+    let mut program = std::process::Command::new(program);
+    let status = program.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(stderr).status()?;
     let code = status.code().unwrap_or(-1);
     let unfinished = dir.join("exit.new");
     record(&unfinished, &code.to_string())?;
