@@ -9,50 +9,10 @@ use uuid::Uuid;
 
 use super::durable_ends::{Ends, Server, request};
 use super::jobs::Bare;
-use super::{BenchError, CPU_US, Figures, Goal, Latency, Measure, Meter, P50_US, PER_SECOND};
+use super::{BenchError, Figures, Latency, Meter};
 
 /// What every job runs.
 const PROGRAM: &str = r#"["true"]"#;
-
-const RATE: &str = "a second, beside a worker that is as durable";
-const RATE_FLOOR: &str = "a second, a worker that is as durable over the bare one";
-const TIME: &str = "p50, us, beside a worker that is as durable";
-const TIME_FLOOR: &str = "p50, us, a worker that is as durable over the bare one";
-const CPU: &str = "CPU in all, us each, beside a worker that is as durable";
-
-/// What is compared, by which name, and by which name it is set over the bare worker's.
-const COMPARED: [(Measure, &str, Option<&str>); 3] =
-    [(PER_SECOND, RATE, Some(RATE_FLOOR)), (P50_US, TIME, Some(TIME_FLOOR)), (CPU_US, CPU, None)];
-
-/// What is shown where as many jobs are done as go.
-pub(super) const SHOWN_OF_MANY: [Goal; 3] = [
-    Goal::shown(Measure { name: RATE, of: |figures| figures.other.get(RATE).copied() }),
-    Goal::floor(Measure { name: RATE_FLOOR, of: |figures| figures.other.get(RATE_FLOOR).copied() }),
-    Goal::shown(Measure { name: CPU, of: |figures| figures.other.get(CPU).copied() }),
-];
-
-/// What is shown where they are done one at a time.
-pub(super) const SHOWN_OF_ONE: [Goal; 2] = [
-    Goal::shown(Measure { name: TIME, of: |figures| figures.other.get(TIME).copied() }),
-    Goal::floor(Measure { name: TIME_FLOOR, of: |figures| figures.other.get(TIME_FLOOR).copied() }),
-];
-
-/// Our own figures, by the names by which they are set beside this reference.
-pub(super) fn compared(ours: Figures) -> Figures {
-    COMPARED.iter().fold(ours, |ours, (measure, name, _)| match (measure.of)(&ours) {
-        Some(figure) => ours.with(name, figure),
-        None => ours,
-    })
-}
-
-/// The bare worker's figures, with those of this reference beside them.
-pub(super) fn beside(bare: Figures, durable: &Figures) -> Figures {
-    COMPARED.iter().fold(bare, |bare, (measure, name, floor)| {
-        let (Some(under), Some(figure)) = ((measure.of)(&bare), (measure.of)(durable)) else { return bare };
-        let bare = bare.with(name, figure);
-        floor.map_or(bare.clone(), |floor| bare.with(floor, figure / under))
-    })
-}
 
 /// Has as many jobs done as the bare worker does. Each end has two threads, as server and agent have.
 pub(super) fn measure(order: &Bare) -> Result<Figures, BenchError> {

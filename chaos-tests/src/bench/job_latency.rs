@@ -4,8 +4,8 @@ use journal::Engine;
 
 use super::celery::Celery;
 use super::crew::{Crew, CrewOptions};
-use super::durable_worker::{SHOWN_OF_ONE, compared};
 use super::jobs::{Against, PAIRS_MAX, WARM_UP, bare, cases_against};
+use super::shown::{Shown, compared, show_beside};
 use super::{
     BenchError, Benchmark, Bound, Case, Figures, Goal, Latency, Meter, Options, P50_US, P99_US, Side, Stage,
 };
@@ -30,8 +30,8 @@ fn cases(options: &Options) -> Vec<Case> {
     let goal = Goal::ratio(P50_US, Bound::AtMost(1.2));
     let tail = Goal::shown(P99_US);
     let mut cases = cases_against(options, true, &[goal, tail], PAIRS_MAX, run);
-    let [durable, floor] = SHOWN_OF_ONE;
-    cases.extend(cases_against(options, false, &[Goal::shown(P50_US), tail, durable, floor], PAIRS_MAX, run));
+    let bare = cases_against(options, false, &[Goal::shown(P50_US), tail], PAIRS_MAX, run);
+    cases.extend(show_beside(bare, Shown::of_one));
     cases
 }
 

@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 
 use super::celery::{Celery, Kit};
 use super::crew::{Crew, CrewOptions};
-use super::durable_worker::{SHOWN_OF_MANY, beside, compared};
 use super::messages::runtime;
 use super::raw::{Client, WINDOW, confirmed, next};
+use super::shown::{DURABLE, Shown, compared, show_beside};
 use super::{
     BenchError, Benchmark, Bound, BrokerAt, Case, Figures, Goal, Latency, Meter, Options, PER_SECOND, Side,
     Stage, durable_worker, peak_kib, supervisor,
@@ -134,8 +134,7 @@ pub(super) fn cases_against(
 
 fn cases(options: &Options) -> Vec<Case> {
     let goal = |least| Goal::ratio(PER_SECOND, Bound::AtLeast(least));
-    let [rate, floor, cpu] = SHOWN_OF_MANY;
-    let mut cases = cases_against(options, false, &[goal(0.6), rate, floor, cpu], PAIRS_MAX, run);
+    let mut cases = show_beside(cases_against(options, false, &[goal(0.6)], PAIRS_MAX, run), Shown::of_many);
     cases.extend(cases_against(options, true, &[goal(1.7)], PAIRS_MAX, run));
     cases
 }
@@ -182,7 +181,7 @@ fn part(order: &str) -> Result<Figures, BenchError> {
     match serde_json::from_str(order)? {
         Order::Workers(order) => {
             let bare = runtime()?.block_on(reference(&order))?;
-            Ok(beside(bare, &durable_worker::measure(&order)?))
+            Ok(DURABLE.beside(bare, &durable_worker::measure(&order)?))
         }
         Order::Supervise(dir) => {
             supervisor::serve(&dir)?;

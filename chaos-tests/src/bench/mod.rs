@@ -27,6 +27,7 @@ mod picture;
 mod proc;
 mod raw;
 mod runner;
+mod shown;
 mod sled_alone;
 mod stage;
 mod supervisor;
