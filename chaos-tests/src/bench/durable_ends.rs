@@ -17,7 +17,7 @@ use super::BenchError;
 use super::jobs::{BENCHMARK, Bare, Order};
 use super::log::Log;
 use super::raw::{Client, confirmed, next, within};
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervise, Supervisor};
 
 /// Their queues.
 const REQUESTS: &str = "bench.raw.durable.jobs";
@@ -33,8 +33,8 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Starts both, with as many places of work as that says, and what they keep in that folder.
-    pub(super) async fn start(order: &Bare, dir: &Path) -> Result<Self, BenchError> {
+    /// Starts both, with as many places of work as that says, and what they keep in that folder. With a group for groups each step has one.
+    pub(super) async fn start(order: &Bare, dir: &Path, groups: Option<&Path>) -> Result<Self, BenchError> {
         let client = Client::connect(&order.broker).await?;
         let server = Arc::new(Server { client, log: Log::new(dir)?, waiting: Mutex::default() });
         for queue in [REQUESTS, REPORTS] {
@@ -45,8 +45,8 @@ impl Ends {
         let (free, places) = mpsc::unbounded_channel();
         let mut pids = vec![std::process::id()];
         for place in 0..order.at_once {
-            let supervise = Order::Supervise(dir.join(format!("place-{place}")));
-            let supervisor = Supervisor::start(BENCHMARK.id, &supervise).await?;
+            let supervise = Supervise { dir: dir.join(format!("place-{place}")), groups: groups.map(Path::to_owned) };
+            let supervisor = Supervisor::start(BENCHMARK.id, &Order::Supervise(supervise)).await?;
             pids.extend(supervisor.pid());
             // Its receiver is here.
             let _ = free.send(supervisor);

@@ -20,7 +20,7 @@ pub(super) fn measure(order: &Bare) -> Result<Figures, BenchError> {
 }
 
 async fn run(order: &Bare) -> Result<Figures, BenchError> {
-    let ends = Ends::start(order, &order.dir).await?;
+    let ends = Ends::start(order, &order.dir, None).await?;
     let (server, pids) = (Arc::clone(&ends.server), ends.pids.clone());
     ends.during(async {
         ask(&server, 0..order.warm_up, order.window).await?;

@@ -15,8 +15,8 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     id: "R4",
     what: "one job of one step `true` at a time, from submitting it to its outcome",
     how: "As in R3, but the next job is submitted when a client sees that the server has the outcome of the one before, for which it asks \
-          the server to answer once it has. The references are the same, one task at a time; the worker that is as \
-          durable has one place, and shares no sync.",
+          the server to answer once it has. The references are the same, one task at a time; the workers that are as \
+          durable have one place, and share no sync. The one with an API is asked for an outcome as Longshore is.",
     unit: "job",
     cases,
     part: None,

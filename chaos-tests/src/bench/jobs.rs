@@ -17,10 +17,11 @@ use super::celery::{Celery, Kit};
 use super::crew::{Crew, CrewOptions};
 use super::messages::runtime;
 use super::raw::{Client, WINDOW, confirmed, next};
-use super::shown::{DURABLE, Shown, compared, show_beside};
+use super::shown::{DURABLE, SERVED, Shown, compared, show_beside};
+use super::supervisor::{Supervise, serve};
 use super::{
     BenchError, Benchmark, Bound, BrokerAt, Case, Figures, Goal, Latency, Meter, Options, PER_SECOND, Side,
-    Stage, durable_worker, peak_kib, supervisor,
+    Stage, durable_worker, peak_kib, served_worker,
 };
 
 /// See the file.
@@ -36,7 +37,12 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           above, writes `started` and syncs it and its folder, runs `true`, writes `exit` under another name, syncs that, renames it and syncs \
           the folder. A log at either end has the job and its outcome before it goes on; those that wait share a sync. The server is told of \
           the beginning, while the program starts, and of the end, each message persistent and confirmed. It has no API, reads nothing \
-          again and recovers from nothing. The other reference is \
+          again and recovers from nothing. The durable worker with an API and groups is the same with two things besides that a job cannot do \
+          without. Jobs come over HTTP from the clients that ask Longshore, with the same definition; each is answered once it is in the server's log, \
+          and how many have ended is asked of the server. And each step has a control group, made before it comes and removed afterwards, \
+          in which its program is from its first instruction on. That is a group for threads: into such a one safe code has a way that waits for \
+          no other processor. What is in it can be listed and frozen, not killed at one stroke, and it has no limits. Both ends are one process \
+          still, and the API asks for no token. The other reference is \
           Celery 5.7.0 on the same broker, with a worker of 2 processes that runs `true` in a subprocess, publisher confirms, persistent \
           messages, late acknowledgement, results over RPC, and the type of queue that it declares by itself.",
     unit: "job",
@@ -61,7 +67,7 @@ pub(super) const SLOTS: u16 = 4;
 const AT_ONCE: u64 = 4;
 
 /// Connections of clients to the API.
-const CLIENTS: usize = 2;
+pub(super) const CLIENTS: usize = 2;
 
 /// Tasks that Celery's client has under way. More did not make it faster.
 const CELERY_WINDOW: usize = 64;
@@ -77,17 +83,17 @@ const RESULTS: &str = "bench.raw.outcomes";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Order {
-    /// Both workers, the bare one and the one that is as durable, one after the other.
+    /// All workers, one after the other: the bare one, the one that is as durable, and the one that has an API and groups besides.
     Workers(Bare),
-    /// To be a supervising process of the latter, in that folder.
-    Supervise(PathBuf),
+    /// To be a supervising process of the latter two.
+    Supervise(Supervise),
 }
 
-/// What a bare worker is to do. The one that is as durable does as much.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a bare worker is to do. The others do as much.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Bare {
     pub(super) broker: BrokerAt,
-    /// For what the durable one keeps.
+    /// For what the durable ones keep.
     pub(super) dir: PathBuf,
     pub(super) jobs: u64,
     pub(super) warm_up: u64,
@@ -170,7 +176,7 @@ fn ours(stage: &mut Stage<'_>, broker: &BrokerAt, engine: Engine, jobs: u64) -> 
     Ok(compared(Figures { peak_kib: peak.into_iter().max(), ..Figures::of(jobs, spent) }))
 }
 
-/// Has a bare worker do that many, in a process of its own, and then the one that is as durable. Its folders stay: see `crew`.
+/// Has a bare worker do that many, in a process of its own, and then those that are as durable. Their folders stay: see `crew`.
 pub(super) fn bare(stage: &mut Stage<'_>, jobs: u64, at_once: u64, window: usize) -> Result<Figures, BenchError> {
     let broker = stage.broker()?;
     let dir = stage.folder("durable-worker")?;
@@ -181,10 +187,12 @@ fn part(order: &str) -> Result<Figures, BenchError> {
     match serde_json::from_str(order)? {
         Order::Workers(order) => {
             let bare = runtime()?.block_on(reference(&order))?;
-            Ok(DURABLE.beside(bare, &durable_worker::measure(&order)?))
+            let figures = DURABLE.beside(bare, &durable_worker::measure(&order)?);
+            let served = served_worker::measure(&order)?;
+            Ok(served.map_or(figures.clone(), |served| SERVED.beside(figures, &served)))
         }
-        Order::Supervise(dir) => {
-            supervisor::serve(&dir)?;
+        Order::Supervise(order) => {
+            serve(&order)?;
             Ok(Figures::default())
         }
     }

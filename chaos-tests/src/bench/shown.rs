@@ -1,5 +1,6 @@
 //! The rows of the references that stand beside the bare worker: ours over theirs, and theirs over the bare one's. Measures nothing.
 
+use super::control_group::Groups;
 use super::{CPU_US, Case, Figures, Goal, Measure, P50_US, PER_SECOND};
 
 /// What is shown of one such reference.
@@ -29,6 +30,9 @@ macro_rules! shown {
 
 /// The one of `durable_worker`.
 pub(super) const DURABLE: Shown = shown!("a worker that is as durable");
+
+/// The one of `served_worker`.
+pub(super) const SERVED: Shown = shown!("a durable worker with an API and groups");
 
 impl Shown {
     /// Where as many jobs are done as go.
@@ -61,18 +65,26 @@ impl Shown {
     }
 }
 
-/// Our own figures, by the names by which they are set beside this reference.
+/// Our own figures, by the names by which they are set beside these references.
 pub(super) fn compared(ours: Figures) -> Figures {
-    DURABLE.compared().iter().fold(ours, |ours, (measure, name, _)| match (measure.of)(&ours) {
-        Some(figure) => ours.with(name, figure),
-        None => ours,
+    [DURABLE, SERVED].iter().flat_map(Shown::compared).fold(ours, |ours, (measure, name, _)| {
+        match (measure.of)(&ours) {
+            Some(figure) => ours.with(name, figure),
+            None => ours,
+        }
     })
 }
 
-/// Adds these rows to cases against a bare worker.
+/// Adds these rows to cases against a bare worker. Where no control groups can be made, the case says so, and has none of the reference
+/// that has them.
 pub(super) fn show_beside(mut cases: Vec<Case>, rows: fn(&Shown) -> [Goal; 3]) -> Vec<Case> {
+    let groups = Groups::make().map(drop);
     for case in &mut cases {
         case.goals.extend(rows(&DURABLE));
+        match &groups {
+            Ok(()) => case.goals.extend(rows(&SERVED)),
+            Err(why) => case.name += &format!("; the one with groups is left out, {why}"),
+        }
     }
     cases
 }
