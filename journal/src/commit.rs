@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::state::IllegalChange;
 use crate::store::StoreError;
+use crate::write_ahead::Change;
 
 /// Why a commit did not happen. Every one of them closes the journal for good: open it again, which verifies it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,6 +30,9 @@ struct Slot<T> {
     waker: Option<Waker>,
     /// A thread waits. Waking one that does not is a call to the system for nothing, for each commit of a batch.
     waiting: bool,
+    /// What the commit was made of. It is freed by who waits, mostly the thread that allocated it: when the writer freed it, the two
+    /// got into each other's way in the allocator, several times for each commit.
+    _spent: Vec<Change>,
 }
 
 impl<T> Slot<T> {
@@ -48,13 +52,13 @@ struct Shared<T> {
 
 /// A commit, for who does not know what is bound to it.
 trait Pending: Send + Sync {
-    fn finish(&self, result: Result<(), CommitError>);
+    fn finish(&self, result: Result<(), CommitError>, spent: Vec<Change>);
 }
 
 impl<T: Send> Pending for Shared<T> {
-    fn finish(&self, result: Result<(), CommitError>) {
+    fn finish(&self, result: Result<(), CommitError>, spent: Vec<Change>) {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.result = Some(result);
+        (slot.result, slot._spent) = (Some(result), spent);
         let (waker, waiting) = (slot.waker.take(), slot.waiting);
         drop(slot);
         if waiting {
@@ -77,26 +81,27 @@ pub struct Commit<T>(Arc<Shared<T>>);
 pub(crate) struct Answer(Option<Arc<dyn Pending>>);
 
 pub(crate) fn pair<T: Send + 'static>(then: T) -> (Answer, Commit<T>) {
-    let slot = Slot { then: Some(then), result: None, waker: None, waiting: false };
+    let slot = Slot { then: Some(then), result: None, waker: None, waiting: false, _spent: Vec::new() };
     let shared = Arc::new(Shared { slot: Mutex::new(slot), arrived: Condvar::new() });
     (Answer(Some(Arc::clone(&shared) as Arc<dyn Pending>)), Commit(shared))
 }
 
 impl Answer {
-    pub(crate) fn give(mut self, result: Result<(), CommitError>) {
-        self.put(result);
+    /// Answers a commit. What it was made of is handed back with the answer.
+    pub(crate) fn give(mut self, result: Result<(), CommitError>, spent: Vec<Change>) {
+        self.put(result, spent);
     }
 
-    fn put(&mut self, result: Result<(), CommitError>) {
+    fn put(&mut self, result: Result<(), CommitError>, spent: Vec<Change>) {
         if let Some(pending) = self.0.take() {
-            pending.finish(result);
+            pending.finish(result, spent);
         }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.put(Err(CommitError::Closed));
+        self.put(Err(CommitError::Closed), Vec::new());
     }
 }
 
@@ -159,7 +164,7 @@ mod tests {
             let waker = Waker::from(Arc::clone(task));
             assert!(Pin::new(&mut commit).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        answer.give(Ok(()));
+        answer.give(Ok(()), Vec::new());
         assert_eq!([first, second].map(|task| task.0.load(std::sync::atomic::Ordering::SeqCst)), [0, 1]);
         assert_eq!(commit.wait().unwrap(), 7);
     }

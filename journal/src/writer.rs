@@ -54,6 +54,8 @@ pub(crate) struct Writer {
     /// Syncs since the mark was written.
     pub(crate) unmarked: u64,
     gathered: Gathered,
+    /// The commits of the batch that is being written.
+    waiting: Vec<Job>,
 }
 
 /// What the next batch holds so far.
@@ -66,11 +68,11 @@ struct Gathered {
 }
 
 impl Gathered {
-    /// Takes in a change that the fold has taken. Returns its bytes.
-    fn take(&mut self, change: Change) -> usize {
+    /// Takes in a change that the fold has taken, and leaves something of the same kind behind. Returns its bytes.
+    fn take(&mut self, change: &mut Change) -> usize {
         match change {
-            Change::Put(Row::Outgoing(peer, row)) => drop(self.outgoing.insert(peer, row)),
-            Change::Put(Row::Incoming(peer, row)) => drop(self.incoming.insert(peer, row)),
+            Change::Put(Row::Outgoing(peer, row)) => take_last(&mut self.outgoing, peer, row),
+            Change::Put(Row::Incoming(peer, row)) => take_last(&mut self.incoming, peer, row),
             Change::Put(
                 row @ (Row::Meta(_) | Row::Header(..) | Row::Body(..) | Row::Work(..) | Row::Totals(_) | Row::App(..)),
             ) => return row.put_into(&mut self.batch),
@@ -93,11 +95,20 @@ impl Gathered {
     }
 }
 
+/// Takes the last row of a stream, and leaves the one before it.
+fn take_last<T: Clone>(rows: &mut BTreeMap<EndpointId, T>, peer: &EndpointId, row: &mut T) {
+    match rows.get_mut(peer) {
+        Some(before) => std::mem::swap(before, row),
+        None => drop(rows.insert(peer.clone(), row.clone())),
+    }
+}
+
 impl Writer {
     /// A writer that marks nothing outside the store.
     pub(crate) fn new(store: Arc<dyn Store>, state: State) -> Self {
         let before_mark = Seams::default().mark;
-        Self { store, state, mark_dir: None, before_mark, tail: None, unmarked: 1, gathered: Gathered::default() }
+        let (gathered, waiting) = Default::default();
+        Self { store, state, mark_dir: None, before_mark, tail: None, unmarked: 1, gathered, waiting }
     }
 
     /// Works until every sender is gone, then brings the mark up to date.
@@ -120,7 +131,7 @@ impl Writer {
             };
             resting = false;
             if let Some(error) = &failed {
-                first.done.give(Err(error.clone()));
+                first.done.give(Err(error.clone()), first.changes);
                 continue;
             }
             failed = self.turn(first, &mut || jobs.try_recv().ok()).err();
@@ -136,14 +147,13 @@ impl Writer {
     /// Writes the first job and whatever else waits, syncs once, and answers all of them.
     pub(crate) fn turn(&mut self, first: Job, more: &mut dyn FnMut() -> Option<Job>) -> Result<(), CommitError> {
         let mut bytes = 0;
-        let mut waiting = Vec::new();
         let mut next = Some(first);
         let mut illegal = None;
-        while let Some(job) = next.take() {
-            match self.collect(job.changes) {
+        while let Some(mut job) = next.take() {
+            match self.collect(&mut job.changes) {
                 Ok(added) => {
                     bytes += added;
-                    waiting.push(job.done);
+                    self.waiting.push(job);
                 }
                 Err(error) => {
                     illegal = Some((job.done, error));
@@ -155,18 +165,18 @@ impl Writer {
             }
         }
         let written = self.write().map_err(|error| CommitError::Store(Arc::new(error)));
-        for done in waiting {
-            done.give(written.clone());
+        for Job { changes, done } in self.waiting.drain(..) {
+            done.give(written.clone(), changes);
         }
         match (written, illegal) {
             (Err(error), refused) => {
                 if let Some((done, _)) = refused {
-                    done.give(Err(error.clone()));
+                    done.give(Err(error.clone()), Vec::new());
                 }
                 Err(error)
             }
             (Ok(()), Some((done, error))) => {
-                done.give(Err(error.clone()));
+                done.give(Err(error.clone()), Vec::new());
                 Err(error)
             }
             (Ok(()), None) => Ok(()),
@@ -175,11 +185,11 @@ impl Writer {
 
     /// Adds one job's changes to the batch, once the fold has taken all of them: a job that turns out to be illegal halfway leaves
     /// nothing in the batch. The fold has then taken half of it, but an illegal job closes the journal for good. Returns their bytes.
-    fn collect(&mut self, changes: Vec<Change>) -> Result<usize, CommitError> {
-        for change in &changes {
+    fn collect(&mut self, changes: &mut [Change]) -> Result<usize, CommitError> {
+        for change in &*changes {
             self.state.apply(change).map_err(CommitError::Illegal)?;
         }
-        Ok(changes.into_iter().map(|change| self.gathered.take(change)).sum())
+        Ok(changes.iter_mut().map(|change| self.gathered.take(change)).sum())
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
