@@ -34,7 +34,7 @@ impl InStep {
         }
         while let Some(first) = waiting.pop_front() {
             match &self.failed {
-                Some(error) => first.done.give(Err(error.clone()), first.changes),
+                Some(error) => first.done.give(Err(error.clone())),
                 None => self.failed = self.writer.turn(first, &mut || waiting.pop_front()).err(),
             }
         }

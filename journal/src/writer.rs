@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use messages::EndpointId;
 
-use crate::commit::{Answer, CommitError};
+use crate::commit::{Answer, Answers, CommitError};
 use crate::high_water::HighWater;
 use crate::incoming::Incoming;
 use crate::row::{Outgoing, Row};
@@ -56,6 +56,7 @@ pub(crate) struct Writer {
     gathered: Gathered,
     /// The commits of the batch that is being written.
     waiting: Vec<Job>,
+    answers: Answers,
 }
 
 /// What the next batch holds so far.
@@ -107,8 +108,8 @@ impl Writer {
     /// A writer that marks nothing outside the store.
     pub(crate) fn new(store: Arc<dyn Store>, state: State) -> Self {
         let before_mark = Seams::default().mark;
-        let (gathered, waiting) = Default::default();
-        Self { store, state, mark_dir: None, before_mark, tail: None, unmarked: 1, gathered, waiting }
+        let (gathered, waiting, answers) = Default::default();
+        Self { store, state, mark_dir: None, before_mark, tail: None, unmarked: 1, gathered, waiting, answers }
     }
 
     /// Works until every sender is gone, then brings the mark up to date.
@@ -131,7 +132,7 @@ impl Writer {
             };
             resting = false;
             if let Some(error) = &failed {
-                first.done.give(Err(error.clone()), first.changes);
+                first.done.give(Err(error.clone()));
                 continue;
             }
             failed = self.turn(first, &mut || jobs.try_recv().ok()).err();
@@ -166,17 +167,18 @@ impl Writer {
         }
         let written = self.write().map_err(|error| CommitError::Store(Arc::new(error)));
         for Job { changes, done } in self.waiting.drain(..) {
-            done.give(written.clone(), changes);
+            self.answers.add(done, written.clone(), changes);
         }
+        self.answers.wake();
         match (written, illegal) {
             (Err(error), refused) => {
                 if let Some((done, _)) = refused {
-                    done.give(Err(error.clone()), Vec::new());
+                    done.give(Err(error.clone()));
                 }
                 Err(error)
             }
             (Ok(()), Some((done, error))) => {
-                done.give(Err(error.clone()), Vec::new());
+                done.give(Err(error.clone()));
                 Err(error)
             }
             (Ok(()), None) => Ok(()),
