@@ -3,7 +3,8 @@
 //!
 //! **Room.** A frame that makes its file longer costs a sync of the file system's own journal besides its own. So zeros are
 //! written ahead of the end, and the frames over them: then a sync has nothing but the frame to write. They are cut off before a
-//! segment is sealed and when the store is closed. Zeros promise nothing: where they cannot be written the log does without.
+//! segment is sealed and when the store is closed. Zeros promise nothing: where they cannot be written the log does without. Behind
+//! large frames it does without, too: writing everything twice would cost more than it saves.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -20,6 +21,9 @@ use crate::store::StoreError;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// The part of [`Options::ahead_bytes`] that a new segment begins with: most journals are small.
 const AHEAD_MIN_PART: u64 = 16;
+/// Bytes of a frame from which on no zeros are written behind it: those that wait share its sync, and what that costs is little
+/// beside writing so much once more.
+const AHEAD_FRAME_MAX: usize = 64 * 1024;
 
 /// The log as its one writer knows it.
 pub(super) struct Log {
@@ -132,7 +136,9 @@ impl Log {
         let at = self.write(kind, frame)?;
         self.end = at + frame.len() as u64;
         self.reach(Point::FrameWritten);
-        self.make_room()?;
+        if frame.len() < AHEAD_FRAME_MAX {
+            self.make_room()?;
+        }
         Ok(at)
     }
 

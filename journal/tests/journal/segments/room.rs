@@ -118,3 +118,22 @@ fn room_grows_with_the_segment_and_ends_with_it() {
     let made = made.load(std::sync::atomic::Ordering::SeqCst);
     assert!((6..=10).contains(&made), "zeros were written {made} times");
 }
+
+#[test]
+fn no_zeros_are_written_behind_large_frames_and_the_next_small_one_has_them_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SegmentStore::open(dir.path()).unwrap();
+    let large = vec![1; 100 * 1024];
+    for number in 0..10 {
+        commit(&store, &put(&[number], &large));
+        assert_eq!(length(dir.path()), store.size().unwrap() + MARK, "large frame {number}");
+    }
+    commit(&store, &put(b"small", b"1"));
+    let ready = length(dir.path());
+    assert!(ready > store.size().unwrap() + large.len() as u64);
+    commit(&store, &put(b"into the room", &large));
+    assert_eq!(length(dir.path()), ready, "what is ready is used by large frames, too");
+    let expected = rows(&store);
+    drop(store);
+    assert!(rows(&SegmentStore::open(dir.path()).unwrap()) == expected);
+}
