@@ -107,24 +107,41 @@ pub enum AskError {
     },
 }
 
+/// The socket of one endpoint. Whoever asks is heard from here on, and answered once it is served.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Control {
+    /// Makes the socket in the folder of an endpoint whose journal is held. To be called within a runtime.
+    ///
+    /// # Errors
+    /// The operating system's, when the socket cannot be made.
+    pub fn listen(dir: &Path) -> io::Result<Self> {
+        let path = dir.join(SOCKET);
+        // The journal's lock is held, so whoever left a socket here is gone.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self { path, listener })
+    }
+}
+
 /// Answers questions until told to shut down.
 ///
 /// # Errors
-/// The operating system's, when the socket cannot be made.
+/// The operating system's, when the socket cannot be removed.
 pub async fn serve(
-    dir: &Path,
+    Control { path, listener }: Control,
     journal: Journal,
     endpoint: Endpoint,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let path = dir.join(SOCKET);
-    // The journal's lock is held, so whoever left a socket here is gone.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     let slots = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut tasks = tokio::task::JoinSet::new();
     loop {

@@ -7,7 +7,7 @@ use messages::{EndpointId, Incarnation, Nonce};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::control;
+use crate::control::{self, Control};
 use crate::driver::{Parts, RunError, endpoint, wall_ms};
 use crate::endpoint::Endpoint;
 use crate::session::Config;
@@ -83,8 +83,13 @@ impl Service {
         let transport = transport(theirs, shutdown.clone());
         let driver = tokio::spawn(driver.run(shutdown.clone()));
         let (socket_journal, socket_endpoint) = (journal.clone(), endpoint.clone());
+        // Before anybody is told that this runs: whoever was told may ask at once.
+        let listening = Control::listen(&dir);
         let control = tokio::spawn(async move {
-            let served = control::serve(&dir, socket_journal, socket_endpoint, shutdown).await;
+            let served = match listening {
+                Ok(control) => control::serve(control, socket_journal, socket_endpoint, shutdown).await,
+                Err(error) => Err(error),
+            };
             if let Err(error) = &served {
                 tracing::warn!(%error, "The control socket is not available; looking into the running journal is not possible.");
             }

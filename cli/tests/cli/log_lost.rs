@@ -40,7 +40,11 @@ impl Lost {
 fn hear(socket: &UnixDatagram, words: &str) {
     let mut bytes = [0; 512];
     loop {
-        let length = socket.recv(&mut bytes).unwrap();
+        let length = match socket.recv(&mut bytes) {
+            // Whoever stops this process and lets it go on, as a debugger does.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            length => length.unwrap(),
+        };
         if bytes[..length].starts_with(words.as_bytes()) {
             return;
         }
