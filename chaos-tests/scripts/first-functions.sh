@@ -43,8 +43,10 @@ for run in sled-1 sled-2 segments-1 segments-2; do
     wait "$dev" || true
 done
 
-# A monitor, and a worker that has one; they find no broker.
-LONGSHORE_BROKER_URL=amqp://user:password@127.0.0.1:9/x traced ran-kept "agent monitor - $longshore agent run --dir $work/kept --name a1" > "$work/kept.log" 2>&1 &
+# A monitor, and a worker that has one, told what people tell them; they find no broker.
+told="--slots 2 --journal-engine segments --keep-runs 100"
+LONGSHORE_LOG=warn,lapin=off LONGSHORE_BROKER_URL=amqp://user:password@127.0.0.1:9/x \
+    traced ran-kept "agent monitor - $longshore agent run --dir $work/kept --name a1 $told" > "$work/kept.log" 2>&1 &
 children="$children $!"
 sleep 5
 kill $! || { cat "$work/kept.log" >&2; exit 1; }
