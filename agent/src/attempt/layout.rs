@@ -117,6 +117,14 @@ pub(crate) fn make_new(dir: &Path, name: &str) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(dir.join(name))
 }
 
+/// Removes a file of the folder, if it is there.
+pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
+    match fs::remove_file(dir.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Opens a lock file of the folder. It is never made here: without it the folder is not one of an attempt.
 pub(crate) fn open_lock(dir: &Path, name: &str) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(dir.join(name))

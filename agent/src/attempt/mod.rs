@@ -175,6 +175,10 @@ impl Attempt {
                 return Err(PrepareError::Exists { dir: attempt.dir });
             }
         }
+        // Builds before this one made them beforehand. A shim makes them anew, and takes none that is there.
+        for name in [STDOUT, STDERR] {
+            layout::remove(&attempt.dir, name).map_err(at(name))?;
+        }
         // Another user could not make its file in this folder.
         let output = (plan.hands_on || plan.run_as.is_some()).then_some(OUTPUT);
         for name in [TREE].into_iter().chain(output) {

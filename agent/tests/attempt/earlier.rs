@@ -8,9 +8,10 @@ use std::time::Duration;
 use agent::attempt::{
     Attempt, AttemptEnd, AttemptState, CancelOutcome, LaunchError, PrepareError, Survivors, SurvivorsError,
 };
+use messages::LogStream;
 
 use crate::crashes::kill_shim;
-use crate::support::{EXIT_AT, Held, PLAN_AT, Place, STARTED_AT, hear, prepare, shim, state};
+use crate::support::{EXIT_AT, Held, PLAN_AT, Place, STARTED_AT, hear, output, prepare, shim, state};
 
 pub(crate) const TESTS: [(&str, fn()); 2] = [
     ("an_attempt_that_an_earlier_build_began_is_read_and_waited_for_where_it_is", read),
@@ -62,13 +63,17 @@ fn read() {
     fs::write(place.dir().join("exit"), exit_file).unwrap();
     assert_eq!(state(&attempt), AttemptState::Ended(exit.into()));
     refused();
-    // One that had not begun is prepared as it is now.
+    // One that had not begun is prepared as it is now, with the outputs that such a build made beforehand.
     for name in ["exit", "started", "cancel"] {
         fs::remove_file(place.dir().join(name)).unwrap();
     }
+    for name in ["stdout", "stderr"] {
+        fs::write(place.dir().join(name), []).unwrap();
+    }
     assert_eq!(state(&attempt), AttemptState::NotStarted);
-    let (_, exit) = place.run(&plan);
-    assert_eq!(exit.end, AttemptEnd::Exited(7));
+    let (attempt, exit) = place.run(&place.shell("echo word; echo another >&2; exit 7"));
+    assert_eq!((exit.end, exit.stdout.error, exit.stderr.error), (AttemptEnd::Exited(7), None, None));
+    assert_eq!([LogStream::Stdout, LogStream::Stderr].map(|stream| output(&attempt, stream)), ["word\n", "another\n"]);
 }
 
 fn without_record() {
