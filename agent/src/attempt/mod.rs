@@ -371,7 +371,11 @@ impl Attempt {
                 return Ok(AttemptState::Unreadable { file: RECORD, damage: Damage::Missing });
             }
         }
-        Ok(AttemptState::NotPrepared)
+        // A step that said nothing has no outputs, and may be running.
+        match survivors::look(&self.dir, None).map_err(|source| self.error(TREE, source))? {
+            Survivors::Seen => Ok(AttemptState::Unreadable { file: RECORD, damage: Damage::Missing }),
+            Survivors::NotSeen => Ok(AttemptState::NotPrepared),
+        }
     }
 
     fn observe(&self, course: &Course, lock: Lock) -> Result<Observation, StateError> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent::attempt::{
-    Attempt, AttemptEnd, AttemptState, CancelOutcome, LaunchError, PrepareError, Survivors, SurvivorsError,
+    Attempt, AttemptEnd, AttemptState, CancelOutcome, Damage, LaunchError, PrepareError, Survivors, SurvivorsError,
 };
 use messages::LogStream;
 
@@ -86,6 +86,8 @@ fn without_record() {
     attempt.wait_blocking(agent::attempt::boot_id().unwrap()).unwrap();
     fs::remove_file(place.dir().join("record")).unwrap();
     let attempt = Attempt::open(&place.dir()).unwrap();
+    // It has said nothing, so only its processes tell that it began.
+    assert_eq!(state(&attempt), AttemptState::Unreadable { file: "record", damage: Damage::Missing });
     assert_eq!(attempt.end_survivors(Duration::from_secs(60)).unwrap(), Survivors::NotSeen);
     assert_eq!(held.after_all_are_gone(), "");
 }
