@@ -132,14 +132,14 @@ impl Capture {
         rustix::io::ioctl_fionread(&self.pipe).is_ok_and(|bytes| bytes > 0)
     }
 
-    /// Whether it has a file, whose name is to be made durable before [`Self::finish`]. None is made afterwards.
-    pub(super) fn has_file(&self) -> bool {
+    /// Stops counting. Whether it has a file; none is made afterwards.
+    fn close(&self) -> bool {
         let mut kept = lock(&self.kept);
         kept.closed = true;
         kept.file.is_some()
     }
 
-    /// Stops counting, makes the file durable and says what is in it. Its name may be lost, if that is said.
+    /// Makes the file of one that was closed durable and says what is in it. Its name may be lost, if that is said.
     pub(super) fn finish(&self, unnamed: Option<&io::Error>) -> StreamEnd {
         let mut kept = lock(&self.kept);
         kept.closed = true;
@@ -158,6 +158,12 @@ impl Capture {
             error: kept.error.clone(),
         }
     }
+}
+
+/// Stops counting what comes on any of them, before the first is finished. Whether one has a file, whose name is to be made durable then.
+pub(super) fn close(streams: [&Capture; 2]) -> bool {
+    // Every one: what is still open must not make a file once names were made durable.
+    streams.map(Capture::close).contains(&true)
 }
 
 impl Kept {
@@ -203,7 +209,9 @@ impl Kept {
 fn read_once(pipe: &mut PipeReader, buffer: &mut [u8], kept: &Mutex<Kept>) -> bool {
     match pipe.read(buffer) {
         Ok(0) => {
-            lock(kept).ended = true;
+            let mut kept = lock(kept);
+            // Between the last byte that was counted and this one others may have come.
+            kept.ended |= !kept.closed;
             return false;
         }
         Ok(count) => lock(kept).take(&buffer[..count]),
@@ -281,6 +289,31 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_all_were_closed_makes_no_file_and_is_not_taken_for_all_there_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let [(mut stdout, mut out), (mut stderr, mut err)] = ["stdout", "stderr"].map(|name| {
+            let (pipe, writer) = io::pipe().unwrap();
+            (Capture::new(dir.path(), name, 10, pipe), writer)
+        });
+        out.write_all(b"word").unwrap();
+        drop(out);
+        while !stdout.advance(PollFlags::IN) {
+            poll(&mut [PollFd::from_borrowed_fd(stdout.wakes().unwrap(), PollFlags::IN)], None).unwrap();
+        }
+        assert!(close([&stdout, &stderr]));
+        // What the step left behind speaks once more, and ends.
+        err.write_all(b"late").unwrap();
+        drop(err);
+        while !stderr.advance(PollFlags::IN) {
+            poll(&mut [PollFd::from_borrowed_fd(stderr.wakes().unwrap(), PollFlags::IN)], None).unwrap();
+        }
+        let [stdout, stderr] = [stdout, stderr].map(|stream| stream.finish(None));
+        assert_eq!((stdout.bytes, stdout.left_open), (4, false));
+        assert_eq!((stderr.bytes, stderr.left_open), (0, true));
+        assert!(!dir.path().join("stderr").exists());
+    }
+
+    #[test]
     fn a_stream_that_says_nothing_is_over_without_a_thread_and_one_without_a_thread_is_copied_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, writer) = io::pipe().unwrap();
@@ -289,7 +322,7 @@ mod tests {
         assert!(capture.advance(PollFlags::HUP) && !matches!(capture.copied, Copied::Apart(..)));
         let end = capture.finish(None);
         assert_eq!((end.bytes, end.left_open), (0, false));
-        assert!(!capture.has_file() && !dir.path().join("stdout").exists());
+        assert!(!capture.close() && !dir.path().join("stdout").exists());
 
         let (pipe, mut writer) = io::pipe().unwrap();
         let mut capture = Capture::new(dir.path(), "stdout", 10, pipe);

@@ -13,7 +13,7 @@ use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, umask};
 
 use super::grouped::{Grouped, Waiting};
-use super::output::Capture;
+use super::output::{Capture, close};
 use super::supervise::{Event, Outcome, Supervisor, Surroundings};
 use super::tree;
 use super::watch::{Signals, Watch};
@@ -125,7 +125,7 @@ impl Step {
         // The record of the end says that these are there too.
         let output_error = if plan.hands_on { handed_on(dir, self.handed.as_ref()) } else { None };
         let streams = [&self.stdout, &self.stderr];
-        let named = if streams.iter().any(|stream| stream.has_file()) { layout::sync_dir(dir) } else { Ok(()) };
+        let named = if close(streams) { layout::sync_dir(dir) } else { Ok(()) };
         let [stdout, stderr] = streams.map(|stream| stream.finish(named.as_ref().err()));
         Exit {
             end,
