@@ -301,6 +301,7 @@ mod tests {
     use std::io::Write as _;
 
     use messages::Digest;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::log::PIECE_BYTES;
     use super::*;
@@ -407,17 +408,20 @@ mod tests {
 
     #[test]
     fn a_log_that_its_step_made_unreadable_ends_when_its_step_has_ended() {
-        let (_dir, ship, key, mut file) = tracked();
-        file.write_all(b"0123").unwrap();
-        let path = ship.logs().all[&key].path.clone();
-        std::fs::remove_file(&path).unwrap();
-        std::fs::create_dir(&path).unwrap();
-        assert_eq!(offsets(&ship), []);
-        let end = StreamEnd { bytes: 4, cut_bytes: 1, ..StreamEnd::empty() };
-        ship.ended(key.run, &key.step, 1, Ending::Recorded(Box::new((end, StreamEnd::empty()))));
-        let from = EndpointId::Agent("a1".parse().unwrap());
-        let ends: Vec<_> =
-            ship.chunks(&from).into_iter().filter(|chunk| chunk.key == key).map(|chunk| chunk.end).collect();
-        assert_eq!(ends, [Some(LogEnd { size: 0, sha256: Digest::of(b""), cut: 5 })]);
+        let pipe = |path: &Path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for instead in [|path: &Path| std::fs::create_dir(path).unwrap(), pipe] {
+            let (_dir, ship, key, mut file) = tracked();
+            file.write_all(b"0123").unwrap();
+            let path = ship.logs().all[&key].path.clone();
+            std::fs::remove_file(&path).unwrap();
+            instead(&path);
+            assert_eq!(offsets(&ship), []);
+            let end = StreamEnd { bytes: 4, cut_bytes: 1, ..StreamEnd::empty() };
+            ship.ended(key.run, &key.step, 1, Ending::Recorded(Box::new((end, StreamEnd::empty()))));
+            let from = EndpointId::Agent("a1".parse().unwrap());
+            let ends: Vec<_> =
+                ship.chunks(&from).into_iter().filter(|chunk| chunk.key == key).map(|chunk| chunk.end).collect();
+            assert_eq!(ends, [Some(LogEnd { size: 0, sha256: Digest::of(b""), cut: 5 })]);
+        }
     }
 }

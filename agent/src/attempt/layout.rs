@@ -130,11 +130,11 @@ pub(crate) fn open_lock(dir: &Path, name: &str) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(dir.join(name))
 }
 
-/// Opens a file of the folder that a step could write to, for reading. It neither follows a link nor waits for a writer, whatever
+/// Opens a file that a step could write to, for reading. It neither follows a link nor waits for a writer, whatever
 /// the step made of the file.
-pub(crate) fn open_as_left(dir: &Path, name: &str) -> io::Result<File> {
+pub(crate) fn open_as_left(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(dir.join(name))?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file any more")),

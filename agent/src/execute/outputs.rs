@@ -96,7 +96,7 @@ fn collect(
 
 /// At most one byte more than the limit.
 fn read(dir: &Path) -> io::Result<Vec<u8>> {
-    let file = match open_as_left(dir, OUTPUT) {
+    let file = match open_as_left(&dir.join(OUTPUT)) {
         Ok(file) => file,
         // A step may remove it, which is to hand on nothing.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

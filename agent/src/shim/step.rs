@@ -50,7 +50,7 @@ impl Ready {
         }
         let tree = tree_lock(dir).map_err(|error| untracked(&error))?;
         let handed = if plan.hands_on {
-            layout::open_as_left(dir, OUTPUT).and_then(|output| Seen::of(&output)).ok()
+            layout::open_as_left(&dir.join(OUTPUT)).and_then(|output| Seen::of(&output)).ok()
         } else {
             None
         };
@@ -174,7 +174,7 @@ fn handed_on(dir: &Path, before: Option<&Seen>) -> Option<String> {
         Ok(seen) if seen.bytes == 0 && before == Some(&seen) => Ok(()),
         Ok(_) | Err(_) => output.sync_all(),
     };
-    match layout::open_as_left(dir, OUTPUT).and_then(sync) {
+    match layout::open_as_left(&dir.join(OUTPUT)).and_then(sync) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX)),
         Ok(()) | Err(_) => None,
     }
