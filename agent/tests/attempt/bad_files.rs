@@ -5,13 +5,13 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use agent::attempt::{Attempt, AttemptState, BootMatch, Damage, LaunchError, boot_id};
+use agent::attempt::{Attempt, AttemptState, BootMatch, CancelOutcome, Damage, LaunchError, ShimCommand, boot_id};
 use messages::Digest;
 
 use crate::SHIM;
 use crate::support::{EXIT_AT, PLAN_AT, Place, STARTED_AT, ended, not_started_reason, role, shim, shim_errors, state};
 
-pub(crate) const TESTS: [(&str, fn()); 8] = [
+pub(crate) const TESTS: [(&str, fn()); 9] = [
     ("a_damaged_plan_is_not_started_and_says_so", plan),
     ("a_damaged_mark_of_the_beginning_still_counts_as_begun", started),
     ("a_damaged_record_of_the_end_is_not_believed", exit),
@@ -20,6 +20,7 @@ pub(crate) const TESTS: [(&str, fn()); 8] = [
     ("an_attempt_without_its_record_is_not_taken_for_a_new_one", no_record),
     ("preparing_that_was_cut_short_is_done_again", cut_short),
     ("a_shim_without_a_plan_says_so_where_the_agent_can_read_it", shim_without_plan),
+    ("what_a_shim_complains_about_is_behind_the_plan_and_changes_nothing_else", complaints),
 ];
 
 // Every kind of wrong: empty, too short for a checksum, wrong checksum, whole but no MessagePack, whole but something else,
@@ -75,7 +76,14 @@ fn plan() {
 fn started() {
     let place = Place::new();
     let attempt = place.prepare(&place.shell("touch began"));
+    let cancel = || attempt.cancel().unwrap();
     damage(&place.dir(), STARTED_AT, |case| {
+        // A shim that lives is just making it, and looks for the wish then.
+        let shim_lives = fs::File::open(place.dir().join("record")).unwrap();
+        shim_lives.lock().unwrap();
+        assert_eq!(cancel(), CancelOutcome::Noted, "{case}");
+        drop(shim_lives);
+        assert_eq!(cancel(), CancelOutcome::TooLate, "{case}");
         match state(&attempt) {
             AttemptState::Interrupted(found) => assert_eq!(found.boot, BootMatch::Unknown, "{case}"),
             other => panic!("{case}: {other:?}"),
@@ -163,4 +171,17 @@ fn shim_without_plan() {
     let status = std::process::Command::new(own).arg(SHIM).arg(place.dir()).stderr(errors).status().unwrap();
     assert!(!status.success());
     assert_eq!(shim_errors(&attempt), "longshore shim: there is no plan\n");
+}
+
+fn complaints() {
+    let place = Place::new();
+    let attempt = place.prepare(&place.shell("exit 5"));
+    let complains = ShimCommand::new("/bin/sh", ["-c", "echo complaint >&2"]);
+    for said in ["complaint\n", "complaint\ncomplaint\n"] {
+        attempt.launch(&complains).unwrap();
+        assert_eq!(attempt.wait_blocking(boot_id().unwrap()).unwrap(), AttemptState::NotStarted);
+        assert_eq!(shim_errors(&attempt), said);
+    }
+    attempt.launch(&shim()).unwrap();
+    assert_eq!(ended(&attempt).end, agent::attempt::AttemptEnd::Exited(5));
 }

@@ -63,10 +63,15 @@ fn read() {
     fs::write(place.dir().join("exit"), exit_file).unwrap();
     assert_eq!(state(&attempt), AttemptState::Ended(exit.into()));
     refused();
-    // One that had not begun is prepared as it is now, with the outputs that such a build made beforehand.
+    // It is just being launched.
+    let launched = File::open(place.dir().join("lock")).unwrap();
+    launched.lock().unwrap();
     for name in ["exit", "started", "cancel"] {
         fs::remove_file(place.dir().join(name)).unwrap();
     }
+    refused();
+    drop(launched);
+    // One that had not begun is prepared as it is now, with the outputs that such a build made beforehand.
     for name in ["stdout", "stderr"] {
         fs::write(place.dir().join(name), []).unwrap();
     }
