@@ -123,9 +123,12 @@ async fn user() {
     let mut other = world.step("other", "echo who=$(id -un) > $LONGSHORE_OUTPUT; touch mine; ! cat ../other.1/record");
     other.user = Some("nobody".to_owned());
     other.outputs = [("who".to_owned(), OutputType::Text)].into();
+    // Nothing is wanted of this one, and it may use the file all the same.
+    let mut plain = world.step("plain", "echo unwanted > $LONGSHORE_OUTPUT");
+    plain.user = Some("nobody".to_owned());
     let mut nobody_knows = world.step("unknown", "true");
     nobody_knows.user = Some("no-such-user".to_owned());
-    let (run, wrong) = (world.run(1, vec![other]), world.run(2, vec![nobody_knows]));
+    let (run, wrong) = (world.run(1, vec![other, plain]), world.run(2, vec![nobody_knows]));
     world.send_all(&[Body::RunStart(run.clone()), Body::RunStart(wrong.clone())]).await;
     let end = world.run_end(run.run).await;
     let ends = world.step_ends(run.run);
