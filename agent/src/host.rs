@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use messages::{Limits, is_label};
@@ -115,7 +115,16 @@ impl Account {
 
     /// Lets the user reach its working folder, which becomes its own, and the file for its outputs. What else is in the folders
     /// on the way, the journal above all, stays closed to it. The way to the agent's own folder is not the agent's to open.
+    ///
+    /// # Errors
+    /// The system's; or which folder above the agent's own keeps the user out, and what to do about it.
     pub(crate) fn let_in(&self, agent: &Path, work: &Path, attempt: &Path) -> io::Result<()> {
+        if let Some(folder) = self.kept_out_by(agent) {
+            let (name, folder) = (&self.name, folder.display());
+            return Err(io::Error::other(format!(
+                "the user `{name}` cannot pass through {folder}, in which the agent has its own folder; let it: chmod o+x {folder}"
+            )));
+        }
         for end in [work, attempt] {
             let way = end.ancestors().take_while(|folder| folder.starts_with(agent));
             for folder in way.filter(|folder| *folder != work) {
@@ -125,6 +134,26 @@ impl Account {
         chown(work, Some(self.uid), Some(self.gid))?;
         chown(attempt.join(OUTPUT), Some(self.uid), Some(self.gid))
     }
+
+    /// The first folder above that one which the user may not pass through, by what its mode says; none that has a list of who may.
+    fn kept_out_by<'a>(&self, agent: &'a Path) -> Option<&'a Path> {
+        agent.ancestors().skip(1).find(|folder| {
+            // What cannot be looked at is said by whoever cannot use it.
+            fs::metadata(folder).is_ok_and(|metadata| {
+                let bit = match (metadata.uid() == self.uid, metadata.gid() == self.gid) {
+                    (true, _) => 0o100,
+                    (false, true) => 0o010,
+                    (false, false) => 0o001,
+                };
+                metadata.mode() & bit == 0 && !has_list(folder)
+            })
+        })
+    }
+}
+
+/// Whether more than its mode says who may pass through a folder: then only the kernel knows.
+fn has_list(folder: &Path) -> bool {
+    rustix::fs::getxattr(folder, "system.posix_acl_access", &mut [0_u8; 0][..]).is_ok_and(|bytes| bytes > 0)
 }
 
 /// What the agent found out about its machine, as labels.
@@ -153,6 +182,26 @@ mod tests {
         for nobody in ["we", "webs", "", "broken", "odd", "33"] {
             assert_eq!(find(TEXT, nobody), None, "{nobody}");
         }
+    }
+
+    #[test]
+    fn a_folder_above_the_agents_that_keeps_a_user_out_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (above, agent) = (dir.path().join("agents"), dir.path().join("agents/a1"));
+        fs::create_dir_all(&agent).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let own = fs::metadata(&above).unwrap();
+        let account = |uid, gid| Account { name: "web".to_owned(), uid, gid, home: String::new() };
+        let (other, fellow) = (account(own.uid() + 1, own.gid() + 1), account(own.uid() + 1, own.gid()));
+        for (mode, keeps_other, keeps_fellow) in [(0o700, true, true), (0o710, true, false), (0o711, false, false)] {
+            fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+            let by = |account: &Account| account.kept_out_by(&agent).map(Path::to_owned);
+            assert_eq!(by(&other), keeps_other.then(|| above.clone()), "{mode:o}");
+            assert_eq!(by(&fellow), keeps_fellow.then(|| above.clone()), "{mode:o}");
+        }
+        fs::set_permissions(&above, fs::Permissions::from_mode(0o700)).unwrap();
+        let refused = other.let_in(&agent, &agent.join("work"), &agent.join("one.1")).unwrap_err().to_string();
+        assert!(refused.contains("`web` cannot pass through") && refused.contains("chmod o+x"), "{refused}");
     }
 
     #[test]
