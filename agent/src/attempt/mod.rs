@@ -316,7 +316,8 @@ impl Attempt {
         let held = || matches!(course.lock().try_lock_shared(), Err(TryLockError::WouldBlock));
         let failed = |source| self.error(RECORD, source);
         match course.started().map_err(failed)? {
-            Record::Absent if course.has_begun().map_err(failed)? => Ok(CancelOutcome::TooLate),
+            // Only the end counts here: a mark that was made since the look above is a shim's that will find the wish.
+            Record::Absent if course.exit().map_err(failed)? != Record::Absent => Ok(CancelOutcome::TooLate),
             Record::Absent => Ok(CancelOutcome::Noted),
             // The mark is just being made, if a shim is alive; it looks for the wish right after.
             Record::Damaged(_) => Ok(if held() { CancelOutcome::Noted } else { CancelOutcome::TooLate }),
