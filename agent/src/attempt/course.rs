@@ -12,7 +12,10 @@ use super::record_file::{self, EXIT, STARTED};
 use super::records::{EXIT_BYTES_MAX, Exit, PLAN_BYTES_MAX, Plan, STARTED_BYTES_MAX, Started};
 
 /// The names of those files.
-const FILES: [&str; 4] = ["lock", "plan", "started", "exit"];
+const LOCK: &str = "lock";
+const PLAN: &str = "plan";
+pub(super) const MARK: &str = "started";
+pub(super) const END: &str = "exit";
 
 /// The open file whose lock is held by whoever runs the attempt, and where the rest is.
 pub(super) enum Course {
@@ -24,7 +27,7 @@ pub(super) enum Course {
 impl Course {
     /// Of the attempt in that folder; nothing if nobody has begun to prepare one there.
     pub(super) fn open(dir: &Path) -> io::Result<Option<Self>> {
-        let earlier = || Ok(found(layout::open_lock(dir, FILES[0]))?.map(|lock| Self::Files(lock, dir.to_owned())));
+        let earlier = || Ok(found(layout::open_lock(dir, LOCK))?.map(|lock| Self::Files(lock, dir.to_owned())));
         found(record_file::open(dir))?.map_or_else(earlier, |record| Ok(Some(Self::Record(record))))
     }
 
@@ -36,21 +39,21 @@ impl Course {
     pub(super) fn plan(&self) -> io::Result<Record<Plan>> {
         match self {
             Self::Record(record) => record_file::plan(record),
-            Self::Files(_, dir) => read(dir, FILES[1], PLAN_BYTES_MAX),
+            Self::Files(_, dir) => read(dir, PLAN, PLAN_BYTES_MAX),
         }
     }
 
     pub(super) fn started(&self) -> io::Result<Record<Started>> {
         match self {
             Self::Record(record) => record_file::read(record, STARTED),
-            Self::Files(_, dir) => read(dir, FILES[2], STARTED_BYTES_MAX),
+            Self::Files(_, dir) => read(dir, MARK, STARTED_BYTES_MAX),
         }
     }
 
     pub(super) fn exit(&self) -> io::Result<Record<Exit>> {
         match self {
             Self::Record(record) => record_file::read(record, EXIT),
-            Self::Files(_, dir) => read(dir, FILES[3], EXIT_BYTES_MAX),
+            Self::Files(_, dir) => read(dir, END, EXIT_BYTES_MAX),
         }
     }
 

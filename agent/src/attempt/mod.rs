@@ -52,7 +52,7 @@ use crate::groups::Group;
 const DIR_MODE: u32 = 0o700;
 
 /// What is only in the folder of an attempt that began: outputs, and the marks of builds that had files of their own for them.
-const BEGUN: [&str; 4] = [STDOUT, STDERR, "started", "exit"];
+const BEGUN: [&str; 4] = [STDOUT, STDERR, course::MARK, course::END];
 
 /// One attempt at one step: a handle on its folder. Cheap to clone; holds nothing open.
 #[derive(Debug, Clone, PartialEq, Eq)]
