@@ -29,8 +29,8 @@ struct Entry {
     sum: Option<u32>,
     /// The entry before this one whose key has the same checksum.
     before: Option<u32>,
-    /// A later entry is about the same key.
-    replaced: bool,
+    /// It is nothing: a later entry is about the same key, or it changes nothing.
+    void: bool,
 }
 
 /// A change, with what its key and its value are known by.
@@ -99,13 +99,13 @@ impl Batch {
         while let Some(entry) = earlier.map(|number| number as usize) {
             let Entry { key_at: at, value_at: end, before, .. } = self.entries[entry];
             if self.bytes[at..end] == self.bytes[key_at..value_at] {
-                self.entries[entry].replaced = true;
+                self.entries[entry].void = true;
                 break;
             }
             earlier = before;
         }
         let end = self.bytes.len();
-        self.entries.push(Entry { key_at, value_at, end, key_sum, sum, before, replaced: false });
+        self.entries.push(Entry { key_at, value_at, end, key_sum, sum, before, void: false });
     }
 
     /// Whether nothing is to be changed.
@@ -121,11 +121,18 @@ impl Batch {
 
     /// As [`Self::iter`], with checksums.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Changed<'_>> {
-        self.entries.iter().filter(|entry| !entry.replaced).map(|entry| Changed {
-            key: &self.bytes[entry.key_at..entry.value_at],
-            key_sum: entry.key_sum,
-            value: entry.sum.map(|sum| (&self.bytes[entry.value_at..entry.end], sum)),
-        })
+        self.entries.iter().filter(|entry| !entry.void).map(|entry| changed(&self.bytes, entry))
+    }
+
+    /// Leaves out the changes for which `keep` says no.
+    ///
+    /// # Errors
+    /// The first one of `keep`. What it had decided by then stands.
+    pub(crate) fn retain<E>(&mut self, mut keep: impl FnMut(Changed<'_>) -> Result<bool, E>) -> Result<(), E> {
+        for entry in self.entries.iter_mut().filter(|entry| !entry.void) {
+            entry.void = !keep(changed(&self.bytes, entry))?;
+        }
+        Ok(())
     }
 
     /// Empties it. What memory it took is kept, within bounds.
@@ -137,6 +144,14 @@ impl Batch {
         self.bytes.clear();
         self.entries.clear();
         self.latest.clear();
+    }
+}
+
+fn changed<'a>(bytes: &'a [u8], entry: &Entry) -> Changed<'a> {
+    Changed {
+        key: &bytes[entry.key_at..entry.value_at],
+        key_sum: entry.key_sum,
+        value: entry.sum.map(|sum| (&bytes[entry.value_at..entry.end], sum)),
     }
 }
 

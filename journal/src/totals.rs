@@ -38,13 +38,14 @@ impl Totals {
         self.rows == other.rows && self.sum == other.sum
     }
 
-    /// Brings the totals to where the store will be after that batch, and puts them into it.
+    /// Brings the totals to where the store will be after that batch, and puts them into it. What changes nothing is left out of it.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot say which rows the batch replaces.
     pub(crate) fn seal(&mut self, store: &dyn Store, batch: &mut Batch) -> Result<(), StoreError> {
-        for change in batch.changes() {
-            if let Some(old) = store.checksum(change.key)? {
+        batch.retain(|change| {
+            let old = store.checksum(change.key)?;
+            if let Some(old) = old {
                 self.rows = self.rows.wrapping_sub(1);
                 self.sum = self.sum.wrapping_sub(part(change.key_sum, old));
             }
@@ -52,9 +53,43 @@ impl Totals {
                 self.rows = self.rows.wrapping_add(1);
                 self.sum = self.sum.wrapping_add(part(change.key_sum, sum));
             }
-        }
+            // A row that came and went within the batch was never there.
+            Ok::<_, StoreError>(old.is_some() || change.value.is_some())
+        })?;
         self.batches += 1;
         Row::Totals(*self).put_into(batch);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::memory_store::MemoryStore;
+
+    #[test]
+    fn a_row_that_came_and_went_within_a_batch_is_not_in_it_and_counts_nothing() {
+        let (store, mut totals) = (MemoryStore::default(), Totals::default());
+        let sealed = |totals: &mut Totals, changes: &[(&[u8], Option<&[u8]>)]| {
+            let mut batch = Batch::default();
+            for (key, value) in changes {
+                match value {
+                    Some(value) => batch.put(key.to_vec(), value.to_vec()),
+                    None => batch.delete(key.to_vec()),
+                }
+            }
+            totals.seal(&store, &mut batch).unwrap();
+            store.apply(&batch).unwrap();
+            batch.iter().map(|(key, value)| (key.to_vec(), value.is_some())).collect::<Vec<_>>()
+        };
+        let own = (vec![Table::Totals.byte()], true);
+        let kept = [(&b"kept"[..], Some(&b"1"[..])), (b"passing", Some(b"2")), (b"passing", None)];
+        assert_eq!(sealed(&mut totals, &kept), [(b"kept".to_vec(), true), own.clone()]);
+        assert_eq!(totals.rows, 1);
+        // One that was there before is removed.
+        let replaced = [(&b"kept"[..], Some(&b"3"[..])), (b"kept", None), (b"never", None)];
+        assert_eq!(sealed(&mut totals, &replaced), [(b"kept".to_vec(), false), own]);
+        assert!(totals.same_rows(&Totals::default()) && totals.batches == 2);
     }
 }
