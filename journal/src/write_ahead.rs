@@ -51,7 +51,7 @@ impl Change {
 /// Changes to write, and what may happen only once they are on stable storage.
 ///
 /// **Invariant:** `then` comes out of [`Journal::commit`](crate::Journal::commit) alone, after the sync
-/// (`effects_come_out_only_after_the_sync`). It has no getter:
+/// (`effects_come_out_only_after_the_sync`), but for what is [lent](Self::lend). It has no getter:
 ///
 /// ```compile_fail
 /// let write = journal::WriteAhead::new(Vec::new(), "publish this");
@@ -74,6 +74,12 @@ impl<T> WriteAhead<T> {
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Takes something out before the changes are on stable storage, for whoever does nothing outside this journal before a commit that is
+    /// handed over behind this one is through: then these changes are on stable storage, too, or neither happened.
+    pub fn lend<U>(&mut self, take: impl FnOnce(&mut T) -> U) -> U {
+        take(&mut self.then)
     }
 
     /// Binds something more to the same changes. Nothing is looked into.

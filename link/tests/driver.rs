@@ -1,5 +1,5 @@
-//! The driver, over a wire whose other end the test holds and a store whose sync the test lets go: nothing leaves and nothing
-//! is offered before the sync that covers it.
+//! The driver, over a wire whose other end the test holds and a store whose sync the test lets go: nothing leaves before the sync that
+//! covers it, and what is lent to the application before that is committed with what it makes of it.
 #![allow(clippy::unwrap_used)]
 
 use std::ops::ControlFlow;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use journal::{Batch, Journal, Key, MemoryStore, MessageTable, Opening, Store, StoreError, Visit};
-use link::session::{Config, DeliveryTag, Published, Transaction};
+use link::session::{Config, DeliveryTag, Published, Rewound, Transaction};
 use link::wire::{WireCommand, WireEnd, WireEvent, wire};
 use link::{Endpoint, Parts, RunError, endpoint};
 use messages::{
@@ -33,6 +33,7 @@ struct Gate {
 struct GateState {
     closed: bool,
     waiting: usize,
+    syncs: usize,
     /// A row that the store has lost.
     lost: Option<Vec<u8>>,
 }
@@ -41,6 +42,10 @@ impl Gate {
     fn set(&self, closed: bool) {
         self.state.lock().unwrap().closed = closed;
         self.changed.notify_all();
+    }
+
+    fn syncs(&self) -> usize {
+        self.state.lock().unwrap().syncs
     }
 
     /// Blocks until a sync waits at the gate.
@@ -64,6 +69,7 @@ impl Store for GatedStore {
     fn sync(&self) -> Result<(), StoreError> {
         let mut state = self.gate.state.lock().unwrap();
         state.waiting += 1;
+        state.syncs += 1;
         self.gate.changed.notify_all();
         while state.closed {
             state = self.gate.changed.wait(state).unwrap();
@@ -165,6 +171,11 @@ impl World {
 }
 
 fn hello(from: EndpointId, to: EndpointId) -> Frame {
+    hello_of(from, to, 0)
+}
+
+/// Of an endpoint that has found so often that its peer's journal had lost something.
+fn hello_of(from: EndpointId, to: EndpointId, losses: u32) -> Frame {
     let sending = Sending {
         incarnation: Incarnation::from_u128(9),
         epoch: Epoch::FIRST,
@@ -179,7 +190,7 @@ fn hello(from: EndpointId, to: EndpointId) -> Frame {
         acknowledged_beyond: Ranges::default(),
         settled_through: None,
         doubtful_through: None,
-        losses: 0,
+        losses,
     };
     Frame::status(&Status {
         from,
@@ -221,17 +232,87 @@ fn first_message_of(from: EndpointId, to: EndpointId) -> Message {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_delivery_is_acknowledged_and_offered_only_after_its_sync() {
+async fn a_delivery_is_acknowledged_only_after_its_sync_whether_the_application_deals_with_it_or_not() {
     let mut world = World::start().await;
     world.gate.set(true);
     world.deliver(2, first_message().frame.bytes()).await;
     world.sync_is_asked_for().await;
     assert!(world.end.commands.try_recv().is_err(), "something left before the sync");
-    assert!(world.endpoint.next_work().now_or_never().is_none(), "work was offered before the sync");
     world.gate.set(false);
     assert!(matches!(world.command().await, WireCommand::Acknowledge(tags) if tags[0].tag == 2));
     let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
     assert_eq!(work.items[0].message, first_message());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_of_a_lent_message_is_never_committed_before_it_and_leaves_only_after_the_sync_of_both() {
+    let mut together = 0;
+    // Whether both are one commit is up to how soon the application has its turn, so it is tried until they were.
+    for _ in 0..1_000 {
+        let mut world = World::start().await;
+        let before = world.gate.syncs();
+        world.gate.set(true);
+        world.deliver(2, first_message().frame.bytes()).await;
+        let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+        let item = &work.items[0];
+        assert_eq!(item.message, first_message());
+        let answer = link::session::Outbound { answers: Some(item.seq), ..report(3) };
+        let transaction = Transaction { apply: vec![item.hold()], send: vec![answer], ..Transaction::default() };
+        let begun = world.endpoint.begin_checked(transaction).await.unwrap();
+        world.sync_is_asked_for().await;
+        assert!(world.end.commands.try_recv().is_err(), "something left before the sync");
+        world.gate.set(false);
+        timeout(LIMIT, begun.done()).await.unwrap().unwrap();
+        assert!(matches!(world.command().await, WireCommand::Acknowledge(tags) if tags[0].tag == 2));
+        let sent = Published::Message(Seq::FIRST);
+        assert!(matches!(world.command().await, WireCommand::Publish(publish) if publish.what == sent));
+        together += usize::from(world.gate.syncs() == before + 1);
+        if together > 0 {
+            return;
+        }
+    }
+    panic!("a message and what was made of it were never one commit");
+}
+
+/// The journal is what another process finds: nothing that was lent may be known there by its outcome alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_lent_to_nobody_who_answers_is_on_stable_storage_all_the_same() {
+    let store = Arc::new(GatedStore { inner: MemoryStore::default(), gate: Arc::default() });
+    let ends = || (server(), agent());
+    let mut world = World::over(Arc::clone(&store), ends(), None);
+    world.event(WireEvent::Up { connection: 1 }).await;
+    world.deliver(1, hello(agent(), server()).bytes()).await;
+    world.deliver(2, first_message_of(agent(), server()).frame.bytes()).await;
+    let lent = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+    while !matches!(world.command().await, WireCommand::Acknowledge(tags) if tags.iter().any(|tag| tag.tag == 2)) {}
+    world.stop.send(true).unwrap();
+    timeout(LIMIT, world.driver).await.unwrap().unwrap().unwrap();
+    let world = World::over(store, ends(), None);
+    let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+    assert_eq!(work.items[0].message, lent.items[0].message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lent_before_the_application_can_hear_that_the_journal_had_lost_something() {
+    let store = Arc::new(GatedStore { inner: MemoryStore::default(), gate: Arc::default() });
+    let world = World::over(store, (agent(), server()), None);
+    world.event(WireEvent::Up { connection: 1 }).await;
+    world.gate.set(true);
+    world.deliver(1, hello_of(server(), agent(), 1).bytes()).await;
+    world.deliver(2, first_message().frame.bytes()).await;
+    let view = async || world.endpoint.view(server()).await.unwrap().unwrap().streams.incoming;
+    let received = async || view().await.and_then(|stream| stream.received);
+    while received().await != Some(Seq::FIRST) {
+        tokio::task::yield_now().await;
+    }
+    world.sync_is_asked_for().await;
+    let early = world.endpoint.next_work().now_or_never();
+    world.gate.set(false);
+    assert!(early.is_none(), "work came before that was known");
+    let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+    assert_eq!(work.items[0].message, first_message());
+    let known = world.endpoint.next_rewound().now_or_never().expect("it is known before work comes").unwrap();
+    assert_eq!(known, [Rewound::Own(server())]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,7 @@ use crate::api::{
 use crate::books::Books;
 use crate::dispatch::Dispatch;
 use crate::fleet;
+use crate::kept::Kept;
 use crate::logs::{About, Logs};
 use crate::schedule::Fleet;
 use crate::submitting::Submitting;
@@ -31,6 +32,8 @@ pub(crate) struct Core(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     books: Mutex<Books>,
+    /// How far the books are ahead of the disk.
+    kept: Kept,
     submitting: Submitting,
     dispatch: Dispatch,
     /// Held from a change of the books until its rows are handed to the journal: else an older row could be written over a newer one.
@@ -78,6 +81,7 @@ impl Core {
         let inner = Inner {
             endpoint,
             books,
+            kept: Kept::default(),
             submitting,
             dispatch,
             turn,
@@ -99,6 +103,10 @@ impl Core {
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
         // Each change of the books is one call that does not panic halfway.
         self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn kept_books(&self) -> &Kept {
+        &self.0.kept
     }
 
     /// Says that there is something new to see.
@@ -325,6 +333,10 @@ impl Desk for Core {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.0.revision.subscribe()
+    }
+
+    async fn kept(&self) -> Result<(), DeskError> {
+        self.0.kept.all().await.map_err(stopping)
     }
 
     async fn read_log(&self, key: &LogKey, offset: u64, max: usize) -> Result<LogPiece, LogReadError> {

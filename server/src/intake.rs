@@ -32,9 +32,10 @@ pub(crate) async fn run(core: Core) {
 async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
     let mut transaction = Transaction::default();
     let turn = core.turn().await;
+    let ahead = core.kept_books().ahead();
     {
-        // What the messages say is on stable storage already, so the books may show it before this transaction is. And the
-        // next batch of the same agent, which comes as soon as this one is handed over, must find it there.
+        // The next batch of the same agent, which comes as soon as this one is handed over, must find in the books what this one says. Clients
+        // are told of it when it is kept.
         let mut books = core.books();
         let mut changed: BTreeMap<RunId, RunRow> = BTreeMap::new();
         for item in &work.items {
@@ -76,6 +77,7 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
     let begun = core.endpoint().begin(transaction).await?;
     drop(turn);
     begun.done().await?;
+    ahead.kept();
     core.taken_in().await;
     Ok(())
 }

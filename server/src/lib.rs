@@ -10,6 +10,7 @@ mod fleet;
 mod forgetting;
 mod intake;
 pub mod job_file;
+mod kept;
 mod logs;
 mod orders;
 pub mod outage;

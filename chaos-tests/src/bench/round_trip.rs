@@ -96,11 +96,12 @@ async fn ours(order: &Order, engine: Engine) -> Result<Figures, BenchError> {
         let begun = server.submit(&agent.name, body(number)).await?;
         begun.done().await?;
         let work = server.work().await?;
-        times.push(began.elapsed());
         for item in &work.items {
             in_order(item.message.body(), number)?;
         }
+        // It is lent before it is on stable storage, and there with this.
         server.settle(&work).await?;
+        times.push(began.elapsed());
     }
     let figures = figures(order, meter, times)?;
     let p50_us = figures.latency.map_or(f64::NAN, |latency| latency.p50_us);

@@ -31,7 +31,8 @@ impl Driver {
             acknowledge,
             discard,
             offer,
-            arrived,
+            // Lent to the application before this.
+            arrived: _,
             sealed,
             logs,
             faults,
@@ -54,10 +55,6 @@ impl Driver {
             self.durable.insert(peer.clone(), through);
             self.waiting.insert(peer);
         }
-        for arrived in arrived {
-            let from = arrived.message.header.from.clone();
-            self.kept.arrived.keep(&from, arrived);
-        }
         for message in sealed {
             let to = message.header.to.clone();
             self.kept.sealed.keep(&to, message);
@@ -69,6 +66,7 @@ impl Driver {
             report::fault(&self.session.identity().local, fault);
         }
         if !rewound.is_empty() {
+            self.rewinding -= 1;
             self.rewinds.add(rewound);
             // One signal is enough for all that wait.
             let _one_waits_already = self.rewound.try_send(());

@@ -1,7 +1,12 @@
 //! Gathering what is to be committed together. One commit costs a hand-over to the writer and back, whatever is in it; so while
-//! commits are under way, the next one fills. It never holds anything back from an idle journal.
+//! commits are under way, the next one fills. Messages that are lent to the application wait a moment for what it makes of them, so that both
+//! are one commit. Nothing else is ever held back from an idle journal.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use journal::WriteAhead;
+use messages::EndpointId;
 
 use super::{COMMITS_MAX, Driver, Reply};
 use crate::session::Effects;
@@ -10,26 +15,49 @@ use crate::session::Effects;
 const INPUTS_MAX: usize = 512;
 /// Bytes of inputs that one commit covers at most, which bounds what waits in memory.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long messages that are lent wait for the application. It answers within a tenth of that, unless it has something else to do.
+const LENT_MAX: Duration = Duration::from_millis(2);
 
 /// Changes that wait for their commit, and what is bound to them, in the order of the inputs.
 pub(super) struct Gathered {
     write: WriteAhead<Vec<(Effects, Reply)>>,
     inputs: usize,
     bytes: usize,
+    /// Peers with messages in it.
+    arrived: BTreeSet<EndpointId>,
+    /// Since when the application has some of these.
+    lent: Option<Instant>,
+    /// A transaction is in it, for which somebody waits.
+    awaited: bool,
 }
 
 impl Default for Gathered {
     fn default() -> Self {
-        Self { write: WriteAhead::new(Vec::new(), Vec::new()), inputs: 0, bytes: 0 }
+        let write = WriteAhead::new(Vec::new(), Vec::new());
+        Self { write, inputs: 0, bytes: 0, arrived: BTreeSet::new(), lent: None, awaited: false }
     }
 }
 
 impl Gathered {
     /// Adds what one input amounts to, behind all others.
-    pub(super) fn push(&mut self, write: WriteAhead<Effects>, reply: Reply, bytes: usize) {
+    fn push(&mut self, write: WriteAhead<Effects>, reply: Reply, bytes: usize) {
+        self.awaited |= !matches!(reply, Reply::Nobody);
         self.write.push(write.with(reply));
         self.inputs += 1;
         self.bytes += bytes;
+    }
+
+    /// Notes that the application has messages of that peer that are not on stable storage.
+    pub(super) fn lent(&mut self, peer: &EndpointId) {
+        if self.arrived.contains(peer) {
+            self.lent.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Until when it waits for what the application makes of what it was lent. Once there is a transaction in it nothing waits: whoever
+    /// waits for that may be the one who is to deal with the rest.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        self.lent.filter(|_| !self.awaited).map(|since| since + LENT_MAX)
     }
 
     /// Whether another input may be taken.
@@ -39,9 +67,24 @@ impl Gathered {
 }
 
 impl Driver {
+    /// Gathers what one input amounts to. The messages that arrived with it may be lent from now on.
+    pub(super) fn gather(&mut self, mut write: WriteAhead<Effects>, reply: Reply, bytes: usize) {
+        let lend = |effects: &mut Effects| (std::mem::take(&mut effects.arrived), !effects.rewound.is_empty());
+        let (arrived, rewinds) = write.lend(lend);
+        self.rewinding += usize::from(rewinds);
+        for arrived in arrived {
+            let peer = arrived.message.header.from.clone();
+            self.kept.arrived.keep(&peer, arrived);
+            self.gathered.arrived.insert(peer.clone());
+            self.waiting.insert(peer);
+        }
+        self.gathered.push(write, reply, bytes);
+    }
+
     /// Hands what was gathered to the journal, unless enough is under way there.
     pub(super) fn flush(&mut self) {
-        if self.commits.len() < COMMITS_MAX {
+        let waits = self.gathered.waits_until().is_some_and(|until| Instant::now() < until);
+        if self.commits.len() < COMMITS_MAX && !waits {
             self.flush_all();
         }
     }

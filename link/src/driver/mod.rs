@@ -126,6 +126,7 @@ pub fn endpoint(parts: Parts) -> Result<(Endpoint, Driver), RunError> {
         waiting,
         durable,
         kept: Kept::default(),
+        rewinding: 0,
         out: BTreeMap::new(),
         confirmed: BTreeMap::new(),
         link: LinkState { since_ms: wall_ms(), ..LinkState::default() },
@@ -214,9 +215,12 @@ pub struct Driver {
     loads: VecDeque<Load>,
     /// Peers with messages that the application has not dealt with.
     waiting: BTreeSet<EndpointId>,
-    /// Received messages that are on stable storage, by peer: only these are handed to the application.
+    /// Received messages that are on stable storage, by peer: only these are read from the journal. What is in memory is lent before.
     durable: BTreeMap<EndpointId, Seq>,
     kept: Kept,
+    /// Inputs on their way to the disk that show a journal to be lost or restored. Meanwhile nothing is lent: the application hears of that
+    /// before it gets what comes after it.
+    rewinding: usize,
     /// Peers whose messages are at the application, with the last one.
     out: BTreeMap<EndpointId, Seq>,
     confirmed: BTreeMap<EndpointId, Seq>,
@@ -290,6 +294,7 @@ impl Driver {
     async fn next(&mut self, applications: bool, shutdown: &mut watch::Receiver<bool>) -> Result<Turn, RunError> {
         let (room, calm) = (self.gathered.has_room(), self.is_calm());
         let due = self.session.next_timeout();
+        let lent = self.gathered.waits_until().filter(|_| self.commits.len() < COMMITS_MAX);
         let work_waits = self.work.capacity() == 0 && self.waiting.iter().any(|peer| !self.out.contains_key(peer));
         Ok(tokio::select! {
             Some(done) = self.commits.next(), if !self.commits.is_empty() => {
@@ -306,6 +311,8 @@ impl Driver {
             // Room again for work: it is offered before the next wait.
             _ = self.work.reserve(), if work_waits => Turn::Room,
             () = sleep_until(self.started, due), if room && due.is_some() => Turn::TimedOut,
+            // What the application was lent waits no longer.
+            () = sleep_to(lent), if lent.is_some() => Turn::Room,
             changed = shutdown.changed() => if changed.is_err() { Turn::Stopped } else { Turn::Room },
         })
     }
@@ -321,7 +328,7 @@ impl Driver {
 
     fn sized_input(&mut self, input: Input, bytes: usize) {
         let write = self.session.handle(self.now(), input);
-        self.gathered.push(write, Reply::Nobody, bytes);
+        self.gather(write, Reply::Nobody, bytes);
     }
 
     fn event(&mut self, event: WireEvent) {
@@ -444,7 +451,7 @@ impl Driver {
                         self.waiting.insert(peer);
                     }
                 }
-                self.gathered.push(write, Reply::Submitter(done), bytes);
+                self.gather(write, Reply::Submitter(done), bytes);
                 // Whoever went away does not need to know.
                 taken.map(|taken| taken.send(Ok(())));
             }
@@ -461,7 +468,7 @@ impl Driver {
         match fresh.and_then(|fresh| Ok(self.session.resolve(now, peer, fresh)?)) {
             Ok(write) => {
                 tracing::warn!(%peer, "A person decided: this journal goes on under another name.");
-                self.gathered.push(write, Reply::Resolver(reply), 0);
+                self.gather(write, Reply::Resolver(reply), 0);
             }
             Err(failure) => {
                 let _ = reply.send(Err(failure));
@@ -487,6 +494,13 @@ async fn send_next(commands: &mpsc::Sender<WireCommand>, backlog: &mut VecDeque<
         permit.send(command);
     }
     Ok(())
+}
+
+async fn sleep_to(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(started: Instant, due: Option<Millis>) {

@@ -1,5 +1,6 @@
-//! Handing the application what it has not dealt with: only what is on stable storage, in the order of its stream, one batch
-//! per peer at a time. What was journaled a moment ago is still in memory, everything else is read.
+//! Handing the application what it has not dealt with, in the order of its stream, one batch per peer at a time. What arrived a moment ago is
+//! still in memory and is lent to it, on stable storage or not: all that it can do about it here is a transaction, which is committed
+//! with it or behind it. Everything else is read, which only what is on stable storage can be.
 
 use journal::Direction;
 use messages::{Body, EndpointId, Seq};
@@ -9,7 +10,7 @@ use crate::endpoint::{Work, WorkItem};
 use crate::session::{Arrived, Input};
 
 /// Messages handed to the application at a time, per peer.
-const BATCH_MAX: u64 = 64;
+const BATCH_MAX: u64 = 256;
 /// Bytes of messages handed to the application at a time, per peer.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
@@ -21,27 +22,42 @@ impl Driver {
                 continue;
             }
             self.waiting.remove(&peer);
-            let Some((from, _)) = self.session.unapplied(&peer) else { continue };
-            let Some(durable) = self.durable.get(&peer).copied().filter(|durable| from <= *durable) else { continue };
-            let to = durable.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(durable));
-            let items = self.read_work(&peer, from, to)?;
+            let Some((from, through)) = self.session.unapplied(&peer) else { continue };
+            let durable = self.durable.get(&peer).copied();
+            let through = if self.rewinding == 0 { Some(through) } else { durable };
+            let Some(through) = through.filter(|through| from <= *through) else { continue };
+            let to = through.min(Seq::new(from.value() + BATCH_MAX - 1).unwrap_or(through));
+            let items = self.read_work(&peer, (from, to), durable)?;
             let Some(last) = items.last().map(|item| item.seq) else {
+                if durable.is_none_or(|durable| durable < from) {
+                    // It comes with its commit.
+                    continue;
+                }
                 // Nothing behind it may be offered before it, so the streams are stopped, which is said here, there and to people.
                 self.input(Input::NotWhole(peer, from));
                 continue;
             };
             if self.work.try_send(Work { peer: peer.clone(), items }).is_ok() {
+                if Some(last) > durable {
+                    self.gathered.lent(&peer);
+                }
                 self.out.insert(peer, last);
             }
         }
         Ok(())
     }
 
-    fn read_work(&mut self, peer: &EndpointId, from: Seq, to: Seq) -> Result<Vec<WorkItem>, RunError> {
+    /// What is in memory, or else what is on stable storage, which goes up to `durable`.
+    fn read_work(
+        &mut self,
+        peer: &EndpointId,
+        (from, to): (Seq, Seq),
+        durable: Option<Seq>,
+    ) -> Result<Vec<WorkItem>, RunError> {
         let mut arrived = self.kept.arrived.take(peer, (from, to), BATCH_BYTES_MAX);
-        if arrived.is_empty() {
+        if let (true, Some(durable)) = (arrived.is_empty(), durable) {
             let before_kept = self.kept.arrived.first(peer).and_then(Seq::previous).filter(|before| from <= *before);
-            arrived = self.read_arrived(peer, from, before_kept.unwrap_or(to).min(to))?;
+            arrived = self.read_arrived(peer, from, before_kept.unwrap_or(to).min(to).min(durable))?;
         }
         let stream = self.session.state().peers.get(peer).and_then(|streams| streams.incoming.as_ref());
         let (doubtful, losses) = stream.map_or((None, 0), |stream| (stream.doubtful, stream.losses));

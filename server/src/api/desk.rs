@@ -55,6 +55,9 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// changes after the change can be read, never before. It may begin anywhere when the process starts.
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// Returns when everything that any answer said by now is on stable storage. What is sent to a client waits for this.
+    fn kept(&self) -> impl Future<Output = Result<(), DeskError>> + Send;
+
     /// At most `max` bytes of a log from an offset. A log that does not exist yet is empty and not complete.
     fn read_log(
         &self,

@@ -132,6 +132,7 @@ impl<D: Desk> Follow<D> {
             // A desk that cannot answer is on its way down: the client comes back and finds out more.
             let job = self.desk.job(&self.prefix).await.ok()?;
             self.look(revision, job).await;
+            self.desk.kept().await.ok()?;
         }
     }
 

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::REQUEST_TIME_MAX;
 use super::access::Token;
 use super::answer::Refused;
+use super::desk::Desk;
 
 /// What a request is measured against.
 #[derive(Debug)]
@@ -54,6 +55,21 @@ pub(super) async fn within_time(request: Request, next: Next) -> Response {
             format!("no answer within {} s", REQUEST_TIME_MAX.as_secs()),
             "a job that was being submitted may have been taken",
             "ask again: a job submitted with the same id is taken only once",
+        )
+        .into_response(),
+    }
+}
+
+/// Holds an answer back until all that it says is on stable storage.
+pub(super) async fn keep<D: Desk>(State(desk): State<D>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    match desk.kept().await {
+        Ok(()) => response,
+        Err(error) => Refused::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error.to_string(),
+            "what was asked may have been done; jobs that were taken are safe in the journal",
+            "ask again when the server is up",
         )
         .into_response(),
     }

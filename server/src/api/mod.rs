@@ -56,7 +56,7 @@ struct Shared<D> {
 }
 
 fn router<D: Desk>(shared: Shared<D>) -> Router {
-    let guard = Arc::clone(&shared.guard);
+    let (guard, desk) = (Arc::clone(&shared.guard), shared.desk.clone());
     Router::new()
         .route("/healthz", get(handlers::healthz))
         .route("/v1/status", get(handlers::status::<D>))
@@ -75,6 +75,7 @@ fn router<D: Desk>(shared: Shared<D>) -> Router {
         .method_not_allowed_fallback(answer::no_such_method)
         .with_state(shared)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(desk, guard::keep::<D>))
         .layer(middleware::from_fn(guard::within_time))
         .layer(middleware::from_fn_with_state(guard, guard::admit))
 }

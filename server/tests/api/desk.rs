@@ -215,6 +215,10 @@ impl Desk for TestDesk {
         })
     }
 
+    async fn kept(&self) -> Result<(), DeskError> {
+        Ok(())
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
     }
