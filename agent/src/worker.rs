@@ -376,7 +376,8 @@ impl Worker {
         record.progress.folder_bytes = self.tidy(&record).await;
         record.progress.logs_done = true;
         let rows = vec![record.progress_row()];
-        self.endpoint().transact(Transaction { rows, ..Transaction::default() }).await?;
+        // Another process would tidy up once more.
+        self.endpoint().transact(Transaction { rows, unhurried: true, ..Transaction::default() }).await?;
         let mut runs = self.runs();
         runs.open.remove(&run);
         runs.ended.insert(record.progress.seq.value(), run, record.progress.folder_bytes);

@@ -1,6 +1,6 @@
 //! Gathering what is to be committed together. One commit costs a hand-over to the writer and back, whatever is in it; so while
 //! commits are under way, the next one fills. Messages that are lent to the application wait a moment for what it makes of them, so that both
-//! are one commit. Nothing else is ever held back from an idle journal.
+//! are one commit, and what nobody is in a hurry for waits for something else. Nothing else is ever held back from an idle journal.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long messages that are lent wait for the application. It answers within a tenth of that, unless it has something else to do.
 const LENT_MAX: Duration = Duration::from_millis(2);
 
+/// How long what is not in a hurry waits for something that is.
+const UNHURRIED_MAX: Duration = Duration::from_millis(20);
+
 /// Changes that wait for their commit, and what is bound to them, in the order of the inputs.
 pub(super) struct Gathered {
     write: WriteAhead<Vec<(Effects, Reply)>>,
@@ -29,19 +32,39 @@ pub(super) struct Gathered {
     lent: Option<Instant>,
     /// A transaction is in it, for which somebody waits.
     awaited: bool,
+    /// Since when there is anything in it, and whether any of that is in a hurry.
+    since: Option<Instant>,
+    hurried: bool,
+}
+
+/// How soon something is to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// As soon as may be.
+    Now,
+    /// With what comes next, or after a while.
+    None,
 }
 
 impl Default for Gathered {
     fn default() -> Self {
         let write = WriteAhead::new(Vec::new(), Vec::new());
-        Self { write, inputs: 0, bytes: 0, arrived: BTreeSet::new(), lent: None, awaited: false }
+        let (arrived, lent, since) = (BTreeSet::new(), None, None);
+        Self { write, inputs: 0, bytes: 0, arrived, lent, awaited: false, since, hurried: false }
     }
 }
 
 impl Gathered {
     /// Adds what one input amounts to, behind all others.
-    fn push(&mut self, write: WriteAhead<Effects>, reply: Reply, bytes: usize) {
-        self.awaited |= !matches!(reply, Reply::Nobody);
+    fn push(&mut self, write: WriteAhead<Effects>, reply: Reply, bytes: usize, haste: Haste) {
+        match haste {
+            Haste::Now => {
+                self.awaited |= !matches!(reply, Reply::Nobody);
+                self.hurried = true;
+            }
+            Haste::None => {}
+        }
+        self.since.get_or_insert_with(Instant::now);
         self.write.push(write.with(reply));
         self.inputs += 1;
         self.bytes += bytes;
@@ -54,10 +77,14 @@ impl Gathered {
         }
     }
 
-    /// Until when it waits for what the application makes of what it was lent. Once there is a transaction in it nothing waits: whoever
-    /// waits for that may be the one who is to deal with the rest.
+    /// Until when it waits: for anything that is in a hurry, or for what the application makes of what it was lent. Once there is a
+    /// transaction in it that is waited for, it waits no longer: whoever waits may be the one who is to deal with the rest.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        self.lent.filter(|_| !self.awaited).map(|since| since + LENT_MAX)
+        match (self.hurried, self.awaited) {
+            (false, _) => self.since.map(|since| since + UNHURRIED_MAX),
+            (true, false) => self.lent.map(|since| since + LENT_MAX),
+            (true, true) => None,
+        }
     }
 
     /// Whether another input may be taken.
@@ -68,7 +95,7 @@ impl Gathered {
 
 impl Driver {
     /// Gathers what one input amounts to. The messages that arrived with it may be lent from now on.
-    pub(super) fn gather(&mut self, mut write: WriteAhead<Effects>, reply: Reply, bytes: usize) {
+    pub(super) fn gather(&mut self, mut write: WriteAhead<Effects>, reply: Reply, bytes: usize, haste: Haste) {
         let lend = |effects: &mut Effects| (std::mem::take(&mut effects.arrived), !effects.rewound.is_empty());
         let (arrived, rewinds) = write.lend(lend);
         self.rewinding += usize::from(rewinds);
@@ -78,7 +105,7 @@ impl Driver {
             self.gathered.arrived.insert(peer.clone());
             self.waiting.insert(peer);
         }
-        self.gathered.push(write, reply, bytes);
+        self.gathered.push(write, reply, bytes, haste);
     }
 
     /// Hands what was gathered to the journal, unless enough is under way there.

@@ -5,6 +5,7 @@
 mod carry;
 mod fresh;
 mod gather;
+mod logs;
 mod offer;
 mod outages;
 mod report;
@@ -15,16 +16,15 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use journal::{CommitError, Direction, Journal, PeerState, State};
-use messages::{ChainHash, EndpointId, Envelope, Frame, LogDatagram, Nonce, Seq, decode};
+use messages::{ChainHash, EndpointId, Frame, LogDatagram, Nonce, Seq, decode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use self::fresh::Kept;
-use self::gather::Gathered;
+use self::gather::{Gathered, Haste};
 use crate::endpoint::{
     Endpoint, EndpointView, LOGS_MAX, LinkState, REQUESTS_MAX, Request, ResolveFailure, Rewinds, SubmitError,
     Transacting, WORK_MAX, Work,
 };
-use crate::seldom::Seldom;
 use crate::service::random;
 use crate::session::{Config, Effects, Identity, Input, Load, Millis, Now, Publish, Published, Session, Transaction};
 use crate::wire::{Wire, WireCommand, WireEvent};
@@ -38,9 +38,6 @@ const BACKLOG_MAX: usize = 4_096;
 const TAKEN_MAX: usize = 256;
 /// Bytes of messages read from the journal at a time.
 const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-// Whoever can publish can make this happen as often as he likes.
-static NO_LOGS: Seldom = Seldom::new();
 
 /// Why an endpoint stopped.
 #[derive(Debug, thiserror::Error)]
@@ -294,7 +291,7 @@ impl Driver {
     async fn next(&mut self, applications: bool, shutdown: &mut watch::Receiver<bool>) -> Result<Turn, RunError> {
         let (room, calm) = (self.gathered.has_room(), self.is_calm());
         let due = self.session.next_timeout();
-        let lent = self.gathered.waits_until().filter(|_| self.commits.len() < COMMITS_MAX);
+        let waits = self.gathered.waits_until().filter(|_| self.commits.len() < COMMITS_MAX);
         let work_waits = self.work.capacity() == 0 && self.waiting.iter().any(|peer| !self.out.contains_key(peer));
         Ok(tokio::select! {
             Some(done) = self.commits.next(), if !self.commits.is_empty() => {
@@ -311,8 +308,8 @@ impl Driver {
             // Room again for work: it is offered before the next wait.
             _ = self.work.reserve(), if work_waits => Turn::Room,
             () = sleep_until(self.started, due), if room && due.is_some() => Turn::TimedOut,
-            // What the application was lent waits no longer.
-            () = sleep_to(lent), if lent.is_some() => Turn::Room,
+            // What was gathered waits no longer.
+            () = sleep_to(waits), if waits.is_some() => Turn::Room,
             changed = shutdown.changed() => if changed.is_err() { Turn::Stopped } else { Turn::Room },
         })
     }
@@ -328,7 +325,7 @@ impl Driver {
 
     fn sized_input(&mut self, input: Input, bytes: usize) {
         let write = self.session.handle(self.now(), input);
-        self.gather(write, Reply::Nobody, bytes);
+        self.gather(write, Reply::Nobody, bytes, Haste::Now);
     }
 
     fn event(&mut self, event: WireEvent) {
@@ -389,32 +386,6 @@ impl Driver {
         }
     }
 
-    /// A piece of a log touches no stream and no journal: it goes straight to the application.
-    fn log(&self, bytes: Vec<u8>) {
-        match decode(bytes) {
-            Ok(Envelope::Log(log)) => self.pass_on(log),
-            Ok(Envelope::Message(_) | Envelope::Status(_)) => {
-                if let Some(left_out) = NO_LOGS.now() {
-                    tracing::warn!(
-                        left_out,
-                        "Something that is no piece of a log came with the logs; it was dropped, its sender sends it again."
-                    );
-                }
-            }
-            Err(error) => {
-                if let Some(left_out) = NO_LOGS.now() {
-                    tracing::warn!(%error, left_out, "Something that is no envelope came with the logs; it was dropped.");
-                }
-            }
-        }
-    }
-
-    fn pass_on(&self, log: LogDatagram) {
-        if self.logs.try_send(log).is_err() {
-            tracing::debug!("A piece of a log found no room; its sender sends it again.");
-        }
-    }
-
     fn request(&mut self, request: Request) {
         match request {
             Request::Transact(transaction, waiting) => self.transact(transaction, waiting),
@@ -442,6 +413,7 @@ impl Driver {
     fn transact(&mut self, transaction: Transaction, waiting: Transacting) {
         let Transacting { taken, done } = waiting;
         let bytes = transaction.send.iter().map(|sent| sent.body.len()).sum();
+        let haste = if transaction.unhurried { Haste::None } else { Haste::Now };
         let applied: Vec<_> = transaction.apply.iter().map(|applied| (applied.peer.clone(), applied.seq)).collect();
         match self.session.transact(self.now(), transaction) {
             Ok(write) => {
@@ -451,7 +423,7 @@ impl Driver {
                         self.waiting.insert(peer);
                     }
                 }
-                self.gather(write, Reply::Submitter(done), bytes);
+                self.gather(write, Reply::Submitter(done), bytes, haste);
                 // Whoever went away does not need to know.
                 taken.map(|taken| taken.send(Ok(())));
             }
@@ -468,7 +440,7 @@ impl Driver {
         match fresh.and_then(|fresh| Ok(self.session.resolve(now, peer, fresh)?)) {
             Ok(write) => {
                 tracing::warn!(%peer, "A person decided: this journal goes on under another name.");
-                self.gather(write, Reply::Resolver(reply), 0);
+                self.gather(write, Reply::Resolver(reply), 0, Haste::Now);
             }
             Err(failure) => {
                 let _ = reply.send(Err(failure));
