@@ -11,6 +11,7 @@ mod causes;
 pub mod control;
 mod driver;
 mod endpoint;
+mod lately;
 mod seldom;
 mod service;
 pub mod session;
@@ -20,4 +21,5 @@ pub use driver::{Driver, Parts, RunError, endpoint, wall_ms};
 pub use endpoint::{
     Begun, Endpoint, EndpointView, LinkState, Outage, ResolveFailure, Stopped, SubmitError, Work, WorkItem, outbound,
 };
+pub use lately::Lately;
 pub use service::{JOURNAL_DIR, Service, ServiceConfig, StartError};

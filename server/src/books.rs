@@ -1,5 +1,5 @@
-//! The server's jobs and runs in memory: its journal's rows, decoded, and what is looked up by them. What they show is on
-//! stable storage: as rows, or as messages received whose rows are being written.
+//! The server's jobs and runs in memory: its journal's rows, decoded, and what is looked up by them. They may be ahead of the disk by what is
+//! just being written; [`Kept`](crate::kept::Kept) says when that is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use messages::{AgentId, DecodeError, JobId, MessageId, RunId};
 use crate::records::{AGENTS, AgentRow, JOBS, JobRow, RUNS, RunRow};
 use crate::schedule::{self, Fleet};
 use crate::tally::{Counts, Place, Stage, Tally};
-use crate::views::{JobLink, JobState, JobView, RunState, RunView, StepView};
+use crate::views::{JobCounts, JobLink, JobState, JobView, RunState, RunView, StepView};
 
 /// Jobs that have ended and are kept. The oldest beyond that are forgotten, with their logs.
 pub(crate) const ENDED_JOBS_MAX: usize = 10_000;
@@ -42,6 +42,8 @@ pub(crate) struct Books {
     /// Jobs whose rows are being written. Reports about them are understood; nobody is shown them yet.
     expected: BTreeSet<JobId>,
     ended: usize,
+    /// All jobs by state, expected ones included.
+    states: JobCounts,
     tally: Tally,
 }
 
@@ -50,6 +52,8 @@ struct Job {
     row: JobRow,
     runs: Vec<RunId>,
     counts: Counts,
+    /// Runs that ended because somebody wanted it.
+    cancelled: usize,
 }
 
 impl Job {
@@ -61,6 +65,18 @@ impl Job {
 
     fn place(&self) -> Place {
         (self.row.created_ms, self.row.id)
+    }
+
+    fn state(&self) -> JobState {
+        match self.counts {
+            Counts { active: 1.., .. } => JobState::Running,
+            Counts { undecided: 1.., .. } => JobState::NeedsDecision,
+            Counts { waiting: 1.., .. } => JobState::Waiting,
+            _ if self.row.unassigned => JobState::Waiting,
+            counts if self.row.cancelled.is_some() && (self.cancelled > 0 || counts.runs() == 0) => JobState::Cancelled,
+            Counts { badly: 1.., .. } => JobState::Failed,
+            Counts { .. } => JobState::Succeeded,
+        }
     }
 }
 
@@ -100,7 +116,7 @@ impl Books {
             None => {
                 books.order.insert((row.created_ms, id));
                 books.retries.extend(row.retry.as_ref().map(|retry| (retry.job, id)));
-                books.jobs.insert(id, Job { row, runs: Vec::new(), counts: Counts::default() });
+                books.jobs.insert(id, Job { row, runs: Vec::new(), counts: Counts::default(), cancelled: 0 });
             }
         });
     }
@@ -114,6 +130,7 @@ impl Books {
                 job.runs.push(run.id);
             }
             job.counts.add(Stage::of(run.state));
+            job.cancelled += usize::from(run.state == RunState::Cancelled);
             books.tally.add_run(&job.row.name, job.place(), &run);
             let given = Stage::of(run.state) != Stage::Waiting;
             if let Some(kin) = job.row.policy.as_ref().and_then(|policy| policy.kin(&job.row.name)).filter(|_| given) {
@@ -141,6 +158,7 @@ impl Books {
         self.messages.remove(&run.message);
         if let Some(job) = self.jobs.get_mut(&run.job) {
             job.counts.remove(Stage::of(run.state));
+            job.cancelled = job.cancelled.saturating_sub(usize::from(run.state == RunState::Cancelled));
             self.tally.remove_run(&job.row.name, job.place(), &run);
         }
         Some(run)
@@ -148,9 +166,13 @@ impl Books {
 
     /// Does something to a job, and keeps what is derived from it in step.
     fn change(&mut self, id: JobId, what: impl FnOnce(&mut Self)) {
-        let was_over = self.is_over(id);
+        let (was_over, was) = (self.is_over(id), self.state(id));
         what(self);
         let Some(job) = self.jobs.get(&id) else { return };
+        if let Some(was) = was {
+            *self.states.of(was) -= 1;
+        }
+        *self.states.of(job.state()) += 1;
         let (place, over) = (job.place(), job.is_over());
         self.ended = (self.ended + usize::from(over && !was_over)).saturating_sub(usize::from(was_over && !over));
         self.tally.set_unassigned(&job.row.name, place, job.row.unassigned);
@@ -197,13 +219,16 @@ impl Books {
 
     /// Forgets a job whose rows are gone or never were.
     pub(crate) fn forget(&mut self, id: JobId) {
-        let over = self.is_over(id);
+        let (over, state) = (self.is_over(id), self.state(id));
         let runs = self.jobs.get(&id).map(|job| job.runs.clone()).unwrap_or_default();
         for run in runs {
             self.take_run(run);
         }
         let Some(job) = self.jobs.remove(&id) else { return };
         self.ended = self.ended.saturating_sub(usize::from(over));
+        if let Some(state) = state {
+            *self.states.of(state) -= 1;
+        }
         self.order.remove(&job.place());
         if let Some(retry) = &job.row.retry {
             self.retries.remove(&(retry.job, id));
@@ -280,6 +305,7 @@ impl Books {
     }
 
     /// Every id.
+    #[cfg(test)]
     pub(crate) fn ids(&self) -> impl Iterator<Item = JobId> + '_ {
         self.jobs.keys().copied().filter(|id| !self.expected.contains(id))
     }
@@ -307,7 +333,7 @@ impl Books {
         Some(JobView {
             id,
             name: row.name.clone(),
-            state: job_state(row, runs.iter().map(|run| run.state)),
+            state: job.state(),
             created_ms: row.created_ms,
             ended_ms: ended_ms.filter(|_| self.is_over(id)),
             waiting: waiting.map(|hold| hold.to_string()),
@@ -352,8 +378,17 @@ impl Books {
     /// How a job stands, in a word.
     #[must_use]
     pub(crate) fn state(&self, id: JobId) -> Option<JobState> {
-        let job = self.jobs.get(&id)?;
-        Some(job_state(&job.row, self.runs_of(id).map(|run| run.state)))
+        self.jobs.get(&id).map(Job::state)
+    }
+
+    /// How many jobs stand how, as they are kept: no job is looked at.
+    #[must_use]
+    pub(crate) fn states(&self) -> JobCounts {
+        let mut states = self.states;
+        for state in self.expected.iter().filter_map(|id| self.state(*id)) {
+            *states.of(state) -= 1;
+        }
+        states
     }
 
     fn run_view(&self, run: &RunRow, received: &BTreeMap<AgentId, bool>, fleet: &Fleet) -> RunView {
@@ -403,21 +438,56 @@ impl Books {
     }
 }
 
-fn job_state(row: &JobRow, runs: impl Iterator<Item = RunState>) -> JobState {
-    let mut counts = Counts::default();
-    let mut cancelled = false;
-    for run in runs {
-        counts.add(Stage::of(run));
-        cancelled |= matches!(run, RunState::Cancelled);
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use messages::{Keep, Program, RunStart, StepSpec};
+
+    use super::*;
+
+    fn job(number: u128) -> (JobRow, RunRow) {
+        let steps = vec![StepSpec::new("one".parse().unwrap(), Program::Shell("true".into()))];
+        let (run, job, name, keep) = (RunId::from_u128(number), JobId::from_u128(number), "n".into(), Keep::default());
+        let row = JobRow::recalled(&RunStart { run, job, name, steps, timeout_ms: None, keep, earlier: None }, 1);
+        let run = RunRow::waiting(run, job, "a1".parse().unwrap(), MessageId::from_u128(number), Vec::new());
+        (row, run)
     }
-    let failed = counts.badly > 0;
-    match counts {
-        Counts { active: 1.., .. } => JobState::Running,
-        Counts { undecided: 1.., .. } => JobState::NeedsDecision,
-        Counts { waiting: 1.., .. } => JobState::Waiting,
-        _ if row.unassigned => JobState::Waiting,
-        _ if row.cancelled.is_some() && (cancelled || counts.runs() == 0) => JobState::Cancelled,
-        _ if failed => JobState::Failed,
-        _ => JobState::Succeeded,
+
+    #[test]
+    fn the_numbers_of_jobs_by_state_are_what_counting_them_gives() {
+        let mut books = Books::default();
+        let states = [
+            RunState::Waiting,
+            RunState::Running,
+            RunState::NeedsDecision,
+            RunState::Succeeded,
+            RunState::Failed,
+            RunState::Cancelled,
+        ];
+        let same = |books: &Books| {
+            let mut counted = JobCounts::default();
+            books.ids().filter_map(|id| books.state(id)).for_each(|state| *counted.of(state) += 1);
+            assert_eq!(books.states(), counted);
+            counted
+        };
+        for (number, state) in (1..).zip(states) {
+            let (mut row, run) = job(number);
+            row.cancelled = (state == RunState::Cancelled).then(|| "enough".to_owned());
+            books.expect(row.clone(), vec![run.clone()]);
+            same(&books);
+            books.confirm(row.id);
+            books.replace(RunRow { state, ..run });
+            same(&books);
+        }
+        let one = JobCounts { waiting: 1, running: 1, succeeded: 1, failed: 1, cancelled: 1, needs_decision: 1 };
+        assert_eq!(same(&books), one);
+        let (row, run) = job(7);
+        books.expect(row, vec![run]);
+        assert_eq!(same(&books), one, "one that is not written yet is not counted");
+        books.withdraw(JobId::from_u128(7));
+        books.remove_run(RunId::from_u128(1));
+        same(&books);
+        (1..=6).for_each(|number| books.forget(JobId::from_u128(number)));
+        assert_eq!(same(&books), JobCounts::default());
     }
 }

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use journal::{Room, Short};
-use link::{Endpoint, Stopped, wall_ms};
+use link::{Endpoint, Lately, Stopped, wall_ms};
 use messages::{AgentId, EndpointId, JobId, LogKey};
 use tokio::sync::{Notify, watch};
 
@@ -21,9 +21,10 @@ use crate::kept::Kept;
 use crate::logs::{About, Logs};
 use crate::schedule::Fleet;
 use crate::submitting::Submitting;
-use crate::views::{
-    AgentCounts, AgentView, BrokerView, JobCounts, JobState, JobView, JobsView, LinkView, RunState, ServerView,
-};
+use crate::views::{AgentCounts, AgentView, BrokerView, JobState, JobView, JobsView, LinkView, RunState, ServerView};
+
+/// How long an answer about the room for new work holds. Less than a disk with room for it takes to fill up.
+const ROOM_HOLDS: Duration = Duration::from_millis(10);
 
 /// The server. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +43,7 @@ struct Inner {
     wake: Notify,
     logs: Logs,
     room: Room,
+    short: Lately<Option<Short>>,
     agents: BTreeSet<AgentId>,
     broker_url: String,
     revision: watch::Sender<u64>,
@@ -88,6 +90,7 @@ impl Core {
             wake,
             logs,
             room,
+            short: Lately::new(ROOM_HOLDS),
             agents,
             broker_url,
             revision,
@@ -131,9 +134,9 @@ impl Core {
         &self.0.agents
     }
 
-    /// Why the disk is too full for new work, if it is. What was taken goes on.
+    /// Why the disk is too full for new work, if it was a moment ago. What was taken goes on.
     pub(crate) fn short(&self) -> Option<String> {
-        match self.0.room.short() {
+        match self.0.short.get(|| self.0.room.short()) {
             Ok(short) => short.map(|Short { free, wanted }| {
                 format!("the server's disk has {free} bytes free, and {wanted} are to be for new work")
             }),
@@ -300,21 +303,7 @@ impl Desk for Core {
     async fn status(&self) -> Result<ServerView, DeskError> {
         let state = self.endpoint().link().await.map_err(stopping)?;
         let agents = AgentCounts::of(&self.agents().await?);
-        let mut jobs = JobCounts::default();
-        {
-            let books = self.books();
-            for id in books.ids() {
-                match books.state(id) {
-                    Some(JobState::Waiting) => jobs.waiting += 1,
-                    Some(JobState::Running) => jobs.running += 1,
-                    Some(JobState::Succeeded) => jobs.succeeded += 1,
-                    Some(JobState::Failed) => jobs.failed += 1,
-                    Some(JobState::Cancelled) => jobs.cancelled += 1,
-                    Some(JobState::NeedsDecision) => jobs.needs_decision += 1,
-                    None => {}
-                }
-            }
-        }
+        let jobs = self.books().states();
         Ok(ServerView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.endpoint().local().to_string(),

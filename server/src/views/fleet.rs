@@ -6,6 +6,8 @@ use std::fmt;
 use messages::AgentId;
 use serde::{Deserialize, Serialize};
 
+use super::JobState;
+
 /// Whether an agent can be spoken with. An agent out of reach goes on with its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -134,6 +136,20 @@ pub struct JobCounts {
     pub cancelled: u64,
     /// Waiting for a person.
     pub needs_decision: u64,
+}
+
+impl JobCounts {
+    /// Those in that state.
+    pub const fn of(&mut self, state: JobState) -> &mut u64 {
+        match state {
+            JobState::Waiting => &mut self.waiting,
+            JobState::Running => &mut self.running,
+            JobState::Succeeded => &mut self.succeeded,
+            JobState::Failed => &mut self.failed,
+            JobState::Cancelled => &mut self.cancelled,
+            JobState::NeedsDecision => &mut self.needs_decision,
+        }
+    }
 }
 
 /// Agents by state.
