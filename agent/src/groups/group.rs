@@ -2,7 +2,7 @@
 //! it is.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,8 @@ const DEPTH_MAX: u32 = 16;
 const FREEZE_LOOKS: u32 = 100;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Bytes of a file of a group at most, with room; of those that are read here the longest is `cpu.stat`.
+const FILE_BYTES_MAX: usize = 4 * 1024;
 /// Microseconds over which the kernel counts processor time.
 const PERIOD_MICROS: u64 = 100_000;
 
@@ -45,6 +47,12 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
 
+/// The number in a line `NAME NUMBER` of that text.
+fn number(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
+}
+
 impl Group {
     /// The group in that folder.
     pub(crate) const fn at(dir: PathBuf) -> Self {
@@ -59,15 +67,16 @@ impl Group {
         write(&self.file(name), text)
     }
 
+    /// What a file says, which is short. The kernel gives all of it to who asks once for more.
     fn read(&self, name: &str) -> Option<String> {
-        fs::read_to_string(self.file(name)).ok()
+        let mut bytes = [0; FILE_BYTES_MAX];
+        let count = File::open(self.file(name)).and_then(|mut file| file.read(&mut bytes)).ok()?;
+        (count < bytes.len()).then(|| String::from_utf8_lossy(&bytes[..count]).into_owned())
     }
 
     /// The number in a line `NAME NUMBER` of a file.
     fn number(&self, file: &str, name: &str) -> Option<u64> {
-        let text = self.read(file)?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        value.trim().parse().ok()
+        number(&self.read(file)?, name)
     }
 
     /// Makes it, unless it is there.
@@ -206,15 +215,16 @@ impl Group {
 
     /// Removes it with what is below it, if nothing runs in there.
     pub(crate) fn remove(&self) {
-        if !self.is_populated() {
-            // The kernel refuses to remove one with processes in it, so nothing is lost by trying.
+        // The kernel refuses to remove one with processes in it, or with groups, so nothing is lost by trying.
+        if fs::remove_dir(&self.dir).is_err() && !self.is_populated() {
             self.with_those_below().iter().rev().for_each(|dir| drop(fs::remove_dir(dir)));
         }
     }
 
     /// What its processes have used so far.
     pub(crate) fn used(&self) -> Used {
-        let millis = |name| self.number("cpu.stat", name).map(|micros| micros / 1_000);
+        let times = self.read("cpu.stat").unwrap_or_default();
+        let millis = |name| number(&times, name).map(|micros| micros / 1_000);
         Used {
             cpu_ms: millis("user_usec").zip(millis("system_usec")),
             memory_bytes: self.read("memory.peak").and_then(|text| text.trim().parse().ok()),

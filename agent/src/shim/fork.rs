@@ -5,8 +5,8 @@
 //! file holds the only unsafe code of the project.
 #![allow(unsafe_code, reason = "clone3 with a control group, wait4 and ioprio_get have no safe interface")]
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
@@ -59,14 +59,25 @@ pub(super) fn into_group(group: BorrowedFd<'_>) -> io::Result<Side> {
     side(i32::try_from(answer).map_err(io::Error::other)?)
 }
 
+/// Bytes read of a `stat` file: a name of 16 bytes and some 50 numbers.
+const STAT_BYTES_MAX: usize = 4 * 1024;
+
+/// The number of threads, by its place behind the name (`proc_pid_stat(5)`, field 20, of which the name is the second).
+const THREADS: usize = 17;
+
 /// Whether this process has one thread only.
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] with more than one; otherwise the kernel's.
 pub(super) fn alone() -> io::Result<()> {
-    match fs::read_dir("/proc/self/task")?.count() {
-        1 => Ok(()),
-        _ => Err(io::ErrorKind::Unsupported.into()),
+    let mut stat = [0; STAT_BYTES_MAX];
+    let count = File::open("/proc/self/stat")?.read(&mut stat)?;
+    // The name, in brackets, may hold anything.
+    let text = String::from_utf8_lossy(&stat[..count]);
+    let mut fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+    match fields.nth(THREADS) {
+        Some("1") => Ok(()),
+        Some(_) | None => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn serve() -> Result<(), ServeError> {
         lock.unlock().map_err(|source| io_error(RECORD, source))?;
         drop(lock);
         rustix::stdio::dup2_stderr(&complaints).map_err(streams)?;
-        if !is_as_before(&mut itself, &dir) || conditions.is_none() || Conditions::now().ok() != conditions {
+        if !is_as_before(&mut itself, &dir) || !conditions.as_ref().is_some_and(Conditions::are_the_same) {
             return Ok(());
         }
         tell(&socket, &record)?;
