@@ -4,10 +4,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use journal::{Room, Short};
+use link::Lately;
 
 use crate::service::DiskLimits;
+
+/// How long an answer about the room for new work holds. Less than a disk with room for it takes to fill up.
+const ANSWER_HOLDS: Duration = Duration::from_millis(10);
 
 /// The disk of one agent. Cheap to clone.
 #[derive(Clone)]
@@ -16,6 +21,7 @@ pub(crate) struct Disk(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     room: Room,
+    short: Lately<Option<Short>>,
     quota_bytes: Option<u64>,
     /// Bytes of the agent's folder, when it was last counted. Only with a quota.
     used: Mutex<u64>,
@@ -24,16 +30,17 @@ struct Inner {
 impl Disk {
     pub(crate) fn new(dir: PathBuf, limits: DiskLimits) -> Self {
         let room = Room::new(dir.clone(), limits.room());
-        Self(Arc::new(Inner { dir, room, quota_bytes: limits.quota_bytes, used: Mutex::new(0) }))
+        let (short, quota_bytes) = (Lately::new(ANSWER_HOLDS), limits.quota_bytes);
+        Self(Arc::new(Inner { dir, room, short, quota_bytes, used: Mutex::new(0) }))
     }
 
-    /// Why the disk is too full for new work, if it is. Asks the system, which is quick.
+    /// Why the disk is too full for new work, if it was a moment ago. Asks the system, which is quick.
     pub(crate) fn short(&self) -> Option<String> {
         let used = *self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(quota) = self.0.quota_bytes.filter(|quota| used > *quota) {
             return Some(format!("the agent's folder has {used} bytes, and may have {quota} for new work"));
         }
-        match self.0.room.short() {
+        match self.0.short.get(|| self.0.room.short()) {
             Ok(short) => short.map(|Short { free, wanted }| {
                 format!("the agent's disk has {free} bytes free, and {wanted} are to be for new work")
             }),
@@ -57,6 +64,11 @@ impl Disk {
 
 /// Bytes that a folder's files take. What vanishes or cannot be read meanwhile is not counted, and links are not followed.
 pub(crate) fn folder_bytes(dir: &Path) -> u64 {
+    folder_bytes_without(dir, None)
+}
+
+/// The same without what is in one of the folders below it, which is known to be nothing.
+pub(crate) fn folder_bytes_without(dir: &Path, empty: Option<&Path>) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
 
     /// Bytes of one block of the system's count.
@@ -68,7 +80,7 @@ pub(crate) fn folder_bytes(dir: &Path) -> u64 {
             let Ok(metadata) = entry.metadata() else { continue };
             bytes = bytes.saturating_add(metadata.blocks().saturating_mul(BLOCK));
             if metadata.is_dir() {
-                folders.push(entry.path());
+                folders.extend(Some(entry.path()).filter(|path| Some(path.as_path()) != empty));
             }
         }
     }

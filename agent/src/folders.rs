@@ -11,7 +11,7 @@ use link::session::Transaction;
 use messages::{Keep, RunEnd, RunId, StepId};
 use tokio::task::spawn_blocking;
 
-use crate::disk::folder_bytes;
+use crate::disk::folder_bytes_without;
 use crate::records::RunRecord;
 use crate::service::DiskLimits;
 use crate::worker::Worker;
@@ -23,13 +23,13 @@ impl Worker {
         let (keep, end) = (record.start.keep, record.progress.end.clone());
         let (work_dir, dir) = (self.work_dir(run), self.run_dir(run));
         let tidied = spawn_blocking(move || {
-            match end {
-                end if keeps(keep, end.as_ref()) => {}
+            let is_empty = match end {
+                end if keeps(keep, end.as_ref()) => false,
                 Some(RunEnd::Succeeded) => empty(run, &work_dir),
                 // Another run may go on from it, and is to find that there is no folder to go on in.
                 Some(RunEnd::Failed(_) | RunEnd::Cancelled(_) | RunEnd::TimedOut) | None => remove_now(run, &work_dir),
-            }
-            folder_bytes(&dir)
+            };
+            folder_bytes_without(&dir, is_empty.then_some(work_dir.as_path()))
         });
         // What cannot be counted takes no part in the limit.
         tidied.await.unwrap_or(0)
@@ -115,29 +115,39 @@ pub(crate) fn attempt_dir(run_dir: &Path, step: &StepId, attempt: u32) -> PathBu
 
 async fn remove(run: RunId, dir: PathBuf) {
     // The task does not panic.
-    let _ = spawn_blocking(move || remove_now(run, &dir)).await;
+    let _gone = spawn_blocking(move || remove_now(run, &dir)).await;
 }
 
-fn remove_now(run: RunId, dir: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(%run, %error, "A folder of a run that is over could not be removed.");
+/// Whether it is gone.
+fn remove_now(run: RunId, dir: &Path) -> bool {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%run, %error, "A folder of a run that is over could not be removed.");
+            false
+        }
+        Ok(()) | Err(_) => true,
     }
 }
 
 /// Removes the working folder of a run that succeeded, if it holds anything. One that is empty anyway, as most are, is left for the day on which
-/// the run's folder goes: it takes no more than its name, and removing it would cost as much as making it did.
-fn empty(run: RunId, dir: &Path) {
-    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none()) {
-        return;
-    }
-    remove_now(run, dir);
+/// the run's folder goes: it takes no more than its name, and removing it would cost as much as making it did. Whether it has nothing in it now.
+fn empty(run: RunId, dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none()) || remove_now(run, dir)
 }
 
 /// Makes a folder and those above it, for the agent's user alone.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The same of a working folder: it and the folder of its run, which are new in most cases.
+pub(crate) fn make_work_folder(run_dir: &Path, work_dir: &Path) -> io::Result<()> {
+    let mut folder = DirBuilder::new();
+    folder.mode(0o700);
+    match folder.create(run_dir).and_then(|()| folder.create(work_dir)) {
+        Ok(()) => Ok(()),
+        Err(_) => make_folder(work_dir),
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(crate) use launch::{Claim, take_lock};
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
 use layout::{CANCEL, OUTPUT, Record, STDERR, STDOUT, TREE};
-use record_file::{EXIT, RECORD, STARTED};
+use record_file::RECORD;
 pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, GroupPlan, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd};
 pub use settled::Settled;
 use shims::Launched;
@@ -157,26 +157,25 @@ impl Attempt {
             let path = attempt.dir.join(name);
             move |source| PrepareError::Io { path, source }
         };
-        match DirBuilder::new().mode(DIR_MODE).create(&attempt.dir) {
-            Ok(()) => {}
+        let new = match DirBuilder::new().mode(DIR_MODE).create(&attempt.dir) {
+            Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::set_permissions(&attempt.dir, fs::Permissions::from_mode(DIR_MODE)).map_err(at(""))?;
                 if attempt.is_earlier_builds().map_err(at(""))? {
                     return Err(PrepareError::Exists { dir: attempt.dir });
                 }
+                false
             }
             Err(error) => return Err(at("")(error)),
-        }
+        };
         // Held until everything is there, so that no shim begins meanwhile, nor goes on while it is changed under it.
         let lock = record_file::make(&attempt.dir).map_err(at(RECORD))?;
         let free = take_lock(&lock).map_err(at(RECORD))?.is_some();
-        for place in [STARTED, EXIT] {
-            if !free || record_file::is_written(&lock, place).map_err(at(RECORD))? {
-                return Err(PrepareError::Exists { dir: attempt.dir });
-            }
+        if !free || (!new && record_file::has_begun(&lock).map_err(at(RECORD))?) {
+            return Err(PrepareError::Exists { dir: attempt.dir });
         }
         // Builds before this one made them beforehand. A shim makes them anew, and takes none that is there.
-        for name in [STDOUT, STDERR] {
+        for name in [STDOUT, STDERR].into_iter().filter(|_| !new) {
             layout::remove(&attempt.dir, name).map_err(at(name))?;
         }
         // Another user could not make its file in this folder.

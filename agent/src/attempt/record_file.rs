@@ -63,7 +63,9 @@ pub(crate) fn open(dir: &Path) -> io::Result<File> {
 /// of power may leave any part of it, which the plan shows.
 pub(crate) fn prepare(file: &File, plan: &[u8]) -> io::Result<()> {
     let length = u32::try_from(plan.len()).map_err(io::Error::other)?;
-    file.set_len(0)?;
+    if file.metadata()?.len() > 0 {
+        file.set_len(0)?;
+    }
     file.write_all_at(&[&[0; PLACES_BYTES], &length.to_le_bytes()[..], plan].concat(), 0)
 }
 
@@ -119,6 +121,11 @@ pub(crate) fn read<T: DeserializeOwned>(file: &File, place: Place) -> io::Result
 /// Whether anything was written to a place, readable or not.
 pub(crate) fn is_written(file: &File, place: Place) -> io::Result<bool> {
     content(file, place.at, place.bytes()).map(|bytes| !is_empty(&bytes))
+}
+
+/// Whether the mark or the record was written, readable or not.
+pub(crate) fn has_begun(file: &File) -> io::Result<bool> {
+    Ok(is_written(file, STARTED)? || is_written(file, EXIT)?)
 }
 
 /// Whether that open file is what the folder has under this name: a step may have moved or removed its attempt's folder.

@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Shims that may be without a step at once. More end with theirs.
 const FREE_MAX: usize = 16;
 
-/// The shims of one agent. Cheap to clone.
+/// The shims of one agent. Cheap to clone. All their steps are waited for in one runtime, which hears the shims.
 #[derive(Debug, Clone)]
 pub struct Shims(Arc<Inner>);
 
@@ -55,7 +55,7 @@ struct Free {
 /// A shim that stays. Dropped, it ends: at once, or with the step that it runs.
 #[derive(Debug)]
 pub(super) struct Shim {
-    socket: OwnedFd,
+    socket: UnixStream,
     child: Option<Child>,
 }
 
@@ -135,9 +135,11 @@ impl Inner {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Within a runtime, which hears the shim.
     fn start(&self) -> io::Result<Shim> {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         ioctl_fionbio(&socket, true)?;
+        let socket = UnixStream::from_std(socket.into())?;
         let mut command = self.command.command(Path::new(SERVE));
         // What it has to complain about beside its attempts is said by its agent's standard error, and there only.
         let child = command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
@@ -156,12 +158,11 @@ impl Shim {
     /// Waits until it is free, and says how its step ended, as it recorded it. Nothing if it is gone, or not to be trusted with another: then
     /// the folder tells. May be cancelled.
     pub(super) async fn is_free(&self) -> Option<Exit> {
-        // Without it the lock tells as well.
-        let socket = UnixStream::from_std(self.socket.try_clone().ok()?.into()).ok()?;
         let mut record = vec![0; EXIT_BYTES_MAX + 1];
         loop {
-            socket.readable().await.ok()?;
-            match socket.try_read(&mut record) {
+            // An error is a runtime that ends; the lock tells as well.
+            self.socket.readable().await.ok()?;
+            match self.socket.try_read(&mut record) {
                 Ok(count) => return layout::open_record(&record[..count], EXIT_BYTES_MAX).ok(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return None,

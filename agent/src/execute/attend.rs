@@ -11,8 +11,8 @@ use super::outputs::relied_on;
 use super::{ExecuteError, Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
 use crate::attempt::layout::chain;
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, Exit, LaunchError, PrepareError, StateError, Survivors};
+use crate::folders::make_work_folder;
 use crate::ship::Ending;
-use crate::worker::make_folder;
 
 /// What a look at an attempt shows.
 type Look = Result<AttemptState, StateError>;
@@ -208,12 +208,13 @@ impl Execution {
             return Err(reason.clone());
         }
         let (plan, account) = self.plan(spec, &dir)?;
-        let work_dir = self.worker.work_dir(self.record.start.run);
+        let run = self.record.start.run;
+        let (run_dir, work_dir) = (self.worker.run_dir(run), self.worker.work_dir(run));
         let agent_dir = self.worker.dir();
         let mut settled = self.settled.clone();
         let prepared = blocking(move || {
             // With the folder of the run, in which the attempt's is to be.
-            make_folder(&work_dir)?;
+            make_work_folder(&run_dir, &work_dir)?;
             let prepared = Attempt::prepare_held(&dir, &plan, &mut settled);
             if let (Ok(_), Some(account)) = (&prepared, &account) {
                 account.let_in(&agent_dir, &work_dir, &dir)?;

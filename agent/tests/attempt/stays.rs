@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use messages::LogStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tokio::runtime::Runtime;
 
 use crate::groups::grouped;
 use crate::support::{Held, PATIENCE, Place, hear, let_go, output, prepare, role, shim, state};
@@ -35,9 +37,12 @@ pub(crate) const TESTS: [(&str, fn()); 11] = [
 /// Prints the shim.
 const PARENT: &str = "echo $PPID";
 
+/// As in an agent, one for all steps: a shim that stays is heard by it.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_io().build().unwrap());
+
 fn run(attempt: &Attempt, shims: &Shims) -> Ran {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-    runtime.block_on(attempt.run(shims, boot_id().unwrap()))
+    RUNTIME.block_on(attempt.run(shims, boot_id().unwrap()))
 }
 
 fn exit(ran: Ran) -> Exit {
