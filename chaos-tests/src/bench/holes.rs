@@ -13,7 +13,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     what: "bytes of statuses to find and mend gaps, by their number",
     how: "50,000 messages are journaled at one end; some, evenly apart, get lost on the way to the other. The connection is lost and \
           comes back. Counted are the bytes of all statuses to and fro until everything is there, and the messages sent again. A \
-          receiver remembers 64 ranges beyond its first gap; what lies behind them is sent again, too.",
+          receiver remembers 63 ranges beyond its first gap; what lies behind them is sent again, too.",
     unit: "message",
     cases,
     part: None,

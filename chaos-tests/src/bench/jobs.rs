@@ -33,9 +33,9 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           a record of its end, all kept until the end of the benchmark. The bare reference is lapin without any of that: persistent and \
           confirmed requests, 4 at a time started with tokio, a persistent and confirmed result, the request acknowledged after it. Beside it, in \
           the same run, stands a worker that is as durable as Longshore, and nothing else, both ends of it in one process. For each of its 4 places \
-          a supervising process is ready before jobs come, and for a job it makes a folder with two files for the output, syncs the folder \
-          above, writes `started` and syncs it and its folder, runs `true`, writes `exit` under another name, syncs that, renames it and syncs \
-          the folder. A log at either end has the job and its outcome before it goes on; those that wait share a sync. The server is told of \
+          a supervising process is ready before jobs come, and for a job it makes a folder and in it one file full of zeros, syncs both folders, \
+          writes over the zeros that it begins and syncs that, runs `true`, reads its output, which gets files only if there is any, and writes \
+          the end over zeros and syncs it. A log at either end has the job and its outcome before it goes on; those that wait share a sync. The server is told of \
           the beginning, while the program starts, and of the end, each message persistent and confirmed. It has no API, reads nothing \
           again and recovers from nothing. The durable worker with an API and groups is the same with two things besides that a job cannot do \
           without. Jobs come over HTTP from the clients that ask Longshore, with the same definition; each is answered once it is in the server's log, \

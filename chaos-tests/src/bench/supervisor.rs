@@ -1,8 +1,9 @@
 //! The supervising processes of the workers that are as durable: one for each place of work, started beforehand. Each is this program again,
 //! apart from its worker, and takes one line for a job. Nothing of Longshore's shim is in it.
 
-use std::fs::{File, create_dir, rename};
+use std::fs::{File, create_dir};
 use std::io::{self, BufRead as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -83,34 +84,44 @@ pub(super) fn serve(order: &Supervise) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs one job in a new folder. That it has begun and how it ended are each on stable storage before anything follows from it.
+/// Bytes of the place of a mark, and of that of an end, in the file of a job: what a disk writes at once.
+const PLACE_BYTES: usize = 4096;
+
+/// Runs one job in a new folder. That it has begun and how it ended are each on stable storage before anything follows from it: in one file, written
+/// over zeros. What its program says is kept in files that are made for it, if it says anything.
 fn supervise(above: &File, dir: &Path, order: &str, place: Option<&mut Place>) -> io::Result<(i32, Option<Group>)> {
     let (job, program) = order.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
     let words: Vec<String> = serde_json::from_str(program)?;
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     create_dir(dir)?;
-    let (stdout, stderr) = (File::create(dir.join("stdout"))?, File::create(dir.join("stderr"))?);
+    let record = File::create(dir.join("record"))?;
+    record.write_all_at(&[0; 2 * PLACE_BYTES], 0)?;
+    File::open(dir)?.sync_all()?;
     above.sync_all()?;
-    let folder = File::open(dir)?;
-    record(&dir.join("started"), job)?;
-    folder.sync_all()?;
+    record.write_all_at(job.as_bytes(), 0)?;
+    record.sync_data()?;
     let mut program = std::process::Command::new(program);
-    program.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-    let (mut child, group) = match place {
+    program.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (child, group) = match place {
         Some(place) => place.start(&mut program).map(|(child, group)| (child, Some(group)))?,
         None => (program.spawn()?, None),
     };
-    let code = child.wait()?.code().unwrap_or(-1);
-    let unfinished = dir.join("exit.new");
-    record(&unfinished, &code.to_string())?;
-    rename(unfinished, dir.join("exit"))?;
-    folder.sync_all()?;
+    let ended = child.wait_with_output()?;
+    let said = [("stdout", &ended.stdout), ("stderr", &ended.stderr)].map(|(name, bytes)| keep(dir, name, bytes));
+    said.into_iter().collect::<io::Result<()>>()?;
+    let code = ended.status.code().unwrap_or(-1);
+    record.write_all_at(code.to_string().as_bytes(), PLACE_BYTES as u64)?;
+    record.sync_data()?;
     Ok((code, group))
 }
 
-/// A file with that in it, synced. Its name is not: that is up to its folder.
-fn record(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_data()
+/// A file with that in it, synced, and its name, if there is anything.
+fn keep(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut file = File::create(dir.join(name))?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    File::open(dir)?.sync_all()
 }
