@@ -1,23 +1,26 @@
-//! The two ends of the references that are as durable: one has jobs done, the other does them. Two logs, four records of a job in them,
-//! supervising processes that are ready before it comes, and three messages. They read no record again, survive nothing, and have no
+//! The two ends of the references that are as durable, each a process: one has jobs done, the other does them. Two logs, four records of a job in
+//! them, supervising processes that are ready before it comes, and three messages. They read no record again, survive nothing, and have no
 //! identities and nothing of Longshore's code.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 use lapin::{Consumer, PublisherConfirm};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::BenchError;
 use super::jobs::{BENCHMARK, Bare, Order};
 use super::log::Log;
+use super::messages::runtime;
 use super::raw::{Client, confirmed, next, within};
-use super::supervisor::{Supervise, Supervisor};
+use super::supervisor::{Helper, Supervise};
+use super::{BenchError, BrokerAt};
 
 /// Their queues.
 const REQUESTS: &str = "bench.raw.durable.jobs";
@@ -25,11 +28,23 @@ const REPORTS: &str = "bench.raw.durable.reports";
 
 /// Both ends, at work.
 pub(super) struct Ends {
-    /// Who has jobs done.
+    /// Who has jobs done, in this process.
     pub(super) server: Arc<Server>,
-    /// This process, and the supervising ones.
+    /// This process, that of who does them, and the supervising ones.
     pub(super) pids: Vec<u32>,
+    worker: Helper,
     tasks: JoinSet<Result<(), BenchError>>,
+}
+
+/// What the process of who does jobs is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Work {
+    broker: BrokerAt,
+    dir: PathBuf,
+    /// Places of work.
+    at_once: u64,
+    /// The group in which each step has one of its own.
+    groups: Option<PathBuf>,
 }
 
 impl Ends {
@@ -42,26 +57,15 @@ impl Ends {
         }
         server.client.confirms().await?;
         let reports = server.client.consume(REPORTS).await?;
-        let (free, places) = mpsc::unbounded_channel();
-        let mut pids = vec![std::process::id()];
-        for place in 0..order.at_once {
-            let supervise = Supervise { dir: dir.join(format!("place-{place}")), groups: groups.map(Path::to_owned) };
-            let supervisor = Supervisor::start(BENCHMARK.id, &Order::Supervise(supervise)).await?;
-            pids.extend(supervisor.pid());
-            // Its receiver is here.
-            let _ = free.send(supervisor);
-        }
-        let worker = Arc::new(Worker {
-            client: Client::connect(&order.broker).await?,
-            log: Log::new(dir)?,
-            free,
-            places: tokio::sync::Mutex::new(places),
-        });
-        worker.client.confirms().await?;
+        let (broker, at_once, groups) = (order.broker.clone(), order.at_once, groups.map(Path::to_owned));
+        let work = Work { broker, dir: dir.to_owned(), at_once, groups };
+        let mut worker = Helper::start(BENCHMARK.id, &Order::Work(work)).await?;
+        let theirs = within("a worker to be ready", worker.said()).await??.unwrap_or_default();
+        let theirs: Vec<u32> = serde_json::from_str(&theirs)?;
+        let pids = [std::process::id()].into_iter().chain(theirs).collect();
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&server).take(reports));
-        tasks.spawn(worker.work());
-        Ok(Self { server, pids, tasks })
+        Ok(Self { server, pids, worker, tasks })
     }
 
     /// Ends both when that is done, or when one of them cannot go on.
@@ -73,9 +77,12 @@ impl Ends {
             done = done => done?,
             Some(ended) = self.tasks.join_next() => {
                 ended.expect("it does not panic")?;
-                return Err(BenchError::Cancelled { queue: REQUESTS.to_owned() });
+                return Err(BenchError::Cancelled { queue: REPORTS.to_owned() });
             }
+            // It says nothing more while it works.
+            _ = self.worker.said() => return Err(BenchError::Cancelled { queue: REQUESTS.to_owned() }),
         };
+        drop(self.worker);
         self.tasks.shutdown().await;
         for queue in [REQUESTS, REPORTS] {
             self.server.client.delete(queue).await?;
@@ -167,12 +174,38 @@ struct Worker {
     client: Client,
     log: Log,
     /// Where a supervising process is put back.
-    free: mpsc::UnboundedSender<Supervisor>,
+    free: mpsc::UnboundedSender<Helper>,
     /// Those that have nothing to do.
-    places: tokio::sync::Mutex<mpsc::UnboundedReceiver<Supervisor>>,
+    places: tokio::sync::Mutex<mpsc::UnboundedReceiver<Helper>>,
+}
+
+/// Does what the process of who does jobs does, until it is ended or cannot go on. Two threads, as an agent has.
+pub(super) fn work(order: &Work) -> Result<(), BenchError> {
+    runtime()?.block_on(async {
+        let (worker, pids) = Worker::start(order).await?;
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&pids)?)?;
+        Arc::new(worker).work().await
+    })
 }
 
 impl Worker {
+    /// With the supervising processes, which are ready then. Their ids and its own.
+    async fn start(order: &Work) -> Result<(Self, Vec<u32>), BenchError> {
+        let Work { broker, dir, at_once, groups } = order;
+        let (free, places) = mpsc::unbounded_channel();
+        let mut pids = vec![std::process::id()];
+        for place in 0..*at_once {
+            let supervise = Supervise { dir: dir.join(format!("place-{place}")), groups: groups.clone() };
+            let supervisor = Helper::start(BENCHMARK.id, &Order::Supervise(supervise)).await?;
+            pids.extend(supervisor.pid());
+            // Its receiver is here.
+            let _ = free.send(supervisor);
+        }
+        let (client, log) = (Client::connect(broker).await?, Log::new(dir)?);
+        client.confirms().await?;
+        Ok((Self { client, log, free, places: tokio::sync::Mutex::new(places) }, pids))
+    }
+
     async fn work(self: Arc<Self>) -> Result<(), BenchError> {
         let mut requests = self.client.consume(REQUESTS).await?;
         let mut jobs = JoinSet::new();

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::durable_ends::{Ends, Server, request};
 use super::jobs::Bare;
+use super::messages::runtime;
 use super::{BenchError, Figures, Latency, Meter};
 
 /// What every job runs.
@@ -16,7 +17,7 @@ const PROGRAM: &str = r#"["true"]"#;
 
 /// Has as many jobs done as the bare worker does. Each end has two threads, as server and agent have.
 pub(super) fn measure(order: &Bare) -> Result<Figures, BenchError> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?.block_on(run(order))
+    runtime()?.block_on(run(order))
 }
 
 async fn run(order: &Bare) -> Result<Figures, BenchError> {

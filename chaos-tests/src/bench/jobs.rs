@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::celery::{Celery, Kit};
 use super::crew::{Crew, CrewOptions};
+use super::durable_ends::{Work, work};
 use super::messages::runtime;
 use super::raw::{Client, WINDOW, confirmed, next};
 use super::shown::{DURABLE, SERVED, Shown, compared, show_beside};
@@ -32,7 +33,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           server has its outcome: each is durable at both ends, and each step has a shim, a folder, its output in files and \
           a record of its end, all kept until the end of the benchmark. The bare reference is lapin without any of that: persistent and \
           confirmed requests, 4 at a time started with tokio, a persistent and confirmed result, the request acknowledged after it. Beside it, in \
-          the same run, stands a worker that is as durable as Longshore, and nothing else, both ends of it in one process. For each of its 4 places \
+          the same run, stands a worker that is as durable as Longshore, and nothing else, each of its two ends a process. For each of its 4 places \
           a supervising process is ready before jobs come, and for a job it makes a folder and in it one file full of zeros, syncs both folders, \
           writes over the zeros that it begins and syncs that, runs `true`, reads its output, which gets files only if there is any, and writes \
           the end over zeros and syncs it. A log at either end has the job and its outcome before it goes on; those that wait share a sync. The server is told of \
@@ -41,8 +42,8 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           without. Jobs come over HTTP from the clients that ask Longshore, with the same definition; each is answered once it is in the server's log, \
           and how many have ended is asked of the server. And each step has a control group, made before it comes and removed afterwards, \
           in which its program is from its first instruction on. That is a group for threads: into such a one safe code has a way that waits for \
-          no other processor. What is in it can be listed and frozen, not killed at one stroke, and it has no limits. Both ends are one process \
-          still, and the API asks for no token. The other reference is \
+          no other processor. What is in it can be listed and frozen, not killed at one stroke, and it has no limits. The API \
+          asks for no token. The other reference is \
           Celery 5.7.0 on the same broker, with a worker of 2 processes that runs `true` in a subprocess, publisher confirms, persistent \
           messages, late acknowledgement, results over RPC, and the type of queue that it declares by itself.",
     unit: "job",
@@ -85,7 +86,9 @@ const RESULTS: &str = "bench.raw.outcomes";
 pub(super) enum Order {
     /// All workers, one after the other: the bare one, the one that is as durable, and the one that has an API and groups besides.
     Workers(Bare),
-    /// To be a supervising process of the latter two.
+    /// To be the process of the latter two that does jobs.
+    Work(Work),
+    /// To be a supervising process of that.
     Supervise(Supervise),
 }
 
@@ -191,6 +194,10 @@ fn part(order: &str) -> Result<Figures, BenchError> {
             let served = served_worker::measure(&order)?;
             Ok(served.map_or(figures.clone(), |served| SERVED.beside(figures, &served)))
         }
+        Order::Work(order) => {
+            work(&order)?;
+            Ok(Figures::default())
+        }
         Order::Supervise(order) => {
             serve(&order)?;
             Ok(Figures::default())
@@ -207,7 +214,7 @@ async fn reference(order: &Bare) -> Result<Figures, BenchError> {
     let mut workers = JoinSet::new();
     for _ in 0..order.at_once {
         let worker = Client::connect(&order.broker).await?;
-        workers.spawn(async move { work(&worker).await });
+        workers.spawn(async move { work_bare(&worker).await });
     }
     let taker = Client::connect(&order.broker).await?;
     let mut results = taker.consume(RESULTS).await?;
@@ -226,7 +233,7 @@ async fn reference(order: &Bare) -> Result<Figures, BenchError> {
 }
 
 /// One consumer of requests, one program at a time.
-async fn work(worker: &Client) -> Result<(), BenchError> {
+async fn work_bare(worker: &Client) -> Result<(), BenchError> {
     worker.confirms().await?;
     worker.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();

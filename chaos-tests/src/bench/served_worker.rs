@@ -26,14 +26,14 @@ use super::clients::Clients;
 use super::control_group::Groups;
 use super::durable_ends::{Ends, Server, request};
 use super::jobs::{Bare, CLIENTS};
+use super::messages::runtime;
 use super::{BenchError, Figures, Latency, Meter};
 use crate::live::Api;
 
 /// Has as many jobs done as the bare worker does. Nothing where no control groups can be made: its case says why.
 pub(super) fn measure(order: &Bare) -> Result<Option<Figures>, BenchError> {
     let Ok(groups) = Groups::make() else { return Ok(None) };
-    // As many threads as the other reference has.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
+    let runtime = runtime()?;
     let figures = runtime.block_on(run(order, groups.dir()));
     // After a failure clients may still wait for an answer.
     runtime.shutdown_background();

@@ -1,5 +1,5 @@
-//! The supervising processes of the workers that are as durable: one for each place of work, started beforehand. Each is this program again,
-//! apart from its worker, and takes one line for a job. Nothing of Longshore's shim is in it.
+//! The processes of the references that are as durable: this program again, which is told by lines what to do. The supervising ones, one for each
+//! place of work, are started beforehand and take one line for a job. Nothing of Longshore's shim is in them.
 
 use std::fs::{File, create_dir};
 use std::io::{self, BufRead as _, Write as _};
@@ -24,15 +24,15 @@ pub(super) struct Supervise {
     pub(super) groups: Option<PathBuf>,
 }
 
-/// One of them, as its worker has it. It is ended with this value.
-pub(super) struct Supervisor {
+/// One of them, as who started it has it. It is ended with this value.
+pub(super) struct Helper {
     child: Child,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
-impl Supervisor {
-    /// Starts the part of that benchmark with that order, which comes to [`serve`].
+impl Helper {
+    /// Starts the part of that benchmark with that order.
     pub(super) async fn start(id: &str, order: &impl Serialize) -> Result<Self, BenchError> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "--part", id]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -40,9 +40,9 @@ impl Supervisor {
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("a process was started without the pipes that were asked for").into());
         };
-        let mut supervisor = Self { child, orders, answers: BufReader::new(answers).lines() };
-        supervisor.say(&serde_json::to_string(order)?).await?;
-        Ok(supervisor)
+        let mut helper = Self { child, orders, answers: BufReader::new(answers).lines() };
+        helper.say(&serde_json::to_string(order)?).await?;
+        Ok(helper)
     }
 
     /// Its process; none once it has ended.
@@ -50,14 +50,19 @@ impl Supervisor {
         self.child.id()
     }
 
-    /// Has it begin a job, with that program and its arguments as JSON.
+    /// What it says next; nothing once it has ended.
+    pub(super) async fn said(&mut self) -> io::Result<Option<String>> {
+        self.answers.next_line().await
+    }
+
+    /// Has a supervising one begin a job, with that program and its arguments as JSON.
     pub(super) async fn begin(&mut self, job: Uuid, program: &str) -> io::Result<()> {
         self.say(&format!("{job} {program}")).await
     }
 
     /// The exit code of the job that was begun, whose end is recorded then.
     pub(super) async fn ended(&mut self) -> io::Result<i32> {
-        let answer = self.answers.next_line().await?;
+        let answer = self.said().await?;
         let code = answer.and_then(|line| line.parse().ok());
         code.ok_or_else(|| io::Error::other("a supervising process has answered no exit code"))
     }
