@@ -159,7 +159,7 @@ impl From<ClientError> for Failure {
                 Self::new(Exit::Config, &error, NOT_ASKED, "write for example --server http://127.0.0.1:7766")
             }
             ClientError::TokenFile { .. } | ClientError::Token { .. } => {
-                let next = "give a file that holds the token and nothing else, as in server/api.json";
+                let next = "give a file with nothing in it but the value of `token` from the server's server/api.json";
                 Self::new(Exit::Config, &error, NOT_ASKED, next)
             }
             ClientError::Unreachable { .. } => {

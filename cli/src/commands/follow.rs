@@ -93,13 +93,18 @@ pub(super) fn follow(
     printer: &Printer,
 ) -> Result<Exit, Failure> {
     let (sender, news) = mpsc::channel(EVENTS_MAX);
+    // What was written before comes before the first view. Without this nobody could tell whose it is; the stream says why it cannot be had.
+    let known = client.get::<JobView>(&format!("/v1/jobs/{job}")).ok();
     let global = global.clone();
     let logs = options.logs;
     thread::spawn(move || read(client, &global, job, logs, &sender));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&FollowError::Runtime(error), job))?;
-    let lines = Lines::new(printer);
-    runtime.block_on(Watch { job, options, printer, lines, latest: None, away: false }.run(news))
+    let mut lines = Lines::new(printer);
+    if let (Some(known), Format::Table | Format::Wide) = (&known, printer.format()) {
+        lines.head(known)?;
+    }
+    runtime.block_on(Watch { job, options, printer, lines, known, latest: None, away: false }.run(news))
 }
 
 /// Reads the event stream, and comes back after every loss, until nobody listens any more.
@@ -144,6 +149,8 @@ struct Watch<'a> {
     options: FollowOptions,
     printer: &'a Printer,
     lines: Lines<'a>,
+    /// The job as it was before the first event.
+    known: Option<JobView>,
     latest: Option<JobView>,
     away: bool,
 }
@@ -234,11 +241,12 @@ impl Watch<'_> {
     }
 
     fn show_log(&mut self, log: &LogView) -> Result<(), Failure> {
-        if !self.options.only.wants(self.latest.as_ref(), log) {
+        let job = self.latest.as_ref().or(self.known.as_ref());
+        if !self.options.only.wants(job, log) {
             return Ok(());
         }
         match (self.lines.fresh(log), self.printer.format()) {
-            (Some(text), Format::Table | Format::Wide) => self.lines.log(self.latest.as_ref(), log, &text)?,
+            (Some(text), Format::Table | Format::Wide) => self.lines.log(job, log, &text)?,
             (Some(_), Format::Ndjson) => self.json(log)?,
             (Some(_), Format::Json | Format::Csv | Format::Name) | (None, _) => {}
         }

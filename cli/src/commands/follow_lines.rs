@@ -27,26 +27,34 @@ struct Shown {
 pub(super) struct Lines<'a> {
     printer: &'a Printer,
     logs: BTreeMap<LogKey, Shown>,
+    /// The first line is there.
+    headed: bool,
 }
 
 impl<'a> Lines<'a> {
     /// Lines on that printer.
     pub(super) const fn new(printer: &'a Printer) -> Self {
-        Self { printer, logs: BTreeMap::new() }
+        Self { printer, logs: BTreeMap::new(), headed: false }
     }
 
     /// What is new between two views of the job.
     pub(super) fn job(&mut self, before: Option<&JobView>, job: &JobView) -> Result<(), OutputError> {
+        self.head(job)?;
         let mut text = String::new();
-        if before.is_none() {
-            let agents: Vec<&str> = job.runs.iter().map(|run| run.agent.as_str()).collect();
-            text.push_str(&format!("job {} {} → {}\n", short(job.id), clean(&job.name), agents.join(", ")));
-        }
         for run in &job.runs {
             let known = before.and_then(|job| job.runs.iter().find(|known| known.id == run.id));
             text.push_str(&run_lines(known, run));
         }
         if self.printer.progress() { self.printer.text(&text) } else { Ok(()) }
+    }
+
+    /// Which job it is, and whose, once.
+    pub(super) fn head(&mut self, job: &JobView) -> Result<(), OutputError> {
+        if std::mem::replace(&mut self.headed, true) || !self.printer.progress() {
+            return Ok(());
+        }
+        let agents: Vec<&str> = job.runs.iter().map(|run| run.agent.as_str()).collect();
+        self.printer.text(&format!("job {} {} → {}\n", short(job.id), clean(&job.name), agents.join(", ")))
     }
 
     /// The part of a piece of output that was not shown yet.

@@ -195,3 +195,18 @@ fn a_job_that_runs_already_is_followed_by_its_logs() {
     let ran = server.run(&["job", "logs", &id, "--timeout", "1s"]);
     assert!(ran.code == 2 && ran.err.contains("--follow"), "{ran:?}");
 }
+
+/// What was written before is sent before the first view of the job.
+#[test]
+fn a_job_that_has_written_already_says_whose_output_that_is() {
+    let server = Server::new();
+    server.home.write("job.toml", JOB);
+    server.run(&["job", "run", "job.toml"]);
+    let id = server.desk.books.lock().unwrap().jobs.keys().next().unwrap().to_string();
+    write(&server, "stdout", "early\n", true);
+    for only in [&["--stream", "stdout"][..], &["--agent", "a1"]] {
+        let mut watcher = Watcher::watch(&server, &[&["job", "logs", "-f", &id[..13]], only].concat());
+        assert!(watcher.line().ends_with(" x → a1\n"));
+        assert_eq!(watcher.line(), "a1 s │ early\n");
+    }
+}
