@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use journal::{Change, put_app};
 use link::session::Transaction;
 use link::{SubmitError, Work, WorkItem, wall_ms};
-use messages::{AgentId, Body, EndpointId, MessageId, RefusalCode, RunId};
+use messages::{AgentId, Body, EndpointId, MessageId, RefusalCode, RunId, StepEvent};
 use uuid::Uuid;
 
 use crate::books::Books;
@@ -121,6 +121,9 @@ fn understand(
     match body {
         Body::StepChanged(report) => {
             let run = editable(books, agent, report.run, changed).map_err(|error| error.to_string())?;
+            if matches!(report.event, StepEvent::Undecided(_)) {
+                tracing::warn!(%agent, job = %run.job, run = %run.id, step = %report.step, "A step waits for a person: `longshore job resolve` says what became of it.");
+            }
             run.step_changed(report).map_err(|error| error.to_string())
         }
         Body::RunFinished(report) => {

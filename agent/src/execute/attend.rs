@@ -105,7 +105,7 @@ impl Execution {
     /// What the record of the end comes to, and what is left to be shipped.
     fn recorded(&mut self, spec: &StepSpec, exit: Exit) -> StepEnd {
         let (run, number) = (self.record.start.run, self.record.attempt());
-        (self.used, self.silent) = (exit.usage, exit.is_silent());
+        (self.used, self.ended_ms, self.silent) = (exit.usage, Some(exit.ended_at_ms), exit.is_silent());
         if !self.silent {
             self.worker.ship().ended(run, &spec.id, number, Ending::recorded(&exit));
         }

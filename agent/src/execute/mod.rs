@@ -96,6 +96,8 @@ struct Execution {
     claim: Option<Claim>,
     /// What the attempt that ended last used.
     used: Option<Usage>,
+    /// When it ended, in milliseconds since 1970, as its record says.
+    ended_ms: Option<u64>,
     /// Nothing came on its outputs.
     silent: bool,
     /// Nobody knows whether the step that is given up took effect.
@@ -158,6 +160,7 @@ impl Execution {
             begun: None,
             claim: None,
             used: None,
+            ended_ms: None,
             silent: false,
             unknown: false,
             settled: Settled::folder(&worker.runs_dir()),

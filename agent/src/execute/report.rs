@@ -48,7 +48,7 @@ impl Execution {
             progress.clock.get_or_insert_with(|| RunClock::start(boot, steady_ms()));
         }
         let note = self.unenforced(spec);
-        (self.used, self.silent) = (None, false);
+        (self.used, self.ended_ms, self.silent) = (None, None, false);
         self.step_changed(spec, StepEvent::Started, note, BTreeMap::new())
     }
 
@@ -90,6 +90,7 @@ impl Execution {
     /// Commits that the run waits for a person.
     pub(super) async fn undecided(&mut self, spec: &StepSpec, evidence: String) -> Result<(), ExecuteError> {
         let evidence = cut(&evidence, TEXT_BYTES_MAX);
+        tracing::warn!(run = %self.record.start.run, job = %self.record.start.job, step = %spec.id, %evidence, "Nobody knows whether a step took effect, and it must not run twice: `longshore job resolve` says what became of it.");
         self.record.progress.undecided = Some(evidence.clone());
         // Before the server can know of it, and so before it can answer.
         self.control.wait_for(&spec.id, self.record.attempt());
@@ -127,16 +128,17 @@ impl Execution {
         note: Option<String>,
         outputs: BTreeMap<String, String>,
     ) -> Result<Outbound, ExecuteError> {
-        let (usage, silent) = match event {
-            StepEvent::Ended(_) | StepEvent::Retrying(..) => (self.used, self.silent),
-            StepEvent::Started | StepEvent::Undecided(_) => (None, false),
+        let (usage, silent, ended_ms) = match event {
+            // It may have ended long before this process could say so.
+            StepEvent::Ended(_) | StepEvent::Retrying(..) => (self.used, self.silent, self.ended_ms),
+            StepEvent::Started | StepEvent::Undecided(_) => (None, false, None),
         };
         let report = StepChanged {
             run: self.record.start.run,
             step: spec.id.clone(),
             attempt: self.record.attempt(),
             event,
-            at_ms: wall_ms(),
+            at_ms: ended_ms.unwrap_or_else(wall_ms),
             usage,
             outputs,
             note,

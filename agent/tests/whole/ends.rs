@@ -1,15 +1,17 @@
 //! How runs end: conditions of steps, tries after failures, the run's own time limit, and what becomes of its folder.
 
+use agent::attempt::{Attempt, AttemptState, boot_id};
 use messages::{Body, Keep, Retry, RunEnd, StepEnd, StepEvent, When};
 
 use crate::Test;
-use crate::world::{How, World, on};
+use crate::world::{How, World, drained, on, pipe, within};
 
-pub(crate) const TESTS: [Test; 6] = [
+pub(crate) const TESTS: [Test; 7] = [
     ("after_a_failure_only_steps_for_that_case_run_and_the_end_names_the_first", || on(conditions())),
     ("a_known_failure_is_tried_again_as_often_as_declared", || on(tries())),
     ("a_wait_to_try_again_survives_a_restart", || on(wait_survives())),
     ("an_interruption_does_not_count_as_a_try", || on(resumed())),
+    ("a_step_that_ended_without_its_agent_is_said_to_have_ended_then", || on(ended_away())),
     ("a_run_whose_time_is_over_ends_with_its_processes", || on(time_is_over())),
     ("the_working_folder_goes_only_when_the_run_says_so", || on(folders())),
 ];
@@ -101,6 +103,29 @@ async fn resumed() {
     world.send(&Body::RunStart(run.clone())).await;
     assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
     assert_eq!(world.changes(run.run).last().map(|change| change.attempt), Some(4));
+    agent.stop().await;
+}
+
+async fn ended_away() {
+    let world = World::new().await;
+    ["ready", "go"].iter().for_each(|name| pipe(&world.path(name)));
+    let agent = world.agent(How::default());
+    let run = world.run(1, vec![world.step("long", "echo yes > $PLACE/ready; read go < $PLACE/go")]);
+    world.send(&Body::RunStart(run.clone())).await;
+    assert_eq!(drained(world.path("ready")).await, "yes\n");
+    agent.stop().await;
+    let (go, dir) = (world.path("go"), world.agent_dir().join(format!("runs/{}/long.1", run.run)));
+    let ended = move || {
+        std::fs::write(go, "on\n").unwrap();
+        Attempt::open(&dir).unwrap().wait_blocking(boot_id().unwrap()).unwrap()
+    };
+    let AttemptState::Ended(exit) = within(tokio::task::spawn_blocking(ended)).await.unwrap() else {
+        panic!("it has ended");
+    };
+    let agent = world.agent(How::default());
+    assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
+    let ended = world.event(run.run, |change| matches!(change.event, StepEvent::Ended(_))).await;
+    assert_eq!(ended.at_ms, exit.ended_at_ms);
     agent.stop().await;
 }
 
