@@ -17,7 +17,6 @@ const INPUTS_MAX: usize = 512;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long messages that are lent wait for the application. It answers within a tenth of that, unless it has something else to do.
 const LENT_MAX: Duration = Duration::from_millis(2);
-
 /// How long what is not in a hurry waits for something that is.
 const UNHURRIED_MAX: Duration = Duration::from_millis(20);
 
@@ -80,6 +79,10 @@ impl Gathered {
     /// Until when it waits: for anything that is in a hurry, or for what the application makes of what it was lent. Once there is a
     /// transaction in it that is waited for, it waits no longer: whoever waits may be the one who is to deal with the rest.
     pub(super) fn waits_until(&self) -> Option<Instant> {
+        // Nothing more could come.
+        if !self.has_room() {
+            return None;
+        }
         match (self.hurried, self.awaited) {
             (false, _) => self.since.map(|since| since + UNHURRIED_MAX),
             (true, false) => self.lent.map(|since| since + LENT_MAX),

@@ -21,6 +21,8 @@ use crate::views::{AgentsView, JobState, JobView, SubmitJob};
 const JOBS_LIMIT_DEFAULT: usize = 20;
 /// How long a question about a job may wait for it to be settled. Less than [`super::REQUEST_TIME_MAX`] by more than an answer takes.
 const JOB_WAIT_MAX: Duration = Duration::from_secs(25);
+/// Bytes of a job file up to which checking it takes some tens of microseconds.
+const QUICK_BYTES_MAX: usize = 4 * 1024;
 /// Between two looks at a job that is waited for, while the server changes all the time.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of the log that the server has.
@@ -57,19 +59,26 @@ pub(super) async fn submit<D: Desk>(
         Refused::bad_request(format!("the request is not a job to submit: {error}"), "send {id, definition, params}")
     })?;
     let SubmitJob { id, definition, params } = job;
-    // Patterns make it worth a thread of its own: compiling them can take a good part of a second.
-    let work = tokio::task::spawn_blocking(move || {
-        let checked = check(&definition, &params);
-        (checked, definition, params)
-    });
-    let (checked, definition, params) = work.await.map_err(|_| {
-        let error = "the job file could not be checked";
-        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error, "no job was made", "report this with the job file")
-    })?;
+    let (checked, definition, params) = match is_quick(&definition) {
+        true => (check(&definition, &params), definition, params),
+        false => {
+            let work = tokio::task::spawn_blocking(move || (check(&definition, &params), definition, params));
+            work.await.map_err(|_| {
+                let (error, next) = ("the job file could not be checked", "report this with the job file");
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error, "no job was made", next)
+            })?
+        }
+    };
     let (target, plan) = checked.map_err(|problems| Refused::problems(problems, &definition))?;
     let submitted = shared.desk.submit(Submission { id, definition, params, target, plan }).await?;
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, answer(submitted.job)).into_response())
+}
+
+/// Whether checking it takes less than handing it to a thread would. Compiling patterns can take a good part of a second. None is without that
+/// word, unless the word is written with escapes.
+fn is_quick(definition: &str) -> bool {
+    definition.len() <= QUICK_BYTES_MAX && !definition.contains("pattern") && !definition.contains('\\')
 }
 
 fn check(definition: &str, params: &BTreeMap<String, String>) -> Result<(Target, Plan), Vec<Problem>> {
@@ -221,4 +230,19 @@ fn text(path: PathText) -> Result<String, Refused> {
 
 pub(super) fn asked<T>(query: Asked<T>, known: &str) -> Result<T, Refused> {
     query.map(|Query(query)| query).map_err(|error| Refused::bad_request(error.body_text(), format!("give {known}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_file_that_may_have_a_pattern_is_not_checked_in_passing() {
+        let job = "[[step]]\nid = \"a\"\nexec = [\"true\"]\n";
+        assert!(is_quick(job));
+        for param in ["pattern = \"a\"", "\"p\\u0061ttern\" = \"a\""] {
+            assert!(!is_quick(&format!("[params.a]\n{param}\n{job}")), "{param}");
+        }
+        assert!(!is_quick(&job.repeat(QUICK_BYTES_MAX)));
+    }
 }
