@@ -55,7 +55,7 @@ pub(crate) fn run(args: &JobRetryArgs, global: &Global, printer: &Printer) -> Re
     let client = Client::new(global)?;
     let id = args.id.unwrap_or_else(|| JobId::new(uuid::Uuid::now_v7()));
     let retry = RetryJob { id, agents: args.runs.iter().cloned().collect(), from: args.from.clone() };
-    let job = post(&client, &format!("{}/retry", path(&args.job)), id, &retry)?;
+    let (job, _) = post(&client, &format!("{}/retry", path(&args.job)), id, &retry)?;
     let said = format!("job {} goes on with {} on {}{}\n", job.id, clean(&job.name), agents(&job), from(&job));
     taken(client, job, &said, &args.watch, global, printer)
 }

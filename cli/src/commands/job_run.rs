@@ -11,6 +11,7 @@ use messages::JobId;
 use serde::Serialize;
 use server::job_file::{JobFile, Plan, Problem};
 use server::views::{JobView, ProblemView, SubmitJob};
+use ureq::http::StatusCode;
 
 use super::follow::{self, FollowOptions, Only};
 use super::job::{Param, params, read, short};
@@ -71,14 +72,18 @@ pub(crate) fn run(args: &JobRunArgs, global: &Global, printer: &Printer) -> Resu
     let client = Client::new(global)?;
     let id = args.id.unwrap_or_else(|| JobId::new(uuid::Uuid::now_v7()));
     let text = definition.clone();
-    let job = post(&client, "/v1/jobs", id, &SubmitJob { id, definition, params: values }).map_err(|mut failure| {
+    let body = SubmitJob { id, definition, params: values };
+    let (job, new) = post(&client, "/v1/jobs", id, &body).map_err(|mut failure| {
         if !failure.view.problems.is_empty() {
             // A server of another version found what this one did not.
             failure.source = Some(Box::new(("the job file".to_owned(), text)));
         }
         failure
     })?;
-    let said = format!("job {} submitted: {} on {}\n", job.id, clean(&job.name), agents(&job));
+    let said = match new {
+        true => format!("job {} submitted: {} on {}\n", job.id, clean(&job.name), agents(&job)),
+        false => format!("job {} was submitted before and is {}; nothing is run again\n", job.id, job.state),
+    };
     taken(client, job, &said, &args.watch, global, printer)
 }
 
@@ -121,13 +126,13 @@ fn refused(args: &JobRunArgs, definition: &str, problems: Vec<Problem>) -> Failu
         .with_problems(problems, &name, definition)
 }
 
-/// Sends what makes a job, and again when the answer was lost: the same id is the same job.
-pub(super) fn post<B: Serialize>(client: &Client, path: &str, id: JobId, body: &B) -> Result<JobView, Failure> {
+/// Sends what makes a job, and again when the answer was lost: the same id is the same job. Whether this made it, as far as can be known.
+pub(super) fn post<B: Serialize>(client: &Client, path: &str, id: JobId, body: &B) -> Result<(JobView, bool), Failure> {
     let mut attempt = 1;
     let mut may_have_arrived = false;
     loop {
         match client.post::<_, JobView>(path, body) {
-            Ok((_, view)) => return Ok(view),
+            Ok((status, view)) => return Ok((view, may_have_arrived || status == StatusCode::CREATED)),
             Err(error) if error.is_passing() && attempt < ATTEMPTS_MAX => {
                 may_have_arrived |= !error.never_arrived();
                 thread::sleep(PAUSE * 2_u32.pow(attempt - 1));

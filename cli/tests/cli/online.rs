@@ -36,9 +36,13 @@ fn submitting_with_the_same_id_is_the_same_job() {
     let id = server.submit();
     let ran = server.run(&["job", "run", "job.toml", "--id", &id, "-o", "name"]);
     assert_eq!((ran.code, ran.out.trim()), (0, id.as_str()));
+    let ran = server.run(&["job", "run", "job.toml", "--id", &id]);
+    let said = format!("job {id} was submitted before and is running; nothing is run again\n");
+    assert_eq!((ran.code, ran.out), (0, said));
     server.home.write("other.toml", &JOB.replace("'x'", "'y'"));
     let ran = server.run(&["job", "run", "other.toml", "--id", &id]);
     assert!(ran.code == 2 && ran.err.contains("another job has the id"), "{ran:?}");
+    assert!(ran.err.contains(&format!("`longshore job show {id}`")), "{ran:?}");
 }
 
 #[test]

@@ -157,7 +157,10 @@ impl From<SubmitError> for Refused {
                 StatusCode::CONFLICT,
                 format!("wait for it (`longshore job show {holder}`), or write on_conflict = \"queue\""),
             ),
-            SubmitError::IdTaken { .. } => (StatusCode::CONFLICT, "submit with a fresh id".to_owned()),
+            SubmitError::IdTaken { id } => (
+                StatusCode::CONFLICT,
+                format!("`longshore job show {id}` shows that one; if this is another job, submit it with a fresh id"),
+            ),
             SubmitError::Forgotten { .. } => {
                 let next = "submit it with a fresh id to have it done again";
                 return Self::new(StatusCode::GONE, what, "nothing was changed by this request", next);
