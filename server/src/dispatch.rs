@@ -242,8 +242,10 @@ impl Core {
         let mut open: BTreeSet<AgentId> = fleet.keys().cloned().collect();
         loop {
             let turn = self.turn().await;
+            let ahead = self.kept_books().ahead();
             let (transaction, given) = self.batch(&fleet, &mut open);
             if given.is_empty() && transaction.rows.is_empty() {
+                ahead.undone();
                 return Ok(());
             }
             let begun = match self.endpoint().begin_checked(transaction).await {
@@ -251,6 +253,10 @@ impl Core {
                 Err(error) => {
                     let mut books = self.books();
                     given.into_iter().rev().for_each(|given| given.undo(&mut books));
+                    drop(books);
+                    if let SubmitError::Refused(_) = &error {
+                        ahead.undone();
+                    }
                     if let SubmitError::Refused(TransactError::OutboxFull { peer, .. }) = &error
                         && let Some(agent) = peer.agent()
                     {
@@ -262,6 +268,7 @@ impl Core {
             // The order is settled; others need not wait for the sync, and share it.
             drop(turn);
             begun.done().await?;
+            ahead.kept();
             self.notice();
         }
     }

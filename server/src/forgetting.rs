@@ -50,11 +50,13 @@ impl Core {
                 return;
             };
             // Its place in the journal is settled, so the books may show it before it is synced.
+            let ahead = self.kept_books().ahead();
             jobs.into_iter().for_each(|job| self.books().forget(job));
             drop(turn);
             if begun.done().await.is_err() {
                 return;
             }
+            ahead.kept();
             self.forget_logs(runs).await;
         }
     }

@@ -1,37 +1,46 @@
-//! Whether all that the books show is on stable storage. Reports are lent to the server before they are, and the books show them at once, for
-//! whoever comes next; the API says nothing of them before. It knows nothing of what is kept.
+//! Whether all that the books show is on stable storage. They show a change as soon as its place in the journal is settled, for whoever comes
+//! next: reports, orders, what is given out. The API says nothing of it before. It knows nothing of what is kept.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
 
 use link::Stopped;
 use tokio::sync::watch;
 
 /// How far the books are ahead of the disk.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    /// Changes of the books that were begun.
-    begun: AtomicU64,
-    /// How many of them are on stable storage; an error once one never will be.
-    through: watch::Sender<Result<u64, Stopped>>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Kept(watch::Sender<Changes>);
 
-impl Default for Kept {
-    fn default() -> Self {
-        Self { begun: AtomicU64::new(0), through: watch::Sender::new(Ok(0)) }
-    }
+/// Changes of the books.
+#[derive(Debug, Default)]
+struct Changes {
+    /// How many were begun.
+    begun: u64,
+    /// Those that are not on stable storage yet.
+    open: BTreeSet<u64>,
+    /// One of them never will be.
+    lost: bool,
 }
 
 /// A change of the books on its way to the disk. Dropped before it is there, it never will be: the server is stopping.
 #[derive(Debug)]
+#[must_use = "nobody is told anything until it is known what became of it"]
 pub(crate) struct Ahead<'a> {
     of: &'a Kept,
     number: Option<u64>,
 }
 
 impl Kept {
-    /// To be called before the books are changed, by whoever hands over the rows next: changes are kept in the order of these calls.
+    /// To be called before anybody can see the change, by whoever hands over the rows next: changes are kept in the order of these calls.
     pub(crate) fn ahead(&self) -> Ahead<'_> {
-        Ahead { of: self, number: Some(self.begun.fetch_add(1, Ordering::SeqCst) + 1) }
+        let mut number = 0;
+        // Nobody waits for this.
+        self.0.send_if_modified(|changes| {
+            changes.begun += 1;
+            number = changes.begun;
+            changes.open.insert(number);
+            false
+        });
+        Ahead { of: self, number: Some(number) }
     }
 
     /// Returns when all that the books show now is on stable storage.
@@ -39,20 +48,31 @@ impl Kept {
     /// # Errors
     /// [`Stopped`]: some of it may not be, and the server is about to end.
     pub(crate) async fn all(&self) -> Result<(), Stopped> {
-        let wanted = self.begun.load(Ordering::SeqCst);
-        let mut through = self.through.subscribe();
+        let mut changes = self.0.subscribe();
+        let wanted = changes.borrow().begun;
+        let through = |changes: &Changes| changes.open.first().is_none_or(|open| *open > wanted);
         // Its sender is this.
-        let behind = |through: &Result<u64, Stopped>| through.is_ok_and(|number| number < wanted);
-        let found = through.wait_for(|through| !behind(through)).await.map_err(|_| Stopped)?;
-        (*found).map(drop)
+        let found = changes.wait_for(|changes| changes.lost || through(changes)).await.map_err(|_| Stopped)?;
+        if found.lost { Err(Stopped) } else { Ok(()) }
     }
 }
 
 impl Ahead<'_> {
     /// It is on stable storage, and with it all that was begun before.
-    pub(crate) fn kept(mut self) {
+    pub(crate) fn kept(self) {
+        self.close(|changes, number| changes.open = changes.open.split_off(&(number + 1)));
+    }
+
+    /// Nothing was changed, or it was taken back. That says nothing of what was begun before.
+    pub(crate) fn undone(self) {
+        self.close(|changes, number| {
+            changes.open.remove(&number);
+        });
+    }
+
+    fn close(mut self, close: impl FnOnce(&mut Changes, u64)) {
         if let Some(number) = self.number.take() {
-            self.of.through.send_modify(|through| *through = through.map(|through| through.max(number)));
+            self.of.0.send_modify(|changes| close(changes, number));
         }
     }
 }
@@ -60,7 +80,7 @@ impl Ahead<'_> {
 impl Drop for Ahead<'_> {
     fn drop(&mut self) {
         if self.number.is_some() {
-            self.of.through.send_modify(|through| *through = Err(Stopped));
+            self.of.0.send_modify(|changes| changes.lost = true);
         }
     }
 }
@@ -96,6 +116,17 @@ mod tests {
         assert_eq!(kept.all().now_or_never(), Some(Ok(())));
         first.kept();
         assert_eq!(kept.all().now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_waited_for_and_says_nothing_of_what_came_before() {
+        let kept = Kept::default();
+        let (first, second) = (kept.ahead(), kept.ahead());
+        let mut both = Box::pin(kept.all());
+        second.undone();
+        assert_eq!((&mut both).now_or_never(), None, "the first is on its way");
+        first.undone();
+        assert_eq!(both.now_or_never(), Some(Ok(())));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::api::{AgentOrder, DeskError, OrderError, Resolution};
 use crate::books::Books;
 use crate::clock::{Since, duration_words};
 use crate::core::Core;
+use crate::kept::Ahead;
 use crate::records::{AgentRow, Decided, JobRow, RunRow};
 use crate::schedule::{self, Fleet};
 use crate::submit::{endpoint_of, message_id};
@@ -62,13 +63,16 @@ impl Changes {
 }
 
 impl Core {
-    async fn carry_out(&self, changes: Changes) -> Result<(), LinkSubmitError> {
+    /// `ahead` is from before anybody else could see the changes.
+    async fn carry_out(&self, (changes, ahead): (Changes, Ahead<'_>)) -> Result<(), LinkSubmitError> {
         if changes.rows.is_empty() && changes.send.is_empty() {
+            ahead.undone();
             return Ok(());
         }
         let Changes { rows, send, known: _ } = changes;
         // Not new work: an order is taken even by a full outbox.
         self.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await?;
+        ahead.kept();
         self.notice();
         self.wake();
         Ok(())
@@ -99,7 +103,7 @@ impl Core {
             for run in open {
                 changes.cancel(&mut books, run, &reason).map_err(unsendable)?;
             }
-            changes
+            (changes, self.kept_books().ahead())
         };
         self.carry_out(changes).await.map_err(failed)?;
         self.view(job).await?.ok_or(OrderError::NotFound)
@@ -135,7 +139,7 @@ impl Core {
                 }
                 Some(_) | None => give_up(&mut books, &mut changes, run, &resolution)?,
             }
-            changes
+            (changes, self.kept_books().ahead())
         };
         self.carry_out(changes).await.map_err(failed)?;
         self.view(job).await?.ok_or(OrderError::NotFound)
@@ -175,7 +179,7 @@ impl Core {
                 changes.rows.push(put_app(AgentRow::key(&agent), row.encode()));
                 books.put_agent(agent.clone(), row);
             }
-            changes
+            (changes, self.kept_books().ahead())
         };
         self.carry_out(changes).await.map_err(failed)?;
         Ok(self.agent_view(&agent).await?)
@@ -192,7 +196,7 @@ impl Core {
             for job in timed {
                 self.keep_time_of(&mut books, &fleet, job, &mut changes);
             }
-            changes
+            (changes, self.kept_books().ahead())
         };
         self.carry_out(changes).await
     }
@@ -252,7 +256,7 @@ impl Core {
                     books.put_job(row);
                 }
             }
-            changes
+            (changes, self.kept_books().ahead())
         };
         if let Err(error) = self.carry_out(rows).await {
             tracing::error!(%error, "Time limits could not be counted anew after a start of the machine.");

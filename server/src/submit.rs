@@ -11,6 +11,7 @@ use crate::clock::Since;
 use crate::core::Core;
 use crate::dispatch::Given;
 use crate::job_file::{Concurrency, OnConflict, Target, Who};
+use crate::kept::Ahead;
 use crate::records::{JobRow, Policy, RunRow, StepRow};
 use crate::schedule;
 
@@ -57,6 +58,8 @@ impl Core {
             let books = self.books();
             entry.retried.iter().filter_map(|run| books.run(run.id).cloned()).collect()
         };
+        // Nobody is shown the job itself before it is kept; runs of others that it does again are.
+        let ahead = (!before.is_empty()).then(|| self.kept_books().ahead());
         let (transaction, given) = self.enter(entry);
         let begun = match self.endpoint().begin_checked(transaction).await {
             Ok(begun) => begun,
@@ -65,12 +68,16 @@ impl Core {
                 given.into_iter().for_each(|given| given.undo(&mut books));
                 books.withdraw(id);
                 before.into_iter().for_each(|run| books.replace(run));
+                if let (LinkSubmitError::Refused(_), Some(ahead)) = (&error, ahead) {
+                    ahead.undone();
+                }
                 return Err(not_taken(error));
             }
         };
         // Its place is settled: the books of others may change while it is synced.
         drop(turn);
         begun.done().await.map_err(not_taken)?;
+        ahead.into_iter().for_each(Ahead::kept);
         self.books().confirm(id);
         for older in older {
             let reason = format!("job {id} of the same group took its place");
@@ -297,6 +304,34 @@ pub(crate) mod tests {
         assert_eq!(written.job(job), core.books().job(job));
         assert!(written.job(job).unwrap().cancelled.is_some());
         assert!(written.runs_of(job).eq(core.books().runs_of(job)));
+    }
+
+    /// Whoever asks meanwhile finds the order in the books, and is not told of it before it is kept.
+    #[tokio::test]
+    async fn an_order_is_shown_to_nobody_before_it_is_on_stable_storage() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, _service, _stop) = server(dir.path()).await;
+        let job = core.submit(submission()).await.unwrap().job.id;
+        assert_eq!(core.kept().now_or_never().map(|kept| kept.is_ok()), Some(true));
+        let mut cancelling = Box::pin(core.clone().cancel_job(job, "wrong".to_owned()));
+        assert!((&mut cancelling).now_or_never().is_none());
+        assert!(core.books().job(job).unwrap().cancelled.is_some());
+        assert!(core.kept().now_or_never().is_none(), "an answer said what was not kept");
+        cancelling.await.unwrap();
+        core.kept().await.unwrap();
+        assert!(core.clone().cancel_job(job, "again".to_owned()).await.is_err());
+        core.kept().await.unwrap();
+    }
+
+    /// Looks that find nothing to do leave nothing open either, and answers go on.
+    #[tokio::test]
+    async fn what_changes_nothing_holds_no_answer_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, _service, _stop) = server(dir.path()).await;
+        core.submit(submission()).await.unwrap();
+        core.keep_time().await.unwrap();
+        core.forget_oldest().await;
+        core.kept().await.unwrap();
     }
 
     /// One order that could not be sent would have all others of its transaction refused, when the books show them already.
