@@ -77,9 +77,9 @@ impl Gathered {
     }
 
     /// Until when it waits: for anything that is in a hurry, or for what the application makes of what it was lent. Once there is a
-    /// transaction in it that is waited for, it waits no longer: whoever waits may be the one who is to deal with the rest.
+    /// transaction in it that is waited for, it waits no longer: whoever waits may be the one who is to deal with the rest. Nor does it when it is
+    /// full: nothing that it could wait for is taken in then.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        // Nothing more could come.
         if !self.has_room() {
             return None;
         }
@@ -125,5 +125,53 @@ impl Driver {
             let gathered = std::mem::take(&mut self.gathered);
             self.commits.push_back(self.journal.commit(gathered.write));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> WriteAhead<Effects> {
+        WriteAhead::new(Vec::new(), Effects::default())
+    }
+
+    #[test]
+    fn what_is_full_waits_for_nobody() {
+        for haste in [Haste::Now, Haste::None] {
+            let mut gathered = Gathered::default();
+            gathered.arrived.insert(EndpointId::Server);
+            for _ in 1..INPUTS_MAX {
+                gathered.push(empty(), Reply::Nobody, 0, haste);
+            }
+            gathered.lent(&EndpointId::Server);
+            assert!(gathered.waits_until().is_some());
+            gathered.push(empty(), Reply::Nobody, 0, haste);
+            assert_eq!(gathered.waits_until(), None, "nothing is taken in that it could wait for");
+            let mut large = Gathered::default();
+            large.arrived.insert(EndpointId::Server);
+            large.push(empty(), Reply::Nobody, BYTES_MAX, haste);
+            large.lent(&EndpointId::Server);
+            assert_eq!(large.waits_until(), None);
+        }
+    }
+
+    #[test]
+    fn what_is_lent_waits_a_moment_unless_somebody_waits_for_it_and_what_nobody_minds_waits_longer() {
+        let mut gathered = Gathered::default();
+        assert_eq!(gathered.waits_until(), None);
+        gathered.push(empty(), Reply::Nobody, 0, Haste::None);
+        let unhurried = gathered.waits_until().map(|until| until.saturating_duration_since(Instant::now()));
+        assert!(unhurried.is_some_and(|left| left > LENT_MAX));
+        gathered.push(empty(), Reply::Nobody, 0, Haste::Now);
+        assert_eq!(gathered.waits_until(), None, "the application has none of it");
+        gathered.lent(&EndpointId::Server);
+        assert_eq!(gathered.waits_until(), None, "what the application has is not in it");
+        gathered.arrived.insert(EndpointId::Server);
+        gathered.lent(&EndpointId::Server);
+        assert!(gathered.waits_until().is_some_and(|until| until <= Instant::now() + LENT_MAX));
+        let (reply, _waiting) = tokio::sync::oneshot::channel();
+        gathered.push(empty(), Reply::Submitter(reply), 0, Haste::Now);
+        assert_eq!(gathered.waits_until(), None, "somebody waits for it");
     }
 }
