@@ -397,3 +397,61 @@ async fn being_told_to_stop_is_no_failure_however_quick_the_transport_is() {
         drop(endpoint);
     }
 }
+
+/// Messages of the server, one behind the other, with bodies of these sizes.
+fn chain(sizes: impl Iterator<Item = usize>) -> Vec<Message> {
+    let mut previous = ChainHash::START;
+    let message = |(number, size): (u64, usize)| {
+        let body = vec![7; size];
+        let header = Header::new(server(), agent(), Incarnation::from_u128(9), Epoch::FIRST)
+            .numbered(Seq::new(number).unwrap(), previous)
+            .carrying(MessageId::from_u128(number.into()), Kind::Unknown(77), None, &body);
+        let message = Message::new(header, &body).unwrap();
+        previous = message.hash;
+        message
+    };
+    (1..).zip(sizes).map(message).collect()
+}
+
+/// More than is kept in memory, out of order, to an application that deals with a part of what it has, and is behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_offered_once_and_in_order_whether_it_finds_room_in_memory_or_not() {
+    const COUNT: u64 = 90;
+    let world = World::start().await;
+    let mut sent = chain((0..COUNT).map(|number| if number % 3 == 0 { 10 } else { 200 * 1024 }));
+    for pair in sent.chunks_mut(2).step_by(5) {
+        pair.reverse();
+    }
+    let events = world.end.events.clone();
+    tokio::spawn(async move {
+        for (tag, message) in (2..).zip(sent) {
+            let (tag, bytes) = (DeliveryTag { connection: 1, tag }, message.frame.bytes().to_vec());
+            events.send(WireEvent::Delivery { tag, bytes }).await.unwrap();
+            if tag.tag % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        }
+    });
+    let mut commands = world.end.commands;
+    tokio::spawn(async move { while commands.recv().await.is_some() {} });
+    let mut expected = 1;
+    while expected <= COUNT {
+        let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(expected % 4)).await;
+        let mut items = work.items.as_slice();
+        while let Some(first) = items.first() {
+            assert_eq!(first.seq.value(), expected);
+            let (some, rest) = items.split_at(items.len().min(1 + expected as usize % 5));
+            let apply = some.iter().map(|item| item.settle()).collect();
+            let begun = world.endpoint.begin(Transaction { apply, ..Transaction::default() }).await.unwrap();
+            if expected % 2 == 0 {
+                begun.done().await.unwrap();
+            }
+            (expected, items) = (expected + some.len() as u64, rest);
+        }
+    }
+    world.endpoint.link().await.unwrap();
+    assert!(world.endpoint.next_work().now_or_never().is_none() && !world.driver.is_finished());
+    world.stop.send(true).unwrap();
+    timeout(LIMIT, world.driver).await.unwrap().unwrap().unwrap();
+}
