@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use link::SubmitError;
+use link::session::Transaction;
 use messages::{Earlier, RunStart, StepSpec};
 
 use super::{Execution, blocking};
@@ -20,10 +22,12 @@ impl Execution {
         self.earlier().filter(|_| first)?.unknown.get(&spec.id).map(String::as_str)
     }
 
-    /// Takes over the working folder of the earlier runs, if this one goes on in it. Without it no step can be begun.
-    pub(super) async fn take_over(&mut self) {
+    /// Takes over the working folder of the earlier runs, if this one goes on in it. Without it no step can be begun. Not before it is on
+    /// stable storage that this run is here: a process after a crash may have to refuse it, and another run would not find the folder.
+    pub(super) async fn take_over(&mut self) -> Result<(), SubmitError> {
         let start = &self.record.start;
-        let Some(earlier) = start.earlier.as_ref().filter(|earlier| earlier.folder) else { return };
+        let Some(earlier) = start.earlier.as_ref().filter(|earlier| earlier.folder) else { return Ok(()) };
+        self.worker.endpoint().transact(Transaction::default()).await?;
         let (dir, own) = (self.worker.run_dir(start.run), self.worker.work_dir(start.run));
         let theirs: Vec<PathBuf> = earlier.runs.iter().map(|run| self.worker.work_dir(*run)).collect();
         self.homeless = match blocking(move || move_first(&theirs, &dir, &own)).await {
@@ -31,6 +35,7 @@ impl Execution {
             Ok(false) => Some(gone(start)),
             Err(error) => Some(format!("the working folder of the earlier run cannot be taken over: {error}")),
         };
+        Ok(())
     }
 }
 
@@ -74,5 +79,90 @@ impl Worker {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use link::session::Config;
+    use link::{Service, ServiceConfig};
+    use messages::{EndpointId, JobId, Keep, MessageId, Program, RunId, Seq};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::attempt::{ShimCommand, Shims, boot_id};
+    use crate::control::{Control, Orders};
+    use crate::execute::{Place, execute};
+    use crate::records::RunRecord;
+    use crate::service::DiskLimits;
+    use crate::ship::Ship;
+    use crate::worker::WorkerParts;
+
+    /// A worker over a journal in that folder, whose broker never answers.
+    async fn worker(dir: &Path) -> (Worker, Service, watch::Sender<bool>) {
+        let (stop, shutdown) = watch::channel(false);
+        let (agent, peers): (messages::AgentId, _) = ("a1".parse().unwrap(), vec![EndpointId::Server]);
+        let (endpoint, session) = (EndpointId::Agent(agent.clone()), Config::default());
+        let config = ServiceConfig { dir: dir.to_owned(), endpoint, peers, session, engine: None };
+        let transport = |end, _| {
+            tokio::spawn(async move {
+                let _end = end;
+                std::future::pending().await
+            })
+        };
+        let service = Service::start(config, transport, shutdown).await.unwrap();
+        let worker = Worker::new(WorkerParts {
+            endpoint: service.endpoint.clone(),
+            agent,
+            dir: dir.to_owned(),
+            shims: Shims::new(ShimCommand::new("/bin/false", Vec::<String>::new())),
+            boot: boot_id().unwrap(),
+            ship: Ship::new(),
+            journal: service.journal.clone(),
+            slots: 1,
+            drain: watch::channel(false).1,
+            once: false,
+            pool: None,
+            labels: watch::channel(BTreeMap::new()).1,
+            disk: DiskLimits::default(),
+        });
+        (worker, service, stop)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_from_an_earlier_run_before_the_run_that_goes_on_is_on_stable_storage() {
+        let place = tempfile::tempdir().unwrap();
+        let (worker, _service, _stop) = worker(place.path()).await;
+        let (first, next) = (RunId::from_u128(1), RunId::from_u128(2));
+        make_folder(&worker.work_dir(first)).unwrap();
+        let steps = vec![StepSpec::new("one".parse().unwrap(), Program::Shell("true".into()))];
+        let earlier = Some(Earlier { runs: vec![first], folder: true, ..Earlier::default() });
+        let (job, name, keep) = (JobId::from_u128(1), "n".to_owned(), Keep::default());
+        let start = RunStart { run: next, job, name, steps, timeout_ms: None, keep, earlier };
+        let record = RunRecord::new(start, Seq::FIRST, MessageId::from_u128(1), 0);
+        let control = Control::new(Orders::default(), None, false);
+        // It has no slot, so it comes no further than that.
+        let mut run = Box::pin(execute(&worker, record, control, Place::Waits(None)));
+        tokio::select! {
+            biased;
+            _ = &mut run => panic!("it ran"),
+            () = std::future::ready(()) => {}
+        }
+        // What was begun has the time to do it; what is to be written cannot be, since nobody has asked yet.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(worker.work_dir(first).exists() && !worker.work_dir(next).exists(), "it was taken too early");
+        let taken = async {
+            while !worker.work_dir(next).exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = &mut run => panic!("it ran"),
+            () = taken => {}
+        }
+        assert!(!worker.work_dir(first).exists());
     }
 }

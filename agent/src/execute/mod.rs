@@ -128,7 +128,7 @@ pub(crate) async fn execute(
         Place::Waits(ticket) => run.ticket = ticket,
         Place::Begun(slot, done) => (run.slot, run.begun) = (Some(slot), Some(Commit::Batch(done))),
     }
-    run.take_over().await;
+    run.take_over().await?;
     run.go().await?;
     Ok(run.record)
 }
