@@ -299,7 +299,8 @@ async fn nothing_is_lent_before_the_application_can_hear_that_the_journal_had_lo
     world.event(WireEvent::Up { connection: 1 }).await;
     world.gate.set(true);
     world.deliver(1, hello_of(server(), agent(), 1).bytes()).await;
-    world.deliver(2, first_message().frame.bytes()).await;
+    let sent = chain([4, 5].into_iter());
+    world.deliver(2, sent[0].frame.bytes()).await;
     let view = async || world.endpoint.view(server()).await.unwrap().unwrap().streams.incoming;
     let received = async || view().await.and_then(|stream| stream.received);
     while received().await != Some(Seq::FIRST) {
@@ -310,9 +311,39 @@ async fn nothing_is_lent_before_the_application_can_hear_that_the_journal_had_lo
     world.gate.set(false);
     assert!(early.is_none(), "work came before that was known");
     let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
-    assert_eq!(work.items[0].message, first_message());
+    assert_eq!(work.items[0].message, sent[0]);
     let known = world.endpoint.next_rewound().now_or_never().expect("it is known before work comes").unwrap();
     assert_eq!(known, [Rewound::Own(server())]);
+    // From then on it is lent what comes, as ever.
+    let apply = vec![work.items[0].settle()];
+    world.endpoint.transact(Transaction { apply, ..Transaction::default() }).await.unwrap();
+    world.gate.set(true);
+    world.deliver(3, sent[1].frame.bytes()).await;
+    let work = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
+    world.gate.set(false);
+    assert_eq!(work.items[0].message, sent[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_is_in_a_hurry_for_is_committed_with_what_comes_next_or_alone_or_when_the_endpoint_stops() {
+    let unhurried = || Transaction { unhurried: true, ..Transaction::default() };
+    let row = |name| vec![journal::put_app(vec![name], vec![name])];
+    let world = World::start().await;
+    let mut together = false;
+    // Whether something comes in time is up to the machine.
+    for _ in 0..100 {
+        let before = world.gate.syncs();
+        let begun = world.endpoint.begin(Transaction { rows: row(1), ..unhurried() }).await.unwrap();
+        world.endpoint.transact(Transaction { rows: row(2), ..Transaction::default() }).await.unwrap();
+        timeout(LIMIT, begun.done()).await.unwrap().unwrap();
+        together |= world.gate.syncs() == before + 1;
+    }
+    assert!(together, "they were never one commit");
+    timeout(LIMIT, world.endpoint.transact(Transaction { rows: row(3), ..unhurried() })).await.unwrap().unwrap();
+    let begun = world.endpoint.begin_checked(Transaction { rows: row(4), ..unhurried() }).await.unwrap();
+    world.stop.send(true).unwrap();
+    timeout(LIMIT, begun.done()).await.unwrap().unwrap();
+    timeout(LIMIT, world.driver).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
