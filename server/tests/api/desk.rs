@@ -19,6 +19,8 @@ use tokio::sync::watch;
 pub struct TestDesk {
     pub books: Arc<Mutex<Books>>,
     pub revision: Arc<watch::Sender<u64>>,
+    /// Whether all of it is on stable storage.
+    pub kept: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -29,7 +31,11 @@ pub struct Books {
 
 impl TestDesk {
     pub fn new() -> Self {
-        Self { books: Arc::default(), revision: Arc::new(watch::channel(100).0) }
+        Self {
+            books: Arc::default(),
+            revision: Arc::new(watch::channel(100).0),
+            kept: Arc::new(watch::channel(true).0),
+        }
     }
 
     pub fn change<T>(&self, how: impl FnOnce(&mut Books) -> T) -> T {
@@ -216,7 +222,7 @@ impl Desk for TestDesk {
     }
 
     async fn kept(&self) -> Result<(), DeskError> {
-        Ok(())
+        self.kept.subscribe().wait_for(|kept| *kept).await.map(drop).map_err(|_| DeskError::Stopping)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

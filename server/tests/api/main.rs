@@ -6,6 +6,7 @@ mod desk;
 mod world;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use messages::{JobId, LogKey, RunId};
 use serde_json::json;
@@ -235,6 +236,32 @@ async fn who_comes_back_with_the_latest_revision_is_not_told_again() {
         assert_eq!(revision, latest.replace(".101", ".103"));
         assert_eq!(events.next().await.unwrap().0, "complete");
     }
+}
+
+/// What would wrongly be said has this long to come: events are looked for every 100 ms.
+const A_MOMENT: Duration = Duration::from_millis(400);
+
+#[tokio::test]
+async fn nothing_is_said_before_it_is_kept_by_an_answer_or_by_an_event() {
+    let world = World::new().await;
+    world.submit(7, JOB).await;
+    let path = format!("/v1/jobs/{}", JobId::from_u128(7));
+    let mut events = world.follow(&format!("{path}/events"), "").await;
+    assert_eq!(events.next().await.unwrap().2["state"], "running");
+    world.desk.kept.send_replace(false);
+    world.desk.change(|books| books.jobs.get_mut(&JobId::from_u128(7)).unwrap().1.state = JobState::Failed);
+    let (mut answer, mut event) = (Box::pin(world.get(&path)), Box::pin(events.next()));
+    let mut first = Box::pin(async { world.follow(&format!("{path}/events"), "").await.next().await });
+    tokio::select! {
+        answer = &mut answer => panic!("{answer:?}"),
+        event = &mut event => panic!("{event:?}"),
+        first = &mut first => panic!("{first:?}"),
+        () = tokio::time::sleep(A_MOMENT) => {}
+    }
+    world.desk.kept.send_replace(true);
+    assert_eq!(answer.await.json()["state"], "failed");
+    assert_eq!(event.await.unwrap().2["state"], "failed");
+    assert_eq!(first.await.unwrap().2["state"], "failed");
 }
 
 #[test]
