@@ -485,6 +485,10 @@ mod tests {
         books.expect(row, vec![run]);
         assert_eq!(same(&books), one, "one that is not written yet is not counted");
         books.withdraw(JobId::from_u128(7));
+        let (_, run) = job(6);
+        books.replace(RunRow { state: RunState::Failed, ..run.clone() });
+        assert_eq!(same(&books).failed, 2, "a run that was cancelled has failed after all");
+        books.replace(RunRow { state: RunState::Cancelled, ..run });
         books.remove_run(RunId::from_u128(1));
         same(&books);
         (1..=6).for_each(|number| books.forget(JobId::from_u128(number)));

@@ -132,8 +132,14 @@ mod tests {
         (worker, service, stop)
     }
 
-    #[tokio::test]
-    async fn nothing_is_taken_from_an_earlier_run_before_the_run_that_goes_on_is_on_stable_storage() {
+    /// Of work that blocks, one piece is done at a time, in the order in which it was begun.
+    #[test]
+    fn nothing_is_taken_from_an_earlier_run_before_the_run_that_goes_on_is_on_stable_storage() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(taken());
+    }
+
+    async fn taken() {
         let place = tempfile::tempdir().unwrap();
         let (worker, _service, _stop) = worker(place.path()).await;
         let (first, next) = (RunId::from_u128(1), RunId::from_u128(2));
@@ -151,8 +157,8 @@ mod tests {
             _ = &mut run => panic!("it ran"),
             () = std::future::ready(()) => {}
         }
-        // What was begun has the time to do it; what is to be written cannot be, since nobody has asked yet.
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        // What was begun by then is done when this is. The run itself goes no further meanwhile.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
         assert!(worker.work_dir(first).exists() && !worker.work_dir(next).exists(), "it was taken too early");
         let taken = async {
             while !worker.work_dir(next).exists() {

@@ -148,3 +148,18 @@ fn told(used: &libc::rusage) -> Used {
         memory_bytes: u64::try_from(used.ru_maxrss).unwrap_or_default().saturating_mul(KIB),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each test has a thread of its own, beside the one that waits for it.
+    #[test]
+    fn a_process_with_a_second_thread_is_not_alone() {
+        let (held, holds) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || holds.recv().is_err());
+        assert_eq!(alone().map_err(|error| error.kind()), Err(io::ErrorKind::Unsupported));
+        drop(held);
+        assert!(other.join().is_ok_and(|ended| ended));
+    }
+}
