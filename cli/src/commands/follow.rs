@@ -100,10 +100,7 @@ pub(super) fn follow(
     thread::spawn(move || read(client, &global, job, logs, &sender));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&FollowError::Runtime(error), job))?;
-    let mut lines = Lines::new(printer);
-    if let (Some(known), Format::Table | Format::Wide) = (&known, printer.format()) {
-        lines.head(known)?;
-    }
+    let lines = Lines::new(printer);
     runtime.block_on(Watch { job, options, printer, lines, known, latest: None, away: false }.run(news))
 }
 
@@ -163,6 +160,9 @@ impl Watch<'_> {
         // One listener for the whole time: one for each turn would miss what comes between two turns.
         let mut interrupts =
             signal(SignalKind::interrupt()).map_err(|error| failed(&FollowError::Runtime(error), self.job))?;
+        if let (Some(known), Format::Table | Format::Wide) = (&self.known, self.printer.format()) {
+            self.lines.head(known)?;
+        }
         loop {
             tokio::select! {
                 _ = interrupts.recv() => {
