@@ -70,7 +70,8 @@ pub enum ResolveFailure {
 pub struct Stopped;
 
 /// Messages of one peer, in the order of their stream, that the application has not dealt with yet. They are offered again
-/// until it has, also after a crash.
+/// until it has, also after a crash. They may not be on stable storage yet: nothing may be done in the world about them, and nobody told, before a
+/// transaction that was handed over after they were taken is done.
 #[derive(Debug)]
 pub struct Work {
     /// From whom.

@@ -63,9 +63,7 @@ pub(crate) fn open(dir: &Path) -> io::Result<File> {
 /// of power may leave any part of it, which the plan shows.
 pub(crate) fn prepare(file: &File, plan: &[u8]) -> io::Result<()> {
     let length = u32::try_from(plan.len()).map_err(io::Error::other)?;
-    if file.metadata()?.len() > 0 {
-        file.set_len(0)?;
-    }
+    file.set_len(0)?;
     file.write_all_at(&[&[0; PLACES_BYTES], &length.to_le_bytes()[..], plan].concat(), 0)
 }
 

@@ -1,6 +1,6 @@
-//! Messages that were journaled a moment ago and are wanted soon: those that arrived, by the application, and those that wait for
+//! Messages that came in a moment ago and are wanted soon: those that arrived, by the application, and those that wait for
 //! room on the way to a peer. They would otherwise be read, checked and decoded once more. What finds no room here is read from the
-//! journal: nothing depends on it, and nothing is here before it is on stable storage.
+//! journal: nothing depends on it. What arrived is here before it is on stable storage; what is to be sent, only then.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -61,7 +61,7 @@ impl<T> Default for Fresh<T> {
 }
 
 impl<T: Placed> Fresh<T> {
-    /// Keeps one that the journal has, while there is room. It is of the stream shared with that peer.
+    /// Keeps one that the journal has or is about to have, while there is room. It is of the stream shared with that peer.
     pub(super) fn keep(&mut self, peer: &EndpointId, placed: T) {
         let bytes = size(&placed);
         if self.bytes + bytes <= BYTES_MAX {

@@ -30,7 +30,8 @@ pub struct Effects {
     pub discard: Vec<DeliveryTag>,
     /// Peers whose messages up to there the application may now have.
     pub offer: Vec<(EndpointId, Seq)>,
-    /// Messages that were journaled, next in their streams: whoever keeps them need not read them again when they are offered.
+    /// Messages that are journaled with this, next in their streams. They may be lent to the application before that
+    /// ([`WriteAhead::lend`](journal::WriteAhead::lend)).
     pub arrived: Vec<Arrived>,
     /// Messages that were journaled and go out when there is room for them: whoever keeps them need not read them again then.
     pub sealed: Vec<Message>,
@@ -44,7 +45,7 @@ pub struct Effects {
     pub changed: Vec<EndpointId>,
 }
 
-/// A message that was just journaled.
+/// A message that is just being journaled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrived {
     /// Its place in this journal.
