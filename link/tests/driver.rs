@@ -148,6 +148,15 @@ impl World {
         Self { gate, end, endpoint, driver, stop }
     }
 
+    /// The same, connected, which has heard of its peer and gets a message of it as delivery 2.
+    async fn with_a_message(store: &Arc<GatedStore>, (local, peer): (EndpointId, EndpointId)) -> Self {
+        let world = Self::over(Arc::clone(store), (local.clone(), peer.clone()), None);
+        world.event(WireEvent::Up { connection: 1 }).await;
+        world.deliver(1, hello(peer.clone(), local.clone()).bytes()).await;
+        world.deliver(2, first_message_of(peer, local).frame.bytes()).await;
+        world
+    }
+
     async fn event(&self, event: WireEvent) {
         self.end.events.send(event).await.unwrap();
     }
@@ -279,10 +288,7 @@ async fn what_is_made_of_a_lent_message_is_never_committed_before_it_and_leaves_
 async fn a_message_that_was_lent_to_nobody_who_answers_is_on_stable_storage_all_the_same() {
     let store = Arc::new(GatedStore { inner: MemoryStore::default(), gate: Arc::default() });
     let ends = || (server(), agent());
-    let mut world = World::over(Arc::clone(&store), ends(), None);
-    world.event(WireEvent::Up { connection: 1 }).await;
-    world.deliver(1, hello(agent(), server()).bytes()).await;
-    world.deliver(2, first_message_of(agent(), server()).frame.bytes()).await;
+    let mut world = World::with_a_message(&store, ends()).await;
     let lent = timeout(LIMIT, world.endpoint.next_work()).await.unwrap().unwrap();
     while !matches!(world.command().await, WireCommand::Acknowledge(tags) if tags.iter().any(|tag| tag.tag == 2)) {}
     world.stop.send(true).unwrap();
@@ -391,10 +397,7 @@ async fn one_batch_of_a_peer_is_out_at_a_time_and_what_was_dealt_with_does_not_c
 async fn a_message_that_is_not_whole_stops_the_streams_with_a_reason_and_is_never_passed_over_in_silence() {
     let store = Arc::new(GatedStore { inner: MemoryStore::default(), gate: Arc::default() });
     let ends = || (server(), agent());
-    let mut world = World::over(Arc::clone(&store), ends(), None);
-    world.event(WireEvent::Up { connection: 1 }).await;
-    world.deliver(1, hello(agent(), server()).bytes()).await;
-    world.deliver(2, first_message_of(agent(), server()).frame.bytes()).await;
+    let mut world = World::with_a_message(&store, ends()).await;
     // Nobody takes it, and the next process no longer has it in memory.
     while !matches!(world.command().await, WireCommand::Acknowledge(tags) if tags.iter().any(|tag| tag.tag == 2)) {}
     world.stop.send(true).unwrap();
