@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use link::session::Transaction;
-use messages::{Keep, RunEnd, RunId, StepId};
+use messages::{Keep, RunEnd, RunId};
 use tokio::task::spawn_blocking;
 
 use crate::disk::folder_bytes_without;
@@ -101,18 +101,6 @@ fn keeps(keep: Keep, end: Option<&RunEnd>) -> bool {
     }
 }
 
-/// The folder of an attempt in that of its run. It lies beside the working folder, whose name it never has: each folder between would be a name
-/// more to make durable. Programs from before that was so put it elsewhere, and what is there goes on there: looked for in the wrong place, a
-/// step that runs would look as if it had not begun.
-pub(crate) fn attempt_dir(run_dir: &Path, step: &StepId, attempt: u32) -> PathBuf {
-    let earlier = run_dir.join("steps").join(step.as_str()).join(attempt.to_string());
-    match earlier.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => run_dir.join(format!("{step}.{attempt}")),
-        // One that cannot be looked at may be there.
-        Ok(_) | Err(_) => earlier,
-    }
-}
-
 async fn remove(run: RunId, dir: PathBuf) {
     // The task does not panic.
     let _gone = spawn_blocking(move || remove_now(run, &dir)).await;
@@ -140,13 +128,14 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// The same of a working folder: it and the folder of its run, which are new in most cases.
-pub(crate) fn make_work_folder(run_dir: &Path, work_dir: &Path) -> io::Result<()> {
+/// The same of a working folder and the folder of its run. Whether the latter is new: a step can remove it, and its name is not on stable storage then.
+pub(crate) fn make_work_folder(run_dir: &Path, work_dir: &Path) -> io::Result<bool> {
     let mut folder = DirBuilder::new();
     folder.mode(0o700);
-    match folder.create(run_dir).and_then(|()| folder.create(work_dir)) {
-        Ok(()) => Ok(()),
-        Err(_) => make_folder(work_dir),
+    let new = folder.create(run_dir).is_ok();
+    match new && folder.create(work_dir).is_ok() {
+        true => Ok(true),
+        false => make_folder(work_dir).map(|()| new),
     }
 }
 
@@ -180,13 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_an_earlier_program_began_is_found_where_it_is() {
-        let run = tempfile::tempdir().unwrap();
-        let (step, other): (StepId, StepId) = ("work".parse().unwrap(), "work.1".parse().unwrap());
-        std::fs::create_dir_all(run.path().join("steps/work/1")).unwrap();
-        let dir = |step, attempt| attempt_dir(run.path(), step, attempt);
-        assert_eq!(dir(&step, 1), run.path().join("steps/work/1"));
-        assert_eq!([dir(&step, 2), dir(&other, 1)], ["work.2", "work.1.1"].map(|name| run.path().join(name)));
+    fn a_folder_of_a_run_that_was_removed_is_new_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, work) = (dir.path().join("runs/r"), dir.path().join("runs/r/work"));
+        let make = || make_work_folder(&run, &work).unwrap();
+        assert!(!make(), "what was made with all above it was not looked at");
+        std::fs::remove_dir_all(&run).unwrap();
+        assert!(make() && work.exists());
+        std::fs::remove_dir(&work).unwrap();
+        assert!(!make() && work.exists());
     }
 
     #[test]

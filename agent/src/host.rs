@@ -8,7 +8,6 @@ use std::path::Path;
 
 use messages::{Limits, is_label};
 
-use crate::attempt::layout::OUTPUT;
 use crate::attempt::{GroupPlan, RunAs};
 use crate::groups::Groups;
 
@@ -113,26 +112,24 @@ impl Account {
         [("HOME", self.home.clone()), ("USER", self.name.clone()), ("LOGNAME", self.name.clone())]
     }
 
-    /// Lets the user reach its working folder, which becomes its own, and the file for its outputs. What else is in the folders
+    /// Lets the user reach its working folder and the file for its outputs, which become its own. What else is in the folders
     /// on the way, the journal above all, stays closed to it. The way to the agent's own folder is not the agent's to open.
     ///
     /// # Errors
     /// The system's; or which folder above the agent's own keeps the user out, and what to do about it.
-    pub(crate) fn let_in(&self, agent: &Path, work: &Path, attempt: &Path) -> io::Result<()> {
+    pub(crate) fn let_in(&self, agent: &Path, work: &Path, output: &Path) -> io::Result<()> {
         if let Some(folder) = self.kept_out_by(agent) {
             let (name, folder) = (&self.name, folder.display());
             return Err(io::Error::other(format!(
                 "the user `{name}` cannot pass through {folder}, in which the agent has its own folder; let it: chmod o+x {folder}"
             )));
         }
-        for end in [work, attempt] {
-            let way = end.ancestors().take_while(|folder| folder.starts_with(agent));
-            for folder in way.filter(|folder| *folder != work) {
+        for end in [work, output] {
+            for folder in end.ancestors().skip(1).take_while(|folder| folder.starts_with(agent)) {
                 fs::set_permissions(folder, fs::Permissions::from_mode(PASS_THROUGH))?;
             }
         }
-        chown(work, Some(self.uid), Some(self.gid))?;
-        chown(attempt.join(OUTPUT), Some(self.uid), Some(self.gid))
+        [work, output].into_iter().try_for_each(|own| chown(own, Some(self.uid), Some(self.gid)))
     }
 
     /// The first folder above that one which the user may not pass through, by what its mode says; none that has a list of who may.
@@ -200,7 +197,7 @@ mod tests {
             assert_eq!(by(&fellow), keeps_fellow.then(|| above.clone()), "{mode:o}");
         }
         fs::set_permissions(&above, fs::Permissions::from_mode(0o700)).unwrap();
-        let refused = other.let_in(&agent, &agent.join("work"), &agent.join("one.1")).unwrap_err().to_string();
+        let refused = other.let_in(&agent, &agent.join("work"), &agent.join("one.1.output")).unwrap_err().to_string();
         assert!(refused.contains("`web` cannot pass through") && refused.contains("chmod o+x"), "{refused}");
     }
 

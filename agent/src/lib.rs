@@ -9,6 +9,7 @@ mod facts;
 mod folders;
 pub mod groups;
 mod host;
+mod kernel;
 pub mod monitor;
 mod orders;
 mod records;

@@ -1,6 +1,6 @@
 //! What the agent keeps of a run: rows of its journal. One holds what is to be done and never changes; one, small, how far that
 //! has come, and is changed together with every report about it; one, if there is anything, what was ordered of it. After a
-//! restart they say how far the run had come; what became of a step that had begun is read from its attempt's folder.
+//! restart they say how far the run had come; what became of a step that had begun is read from its attempt's files.
 
 use std::collections::BTreeMap;
 

@@ -116,8 +116,8 @@ impl Ship {
     }
 
     /// Goes on with an attempt of an earlier process that is over.
-    pub(crate) fn resume(&self, run: RunId, step: &StepId, attempt: u32, dir: &Path, boot: BootId) {
-        let Ok(files) = Attempt::open(dir) else { return };
+    pub(crate) fn resume(&self, run: RunId, step: &StepId, attempt: u32, stem: &Path, boot: BootId) {
+        let Ok(files) = Attempt::open(stem) else { return };
         let ending = match files.state(boot) {
             Ok(AttemptState::Ended(exit)) => Ending::recorded(&exit),
             Ok(AttemptState::Interrupted(_) | AttemptState::Unreadable { .. } | AttemptState::Running { .. })
@@ -309,7 +309,7 @@ mod tests {
     /// A log of one attempt, and the file that it is read from.
     fn tracked() -> (tempfile::TempDir, Ship, LogKey, File) {
         let dir = tempfile::tempdir().unwrap();
-        let files = Attempt::open(dir.path()).unwrap();
+        let files = Attempt::open(&dir.path().join("one.1")).unwrap();
         let (ship, step) = (Ship::new(), "one".parse::<StepId>().unwrap());
         let run = RunId::new(uuid::Uuid::from_u128(7));
         ship.track(run, &step, 1, &files);
@@ -364,7 +364,7 @@ mod tests {
         let loud: Vec<_> = (0..200u32)
             .map(|attempt| {
                 let dir = tempfile::tempdir().unwrap();
-                let files = Attempt::open(dir.path()).unwrap();
+                let files = Attempt::open(&dir.path().join("one.1")).unwrap();
                 std::fs::write(files.output(LogStream::Stdout), vec![b'x'; PIECE_BYTES * 2]).unwrap();
                 ship.track(RunId::new(uuid::Uuid::from_u128(8)), &step, attempt, &files);
                 dir

@@ -20,7 +20,7 @@ use crate::control::Control;
 use crate::disk::Disk;
 use crate::execute::{ExecuteError, Place, execute};
 use crate::facts::facts;
-use crate::folders::{EndedRuns, attempt_dir};
+use crate::folders::EndedRuns;
 use crate::host::Host;
 use crate::orders::{Standing, Taken};
 use crate::records::{ResumeError, RunRecord};
@@ -188,8 +188,9 @@ impl Worker {
         self.run_dir(run).join("work")
     }
 
-    pub(crate) fn attempt_dir(&self, run: RunId, step: &StepId, attempt: u32) -> PathBuf {
-        attempt_dir(&self.run_dir(run), step, attempt)
+    /// What the names of an attempt's files begin with. They lie beside the run's working folder, whose name has no dot.
+    pub(crate) fn attempt_stem(&self, run: RunId, step: &StepId, attempt: u32) -> PathBuf {
+        self.run_dir(run).join(format!("{step}.{attempt}"))
     }
 
     pub(crate) fn runs(&self) -> MutexGuard<'_, Runs> {
@@ -394,8 +395,8 @@ impl Worker {
         let under_way = record.spec().map(|spec| (spec.id.clone(), record.attempt())).filter(|_| attended);
         for (step, attempt) in record.begun() {
             if under_way.as_ref() != Some(&(step.id.clone(), attempt)) {
-                let dir = self.attempt_dir(record.start.run, &step.id, attempt);
-                self.ship().resume(record.start.run, &step.id, attempt, &dir, self.boot());
+                let stem = self.attempt_stem(record.start.run, &step.id, attempt);
+                self.ship().resume(record.start.run, &step.id, attempt, &stem, self.boot());
             }
         }
     }

@@ -53,13 +53,13 @@ kill $! || { cat "$work/kept.log" >&2; exit 1; }
 sleep 1
 kill $! 2>/dev/null || true
 
-# A shim has no environment, so one is started as its agent would: in the folder of a step that has ended, as if it had not begun.
-attempt=$(find "$work/home-segments" -name record | head -n 1)
-attempt=${attempt%/record}
-dd if=/dev/zero of="$attempt/record" bs=4096 count=3 conv=notrunc status=none
-rm -f "$attempt/stdout" "$attempt/stderr"
+# A shim has no environment, so one is started as its agent would: for the attempt of a step that has ended, as if it had not begun.
+attempt=$(find "$work/home-segments" -name '*.record' | head -n 1)
+attempt=${attempt%.record}
+dd if=/dev/zero of="$attempt.record" bs=4096 count=3 conv=notrunc status=none
+rm -f "$attempt.stdout" "$attempt.stderr"
 (
-    exec 9<> "$attempt/record"
+    exec 9<> "$attempt.record"
     flock 9
     env -i LD_PRELOAD="$work/ran.so" RAN_STARTS="$work/starts" RAN_OUT="$work/ran-shim" "$longshore" agent shim "$attempt" <&9
 )

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::layout;
 use super::record_file::{self, EXIT, RECORD, STARTED};
 
 /// Whoever looks at an attempt holds its lock for the time of a few reads. A lock that is still held after this many tries,
@@ -22,7 +23,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of stack for a thread that waits and then reads a few records. Unused pages cost nothing.
 pub(super) const WAITER_STACK_BYTES: usize = 256 * 1024;
 
-/// How to start a shim: a program and arguments, to which the attempt's folder is added.
+/// How to start a shim: a program and arguments, to which the attempt's stem is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShimCommand {
     program: PathBuf,
@@ -30,7 +31,7 @@ pub struct ShimCommand {
 }
 
 impl ShimCommand {
-    /// That program, with these arguments before the folder.
+    /// That program, with these arguments before the stem.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self { program: program.into(), arguments: arguments.into_iter().map(Into::into).collect() }
@@ -48,13 +49,13 @@ impl ShimCommand {
         LaunchError::Spawn { program: self.program.clone(), source }
     }
 
-    /// What starts it, for that folder.
-    pub(super) fn command(&self, dir: &Path) -> Command {
+    /// What starts it, for the attempt of that stem.
+    pub(super) fn command(&self, stem: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg0("longshore")
             .args(&self.arguments)
-            .arg(dir)
+            .arg(stem)
             // It needs none, and must not keep the agent's secrets alive. Nor any folder: a mount could not be undone under it.
             .env_clear()
             .current_dir("/");
@@ -118,12 +119,12 @@ pub(crate) struct Claim {
 }
 
 /// Holds an attempt so that it can be given to a shim.
-pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
+pub(super) fn claim(stem: &Path) -> Result<Claim, LaunchError> {
     let at = |name: &str| {
-        let path = dir.join(name);
+        let path = layout::file(stem, name);
         move |source| LaunchError::Io { path, source }
     };
-    let lock = match record_file::open(dir) {
+    let lock = match record_file::open(stem) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LaunchError::NotPrepared),
         Err(error) => return Err(at(RECORD)(error)),
@@ -138,19 +139,19 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, LaunchError> {
     if !record_file::has_plan(&lock).map_err(at(RECORD))? {
         return Err(LaunchError::NotPrepared);
     }
-    Claim::new(dir, lock).map_err(at(RECORD))
+    Claim::new(stem, lock).map_err(at(RECORD))
 }
 
 impl Claim {
-    /// Of the attempt in that folder, by its lock, which is held.
-    pub(super) fn new(dir: &Path, lock: File) -> io::Result<Self> {
-        Ok(Self { lock, errors: OpenOptions::new().append(true).open(dir.join(RECORD))? })
+    /// Of the attempt of that stem, by its lock, which is held.
+    pub(super) fn new(stem: &Path, lock: File) -> io::Result<Self> {
+        Ok(Self { lock, errors: OpenOptions::new().append(true).open(layout::file(stem, RECORD))? })
     }
 }
 
 /// Executes a shim for it. From here on the lock is the shim's alone.
-pub(super) fn execute(dir: &Path, shim: &ShimCommand, claim: Claim) -> Result<Child, LaunchError> {
-    let mut command = shim.command(dir);
+pub(super) fn execute(stem: &Path, shim: &ShimCommand, claim: Claim) -> Result<Child, LaunchError> {
+    let mut command = shim.command(stem);
     command.stdin(Stdio::from(claim.lock)).stdout(Stdio::null()).stderr(Stdio::from(claim.errors));
     command.spawn().map_err(|source| shim.failed(source))
 }

@@ -1,18 +1,19 @@
-//! The folder of an attempt: the names in it, and how its files are written so that a crash leaves either the whole record
+//! The files of an attempt: their names, and how they are written so that a crash leaves either the whole record
 //! or none, or one that shows that it is torn. What becomes of the attempt is in [`super::record_file`]. Nothing here decides what a record means.
+//!
+//! An attempt has no folder of its own. Its files lie in that of its run and share a stem, `STEP.N`: `STEP.N.record`, `STEP.N.stdout`. So before a
+//! step begins there is one name less to be made and made durable.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use messages::Digest;
 use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Held by the processes of the step, which inherit it: while it is held, something of the step lives.
-pub(crate) const TREE: &str = "tree";
 /// Somebody wants the step ended.
 pub(crate) const CANCEL: &str = "cancel";
 /// What the step wrote to its standard output, from the first byte on.
@@ -34,9 +35,9 @@ pub enum Damage {
     /// It is missing, although other files of the attempt are there.
     #[error("it is missing, although the rest of the attempt is there")]
     Missing,
-    /// It is a folder, a link or something stranger.
-    #[error("it is not a plain file")]
-    NotAFile,
+    /// The attempt has a folder of its own, as builds before this one made them.
+    #[error("an earlier build of the agent made this attempt, in a folder of its own, and this build cannot read it")]
+    EarlierBuild,
     /// It has more bytes than such a record ever has. Nothing was parsed.
     #[error("it has more than {max} bytes")]
     TooLarge {
@@ -102,32 +103,33 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The file of that name of an attempt, whose files share that stem.
+pub(crate) fn file(stem: &Path, name: &str) -> PathBuf {
+    let mut path = stem.as_os_str().to_owned();
+    path.push(".");
+    path.push(name);
+    path.into()
+}
+
+/// The folder in which an attempt's files are.
+pub(crate) fn folder(stem: &Path) -> &Path {
+    // An attempt is absolute, and the root is none.
+    stem.parent().unwrap_or(stem)
+}
+
 /// Makes a folder's entries durable: what was created in it or renamed into it.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Opens a file of the folder for writing, empty, made if it is missing.
-pub(crate) fn open_empty(dir: &Path, name: &str) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(dir.join(name))
+/// Opens a file of the attempt for writing, empty, made if it is missing.
+pub(crate) fn open_empty(stem: &Path, name: &str) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(file(stem, name))
 }
 
 /// Makes a file that must not exist yet, for writing. It follows no link, whoever put one there.
-pub(crate) fn make_new(dir: &Path, name: &str) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(dir.join(name))
-}
-
-/// Removes a file of the folder, if it is there.
-pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
-    match fs::remove_file(dir.join(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Opens a lock file of the folder. It is never made here: without it the folder is not one of an attempt.
-pub(crate) fn open_lock(dir: &Path, name: &str) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(dir.join(name))
+pub(crate) fn make_new(stem: &Path, name: &str) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(file(stem, name))
 }
 
 /// Opens a file that a step could write to, for reading. It neither follows a link nor waits for a writer, whatever
@@ -142,8 +144,8 @@ pub(crate) fn open_as_left(path: &Path) -> io::Result<File> {
 }
 
 /// Whether there is anything of that name.
-pub(crate) fn exists(dir: &Path, name: &str) -> io::Result<bool> {
-    match fs::symlink_metadata(dir.join(name)) {
+pub(crate) fn exists(stem: &Path, name: &str) -> io::Result<bool> {
+    match fs::symlink_metadata(file(stem, name)) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

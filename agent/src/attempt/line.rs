@@ -10,8 +10,8 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 4096;
 pub(crate) const REQUEST_FILES: usize = 2;
 
 /// The bytes of a request for that attempt; nothing if its path is too long for a request.
-pub(crate) fn request_bytes(dir: &Path) -> Option<&[u8]> {
-    let bytes = dir.as_os_str().as_encoded_bytes();
+pub(crate) fn request_bytes(stem: &Path) -> Option<&[u8]> {
+    let bytes = stem.as_os_str().as_encoded_bytes();
     (1..=REQUEST_BYTES_MAX).contains(&bytes.len()).then_some(bytes)
 }
 

@@ -1,11 +1,10 @@
-//! One attempt at one step, as its agent sees it: a folder that is prepared, launched, watched and read. The step itself runs
-//! under a [`crate::shim`], which outlives the agent; all that the two share is the folder. Nothing here is remembered in memory
+//! One attempt at one step, as its agent sees it: a few files that are prepared, launched, watched and read. The step itself runs
+//! under a [`crate::shim`], which outlives the agent; all that the two share is those files. Nothing here is remembered in memory
 //! only, so another process can go on where this one was killed.
 
 mod boot;
 mod check;
 pub(crate) mod command;
-mod course;
 mod environment;
 mod launch;
 pub(crate) mod layout;
@@ -18,9 +17,8 @@ pub(crate) mod shims;
 mod state;
 pub(crate) mod survivors;
 
-use std::fs::{self, DirBuilder, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -32,13 +30,12 @@ use tokio::task::spawn_blocking;
 
 pub use boot::{BootId, boot_id};
 pub use check::{CheckError, CheckOutcome, run_check};
-use course::Course;
 pub use environment::{AttemptKey, INHERITED, environment};
 pub(crate) use launch::{Claim, take_lock};
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
-use layout::{CANCEL, OUTPUT, Record, STDERR, STDOUT, TREE};
-use record_file::RECORD;
+use layout::{CANCEL, OUTPUT, Record, STDERR, STDOUT};
+use record_file::{EXIT, RECORD, STARTED};
 pub use records::{AttemptEnd, EXIT_BYTES_MAX, Exit, GroupPlan, PLAN_BYTES_MAX, Plan, RunAs, Started, StreamEnd};
 pub use settled::Settled;
 use shims::Launched;
@@ -46,28 +43,20 @@ pub use shims::Shims;
 pub use state::{AttemptState, BootMatch, Interruption, Survivors};
 use state::{Lock, Observation};
 
-use crate::groups::Group;
-
-/// Only the agent's own user may look into an attempt: its plan holds the step's environment.
-const DIR_MODE: u32 = 0o700;
-
-/// What is only in the folder of an attempt that began: outputs, and the marks of builds that had files of their own for them.
-const BEGUN: [&str; 4] = [STDOUT, STDERR, course::MARK, course::END];
-
-/// One attempt at one step: a handle on its folder. Cheap to clone; holds nothing open.
+/// One attempt at one step: a handle on its files. Cheap to clone; holds nothing open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    dir: PathBuf,
+    stem: PathBuf,
 }
 
 /// Why an attempt was not prepared. Nothing has run.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// The folder is that of an attempt which has begun, or is just being begun.
-    #[error("`{}` is an attempt that was begun; open it, or choose another folder", dir.display())]
+    /// It is an attempt which has begun, or is just being begun.
+    #[error("`{}` is an attempt that was begun; open it, or choose another name", stem.display())]
     Exists {
-        /// The folder.
-        dir: PathBuf,
+        /// What the names of its files begin with.
+        stem: PathBuf,
     },
     /// A variable of the environment that no process can have.
     #[error("the variable `{}` cannot be given to a process: its name is empty or holds `=`, or a zero byte is in it", name.escape_debug())]
@@ -94,7 +83,7 @@ pub enum PrepareError {
     },
 }
 
-/// The folder of an attempt could not be read. Says nothing of the step: ask again.
+/// The files of an attempt could not be read. Says nothing of the step: ask again.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read `{}` of an attempt", path.display())]
 pub struct StateError {
@@ -130,21 +119,22 @@ pub enum CancelOutcome {
 }
 
 impl Attempt {
-    /// Makes the folder with everything that the end of the step will need, the space for its record included. Parent folders
-    /// must exist; when this returns, their names are on stable storage, that of the folder and those in it. What is in its files need not be
+    /// Makes the files that the end of the step will need, the space for its record included. The names of all begin with `stem` and a dot. Its
+    /// folder must exist, and should be closed to others: a plan holds the step's environment. When this returns, that folder's name is on stable
+    /// storage, with those of the files. What is in the files need not be
     /// ([`Settled`] says why), so an attempt that has not begun, and that this process has not prepared, must be prepared again.
     ///
     /// # Errors
     /// [`PrepareError`].
-    pub fn prepare(dir: &Path, plan: &Plan, settled: &mut Settled) -> Result<Self, PrepareError> {
-        Self::prepare_held(dir, plan, settled).map(|(attempt, _)| attempt)
+    pub fn prepare(stem: &Path, plan: &Plan, settled: &mut Settled) -> Result<Self, PrepareError> {
+        Self::prepare_held(stem, plan, settled).map(|(attempt, _)| attempt)
     }
 
     /// The same, and holds it for the shim that is to have it: meanwhile it counts as running to everybody else.
     ///
     /// # Errors
     /// [`PrepareError`].
-    pub(crate) fn prepare_held(dir: &Path, plan: &Plan, settled: &mut Settled) -> Result<(Self, Claim), PrepareError> {
+    pub(crate) fn prepare_held(stem: &Path, plan: &Plan, settled: &mut Settled) -> Result<(Self, Claim), PrepareError> {
         if let Some(name) = environment::unusable(&plan.env) {
             return Err(PrepareError::Variable { name: name.to_owned() });
         }
@@ -152,62 +142,56 @@ impl Attempt {
             return Err(PrepareError::RelativeDir { dir: plan.dir.clone() });
         }
         let bytes = layout::encode(plan, PLAN_BYTES_MAX).map_err(PrepareError::Plan)?;
-        let attempt = Self::open(dir).map_err(|source| PrepareError::Io { path: dir.to_owned(), source })?;
+        let attempt = Self::open(stem).map_err(|source| PrepareError::Io { path: stem.to_owned(), source })?;
         let at = |name: &str| {
-            let path = attempt.dir.join(name);
+            let path = attempt.file(name);
             move |source| PrepareError::Io { path, source }
         };
-        let new = match DirBuilder::new().mode(DIR_MODE).create(&attempt.dir) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::set_permissions(&attempt.dir, fs::Permissions::from_mode(DIR_MODE)).map_err(at(""))?;
-                if attempt.is_earlier_builds().map_err(at(""))? {
-                    return Err(PrepareError::Exists { dir: attempt.dir });
-                }
-                false
-            }
-            Err(error) => return Err(at("")(error)),
-        };
+        if attempt.is_earlier_builds().map_err(|source| PrepareError::Io { path: attempt.stem.clone(), source })? {
+            return Err(PrepareError::Exists { stem: attempt.stem });
+        }
         // Held until everything is there, so that no shim begins meanwhile, nor goes on while it is changed under it.
-        let lock = record_file::make(&attempt.dir).map_err(at(RECORD))?;
+        let (lock, new) = record_file::make(&attempt.stem).map_err(at(RECORD))?;
         let free = take_lock(&lock).map_err(at(RECORD))?.is_some();
         if !free || (!new && record_file::has_begun(&lock).map_err(at(RECORD))?) {
-            return Err(PrepareError::Exists { dir: attempt.dir });
-        }
-        // Builds before this one made them beforehand. A shim makes them anew, and takes none that is there.
-        for name in [STDOUT, STDERR].into_iter().filter(|_| !new) {
-            layout::remove(&attempt.dir, name).map_err(at(name))?;
+            return Err(PrepareError::Exists { stem: attempt.stem });
         }
         // Another user could not make its file in this folder.
-        let output = (plan.hands_on || plan.run_as.is_some()).then_some(OUTPUT);
-        for name in [TREE].into_iter().chain(output) {
-            layout::open_empty(&attempt.dir, name).map_err(at(name))?;
+        if plan.hands_on || plan.run_as.is_some() {
+            layout::open_empty(&attempt.stem, OUTPUT).map_err(at(OUTPUT))?;
         }
         // Last, so that to every process a plan means that everything else is there. What was there goes, with the complaints of an earlier try.
         record_file::prepare(&lock, &bytes).map_err(at(RECORD))?;
-        settled.settle(&attempt.dir).map_err(|(path, source)| PrepareError::Io { path, source })?;
-        let claim = Claim::new(&attempt.dir, lock).map_err(at(RECORD))?;
+        let unsettled = |(path, source)| PrepareError::Io { path, source };
+        settled.settle(layout::folder(&attempt.stem)).map_err(unsettled)?;
+        let claim = Claim::new(&attempt.stem, lock).map_err(at(RECORD))?;
         Ok((attempt, claim))
     }
 
-    /// A handle on a folder, which need not exist: [`Attempt::state`] tells.
+    /// A handle on the files whose names begin so; there need not be any: [`Attempt::state`] tells.
     ///
     /// # Errors
     /// The path is empty, or relative and there is no current folder.
-    pub fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self { dir: std::path::absolute(dir)? })
+    pub fn open(stem: &Path) -> io::Result<Self> {
+        Ok(Self { stem: std::path::absolute(stem)? })
     }
 
-    /// The folder.
+    /// What the paths of its files begin with, up to the dot.
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn stem(&self) -> &Path {
+        &self.stem
+    }
+
+    /// Its file of that name.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        layout::file(&self.stem, name)
     }
 
     /// The file with what the step wrote to one of its outputs. It is there from the first byte on and only grows.
     #[must_use]
     pub fn output(&self, stream: LogStream) -> PathBuf {
-        self.dir.join(match stream {
+        self.file(match stream {
             LogStream::Stdout => STDOUT,
             LogStream::Stderr => STDERR,
         })
@@ -219,7 +203,7 @@ impl Attempt {
     /// # Errors
     /// [`LaunchError`]; in every case the step has not begun by this call.
     pub fn launch(&self, shim: &ShimCommand) -> Result<(), LaunchError> {
-        launch::execute(&self.dir, shim, launch::claim(&self.dir)?).map(launch::reap)
+        launch::execute(&self.stem, shim, launch::claim(&self.stem)?).map(launch::reap)
     }
 
     /// Has a shim run it, and waits until no shim is alive. Cancel safe: dropped, it abandons the wait, not the step.
@@ -228,18 +212,18 @@ impl Attempt {
     /// [`LaunchError`]; in every case the step has not begun by this call. Inside, [`StateError`] when the disk does not answer: then it
     /// may have begun.
     pub async fn run(&self, shims: &Shims, boot: BootId) -> Ran {
-        let dir = self.dir.clone();
-        let claim = blocking(move || launch::claim(&dir)).await?;
+        let stem = self.stem.clone();
+        let claim = blocking(move || launch::claim(&stem)).await?;
         self.run_held(claim, shims, boot).await
     }
 
     /// The same, of an attempt that is held.
     pub(crate) async fn run_held(&self, claim: Claim, shims: &Shims, boot: BootId) -> Ran {
-        let launched = match shims.give(&self.dir, claim) {
+        let launched = match shims.give(&self.stem, claim) {
             Ok(launched) => launched,
             Err(claim) => {
-                let (dir, launcher) = (self.dir.clone(), shims.clone());
-                blocking(move || launcher.launch(&dir, claim)).await?
+                let (stem, launcher) = (self.stem.clone(), shims.clone());
+                blocking(move || launcher.launch(&stem, claim)).await?
             }
         };
         if let Launched::Stays(shim) = launched
@@ -258,19 +242,19 @@ impl Attempt {
         watch.await.unwrap_or_else(|_| Err(lost(io::Error::other("the thread that waited for it is gone"))))
     }
 
-    /// What is true now, from the folder alone. `boot` is the present boot, normally [`boot_id`].
+    /// What is true now, from its files alone. `boot` is the present boot, normally [`boot_id`].
     ///
     /// # Errors
     /// [`StateError`] when the disk does not answer.
     pub fn state(&self, boot: BootId) -> Result<AttemptState, StateError> {
-        let Some(course) = self.course()? else { return self.without_lock() };
+        let Some(record) = self.record()? else { return self.without_record() };
         // While this shares the lock no shim can start, so what is read belongs together.
-        let held = match course.lock().try_lock_shared() {
+        let held = match record.try_lock_shared() {
             Ok(()) => Lock::Free,
             Err(TryLockError::WouldBlock) => Lock::Held,
             Err(TryLockError::Error(source)) => return Err(self.error(RECORD, source)),
         };
-        self.observe(&course, held).map(|seen| state::decide(seen, boot))
+        self.observe(&record, held).map(|seen| state::decide(seen, boot))
     }
 
     /// Blocks until no shim is alive, then says what is true. It sleeps in the kernel meanwhile, for as long as the step takes.
@@ -279,13 +263,13 @@ impl Attempt {
     /// # Errors
     /// [`StateError`] when the disk does not answer.
     pub fn wait_blocking(&self, boot: BootId) -> Result<AttemptState, StateError> {
-        let Some(course) = self.course()? else { return self.without_lock() };
-        while let Err(source) = course.lock().lock_shared() {
+        let Some(record) = self.record()? else { return self.without_record() };
+        while let Err(source) = record.lock_shared() {
             if source.kind() != io::ErrorKind::Interrupted {
                 return Err(self.error(RECORD, source));
             }
         }
-        self.observe(&course, Lock::Free).map(|seen| state::decide(seen, boot))
+        self.observe(&record, Lock::Free).map(|seen| state::decide(seen, boot))
     }
 
     /// [`Attempt::wait_blocking`] in a small thread of its own, which neither holds up the end of this process nor of a runtime.
@@ -309,14 +293,14 @@ impl Attempt {
     /// # Errors
     /// [`StateError`] when the disk does not answer or the shim cannot be signalled.
     pub fn cancel(&self) -> Result<CancelOutcome, StateError> {
-        let Some(course) = self.course()? else { return Ok(CancelOutcome::TooLate) };
+        let Some(record) = self.record()? else { return Ok(CancelOutcome::TooLate) };
         // The wish is noted before the mark is read; a shim makes the mark before it looks for the wish. One sees the other.
-        layout::open_empty(&self.dir, CANCEL).map_err(|source| self.error(CANCEL, source))?;
-        let held = || matches!(course.lock().try_lock_shared(), Err(TryLockError::WouldBlock));
+        layout::open_empty(&self.stem, CANCEL).map_err(|source| self.error(CANCEL, source))?;
+        let held = || matches!(record.try_lock_shared(), Err(TryLockError::WouldBlock));
         let failed = |source| self.error(RECORD, source);
-        match course.started().map_err(failed)? {
+        match record_file::read::<Started>(&record, STARTED).map_err(failed)? {
             // Only the end counts here: a mark that was made since the look above is a shim's that will find the wish.
-            Record::Absent if course.exit().map_err(failed)? != Record::Absent => Ok(CancelOutcome::TooLate),
+            Record::Absent if record_file::is_written(&record, EXIT).map_err(failed)? => Ok(CancelOutcome::TooLate),
             Record::Absent => Ok(CancelOutcome::Noted),
             // The mark is just being made, if a shim is alive; it looks for the wish right after.
             Record::Damaged(_) => Ok(if held() { CancelOutcome::Noted } else { CancelOutcome::TooLate }),
@@ -337,62 +321,59 @@ impl Attempt {
     /// # Errors
     /// [`SurvivorsError`]; with a shim alive nothing is killed.
     pub fn end_survivors(&self, timeout: Duration) -> Result<Survivors, SurvivorsError> {
-        let end = |group: Option<&Group>| {
-            Ok(survivors::end(&self.dir, group, timeout).map_err(|source| self.error(TREE, source))?)
-        };
-        // Somebody removed it: what is left of the step has its own lock still.
-        let Some(course) = self.course()? else { return end(None) };
-        match course.lock().try_lock_shared() {
+        // Without it there is nothing by which anything that is left could be told from other processes.
+        let Some(record) = self.record()? else { return Ok(Survivors::NotSeen) };
+        match record.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(SurvivorsError::ShimAlive),
             Err(TryLockError::Error(source)) => return Err(self.error(RECORD, source).into()),
         }
-        let plan = course.plan().map_err(|source| self.error(RECORD, source))?;
-        end(survivors::group(&self.dir, &plan).as_ref())
+        let failed = |source| self.error(RECORD, source);
+        let plan = record_file::plan(&record).map_err(failed)?;
+        let group = survivors::group(&record, &plan).map_err(failed)?;
+        Ok(survivors::end(&record, group.as_ref(), timeout).map_err(failed)?)
     }
 
-    fn course(&self) -> Result<Option<Course>, StateError> {
-        Course::open(&self.dir).map_err(|source| self.error(RECORD, source))
-    }
-
-    /// Whether an earlier build began it, or is just about to.
-    fn is_earlier_builds(&self) -> io::Result<bool> {
-        match Course::open(&self.dir)? {
-            Some(course @ Course::Files(..)) => Ok(take_lock(course.lock())?.is_none() || course.has_begun()?),
-            Some(Course::Record(_)) | None => Ok(false),
-        }
+    fn record(&self) -> Result<Option<File>, StateError> {
+        record_file::find(&self.stem).map_err(|source| self.error(RECORD, source))
     }
 
     // The record is made first of all and never removed, and its name is on stable storage before a step begins. Without it nobody can
     // say whether a shim lives; what a step that began may have left says that one did begin.
-    fn without_lock(&self) -> Result<AttemptState, StateError> {
-        for name in BEGUN {
-            if layout::exists(&self.dir, name).map_err(|source| self.error(name, source))? {
-                return Ok(AttemptState::Unreadable { file: RECORD, damage: Damage::Missing });
+    fn without_record(&self) -> Result<AttemptState, StateError> {
+        let unreadable = |damage| Ok(AttemptState::Unreadable { file: RECORD, damage });
+        for name in [STDOUT, STDERR] {
+            if layout::exists(&self.stem, name).map_err(|source| self.error(name, source))? {
+                return unreadable(Damage::Missing);
             }
         }
-        // A step that said nothing has no outputs, and may be running.
-        match survivors::look(&self.dir, None).map_err(|source| self.error(TREE, source))? {
-            Survivors::Seen => Ok(AttemptState::Unreadable { file: RECORD, damage: Damage::Missing }),
-            Survivors::NotSeen => Ok(AttemptState::NotPrepared),
+        match self.is_earlier_builds() {
+            Ok(true) => unreadable(Damage::EarlierBuild),
+            Ok(false) => Ok(AttemptState::NotPrepared),
+            Err(source) => Err(StateError { path: self.stem.clone(), source }),
         }
     }
 
-    fn observe(&self, course: &Course, lock: Lock) -> Result<Observation, StateError> {
+    /// Whether a build that gave each attempt a folder made it: the step may have begun there, and may be running.
+    fn is_earlier_builds(&self) -> io::Result<bool> {
+        self.stem.try_exists()
+    }
+
+    fn observe(&self, record: &File, lock: Lock) -> Result<Observation, StateError> {
         let failed = |source| self.error(RECORD, source);
-        let plan = course.plan().map_err(failed)?;
-        let group = survivors::group(&self.dir, &plan);
+        let plan = record_file::plan(record).map_err(failed)?;
+        let group = survivors::group(record, &plan).map_err(failed)?;
         Ok(Observation {
             plan,
-            started: course.started().map_err(failed)?,
-            exit: course.exit().map_err(failed)?,
+            started: record_file::read(record, STARTED).map_err(failed)?,
+            exit: record_file::read(record, EXIT).map_err(failed)?,
             lock,
-            survivors: survivors::look(&self.dir, group.as_ref()).map_err(|source| self.error(TREE, source))?,
+            survivors: survivors::look(record, group.as_ref()).map_err(failed)?,
         })
     }
 
     fn error(&self, name: &str, source: io::Error) -> StateError {
-        StateError { path: self.dir.join(name), source }
+        StateError { path: self.file(name), source }
     }
 }
 
@@ -424,13 +405,13 @@ mod tests {
             group: None,
             hands_on: false,
         };
-        let (dir, boot) = (place.path().join("one.1"), boot_id().unwrap());
+        let (stem, boot) = (place.path().join("one.1"), boot_id().unwrap());
         let mut settled = Settled::folder(place.path());
-        let (attempt, claim) = Attempt::prepare_held(&dir, &plan, &mut settled).unwrap();
+        let (attempt, claim) = Attempt::prepare_held(&stem, &plan, &mut settled).unwrap();
         assert_eq!(attempt.state(boot).unwrap(), AttemptState::Running { started: None });
-        assert!(matches!(Attempt::prepare(&dir, &plan, &mut settled), Err(PrepareError::Exists { .. })));
+        assert!(matches!(Attempt::prepare(&stem, &plan, &mut settled), Err(PrepareError::Exists { .. })));
         drop(claim);
         assert_eq!(attempt.state(boot).unwrap(), AttemptState::NotStarted);
-        Attempt::prepare(&dir, &plan, &mut settled).unwrap();
+        Attempt::prepare(&stem, &plan, &mut settled).unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! The file in which the course of an attempt is kept. Whoever holds it locked runs the attempt; in it are the mark that the step began
+//! The file in which the course of an attempt is kept. Whoever holds it locked runs the attempt; the processes of its step hold it by a lock of
+//! another kind, which they inherit. In it are the mark that the step began
 //! and the record of its end, in places whose space is taken beforehand, the plan, and behind it what the shim has to complain about. Nothing
 //! here decides what they mean.
 //!
@@ -49,14 +50,30 @@ pub(crate) const PLACES_BYTES: usize = 3 * 4096;
 const _: () = assert!(LENGTH_BYTES + STARTED_BYTES_MAX <= 4096, "the mark fits into its block");
 const _: () = assert!(4096 + LENGTH_BYTES + EXIT_BYTES_MAX <= PLACES_BYTES, "the record fits behind it");
 
-/// Opens it for whoever prepares the attempt: made if it is missing, and with what is in it.
-pub(crate) fn make(dir: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(dir.join(RECORD))
+/// Opens it for whoever prepares the attempt, with what is in it; or makes it, if it is missing. Whether it is new.
+pub(crate) fn make(stem: &Path) -> io::Result<(File, bool)> {
+    let path = layout::file(stem, RECORD);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(FILE_MODE);
+    match options.clone().create_new(true).open(&path) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&path).map(|file| (file, false)),
+        Err(error) => Err(error),
+    }
 }
 
-/// Opens it. It is never made here: without it the folder is not one of an attempt.
-pub(crate) fn open(dir: &Path) -> io::Result<File> {
-    layout::open_lock(dir, RECORD)
+/// Opens it. It is never made here: without it there is no attempt.
+pub(crate) fn open(stem: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(layout::file(stem, RECORD))
+}
+
+/// The same; nothing if nobody has begun to prepare one.
+pub(crate) fn find(stem: &Path) -> io::Result<Option<File>> {
+    match open(stem) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Empties it, takes the space for both places and writes down the plan, in its bytes. Of an attempt that has not begun only. Not durable: a loss
@@ -126,9 +143,9 @@ pub(crate) fn has_begun(file: &File) -> io::Result<bool> {
     Ok(is_written(file, STARTED)? || is_written(file, EXIT)?)
 }
 
-/// Whether that open file is what the folder has under this name: a step may have moved or removed its attempt's folder.
-pub(crate) fn is_in(file: &File, dir: &Path) -> io::Result<bool> {
-    let (own, named) = (file.metadata()?, std::fs::symlink_metadata(dir.join(RECORD))?);
+/// Whether that open file is what has this name: a step may have moved or removed it, or the folder of its run.
+pub(crate) fn is_named(file: &File, stem: &Path) -> io::Result<bool> {
+    let (own, named) = (file.metadata()?, std::fs::symlink_metadata(layout::file(stem, RECORD))?);
     Ok((own.dev(), own.ino()) == (named.dev(), named.ino()))
 }
 
@@ -179,7 +196,9 @@ mod tests {
     #[test]
     fn the_longest_record_of_an_end_fits_its_place_and_leaves_the_mark_and_the_complaints_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let file = make(dir.path()).unwrap();
+        let stem = dir.path().join("one.1");
+        let (file, new) = make(&stem).unwrap();
+        assert!(new);
         prepare(&file, b"plan").unwrap();
         assert_eq!(read::<Started>(&file, STARTED).unwrap(), Record::Absent);
         let boot = BootId::new(uuid::Uuid::from_u128(7));
@@ -191,22 +210,24 @@ mod tests {
         write(&file, EXIT, &exit).unwrap();
         assert_eq!(read(&file, EXIT).unwrap(), Record::Readable(exit));
         assert_eq!(read(&file, STARTED).unwrap(), Record::Readable(started));
-        assert!(std::fs::read(dir.path().join(RECORD)).unwrap().ends_with(b"\x04\0\0\0plancomplaint"));
+        assert!(std::fs::read(layout::file(&stem, RECORD)).unwrap().ends_with(b"\x04\0\0\0plancomplaint"));
         // What is prepared anew has nothing of before.
         prepare(&file, &[]).unwrap();
-        assert_eq!(std::fs::read(dir.path().join(RECORD)).unwrap(), [0; PLACES_BYTES + LENGTH_BYTES]);
+        assert_eq!(std::fs::read(layout::file(&stem, RECORD)).unwrap(), [0; PLACES_BYTES + LENGTH_BYTES]);
         assert!(!has_plan(&file).unwrap());
     }
 
     #[test]
     fn a_file_that_is_too_short_was_not_written_and_one_that_was_moved_is_not_the_attempts() {
         let dir = tempfile::tempdir().unwrap();
-        let file = make(dir.path()).unwrap();
+        let stem = dir.path().join("one.1");
+        let (file, new) = make(&stem).unwrap();
+        assert!(new);
         assert_eq!(read::<Exit>(&file, EXIT).unwrap(), Record::Absent);
-        assert!(is_in(&file, dir.path()).unwrap());
-        std::fs::rename(dir.path().join(RECORD), dir.path().join("other")).unwrap();
-        assert!(is_in(&file, dir.path()).is_err());
-        make(dir.path()).unwrap();
-        assert!(!is_in(&file, dir.path()).unwrap());
+        assert!(is_named(&file, &stem).unwrap() && !make(&stem).unwrap().1);
+        std::fs::rename(layout::file(&stem, RECORD), dir.path().join("other")).unwrap();
+        assert!(is_named(&file, &stem).is_err());
+        make(&stem).unwrap();
+        assert!(!is_named(&file, &stem).unwrap());
     }
 }

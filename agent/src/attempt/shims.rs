@@ -1,6 +1,6 @@
 //! The shims of one agent. One that has ended its step and is as it was before stays for the next step, for a while: then nothing has to
 //! be executed, linked and set up for that. It never holds an attempt's lock once a shim has it, and never decides what became of an
-//! attempt: its folder tells.
+//! attempt: its files tell.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -23,7 +23,7 @@ use super::layout;
 use super::line::{REQUEST_FILES, request_bytes};
 use super::records::{EXIT_BYTES_MAX, Exit};
 
-/// What a shim that stays is told instead of a folder.
+/// What a shim that stays is told instead of a stem.
 pub(crate) const SERVE: &str = "-";
 
 /// After this time without a step a shim is ended: an idle agent has no process for steps.
@@ -83,8 +83,8 @@ impl Shims {
 
     /// Has a shim that is free take over that attempt. When this returns Ok the attempt counts as running until the shim has let go of its
     /// lock. Otherwise there is none, and the attempt is still the caller's. Waits for nothing.
-    pub(super) fn give(&self, dir: &Path, claim: Claim) -> Result<Launched, Claim> {
-        let Some(bytes) = request_bytes(dir) else { return Err(claim) };
+    pub(super) fn give(&self, stem: &Path, claim: Claim) -> Result<Launched, Claim> {
+        let Some(bytes) = request_bytes(stem) else { return Err(claim) };
         // One that was ended meanwhile has not taken it.
         while let Some((shim, _)) = { self.0.lock().shims.pop() } {
             shim.go_on();
@@ -96,15 +96,15 @@ impl Shims {
     }
 
     /// The same with a new shim.
-    pub(super) fn launch(&self, dir: &Path, claim: Claim) -> Result<Launched, LaunchError> {
-        if let Some(bytes) = request_bytes(dir) {
+    pub(super) fn launch(&self, stem: &Path, claim: Claim) -> Result<Launched, LaunchError> {
+        if let Some(bytes) = request_bytes(stem) {
             let new = self.0.start().map_err(|source| self.0.command.failed(source))?;
             match request(new.socket.as_fd(), bytes, &claim) {
                 Ok(()) => return Ok(Launched::Stays(new)),
                 Err(error) => tracing::warn!(%error, "A shim cannot be asked; one is executed for this step alone."),
             }
         }
-        launch::execute(dir, &self.0.command, claim).map(launch::reap)?;
+        launch::execute(stem, &self.0.command, claim).map(launch::reap)?;
         Ok(Launched::Executed)
     }
 
@@ -156,7 +156,7 @@ impl Shim {
     }
 
     /// Waits until it is free, and says how its step ended, as it recorded it. Nothing if it is gone, or not to be trusted with another: then
-    /// the folder tells. May be cancelled.
+    /// the files tell. May be cancelled.
     pub(super) async fn is_free(&self) -> Option<Exit> {
         let mut record = vec![0; EXIT_BYTES_MAX + 1];
         loop {

@@ -1,4 +1,4 @@
-//! What is true of an attempt, decided from its folder alone. It never trusts a process id or a clock, and never writes.
+//! What is true of an attempt, decided from its files alone. It never trusts a process id or a clock, and never writes.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub enum AttemptState {
     Interrupted(Interruption),
     /// The file that decides is missing, or the record of the end in it cannot be believed, which means that the step has run.
     Unreadable {
-        /// The file's name within the folder.
+        /// How the file's name ends.
         file: &'static str,
         /// What is wrong with it.
         damage: Damage,
@@ -50,7 +50,7 @@ pub struct Interruption {
 pub enum BootMatch {
     /// The same boot: the shim was killed.
     Same,
-    /// Another boot: the machine went down, or the folder was copied from another machine.
+    /// Another boot: the machine went down, or the files were copied from another machine.
     Other,
     /// The mark is damaged.
     Unknown,
@@ -86,7 +86,7 @@ pub(super) enum Lock {
     Free,
 }
 
-/// The folder of an attempt at one moment.
+/// The files of an attempt at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Observation {
     pub(super) plan: Record<Plan>,

@@ -1,7 +1,7 @@
-//! Processes of a step that outlived their shim. They are known by the open lock file they inherited and by the control group that
-//! they are in, never by a process id that was once written down.
+//! Processes of a step that outlived their shim. They are known by the lock on the attempt's record that they inherited and by the control group
+//! that they are in, never by a process id that was once written down.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -10,70 +10,63 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::layout::{Record, TREE, open_lock};
+use super::layout::Record;
 use super::procfs;
 use super::records::Plan;
 use super::state::Survivors;
 use crate::groups::Group;
+use crate::kernel;
 
 /// Between two looks at processes that were killed and are about to go.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The control group of the attempt in that folder, which is named after a file that no copy of the folder has; nothing if its plan
-/// has none, or cannot be read.
-pub(crate) fn group(dir: &Path, plan: &Record<Plan>) -> Option<Group> {
+/// How the kernel names the lock of a step among those of an open file (`proc_locks(5)`).
+const LOCK_KIND: &str = "OFDLCK";
+
+/// The control group of the attempt with that record, whose number in the file system is in the group's name: no copy of it has the same. Nothing
+/// if its plan has none, or cannot be read.
+pub(crate) fn group(record: &File, plan: &Record<Plan>) -> io::Result<Option<Group>> {
     match plan {
-        Record::Readable(plan) => group_of(dir, plan),
-        Record::Absent | Record::Damaged(_) => None,
+        Record::Readable(plan) => group_of(record, plan),
+        Record::Absent | Record::Damaged(_) => Ok(None),
     }
 }
 
 /// The same, of that plan.
-pub(crate) fn group_of(dir: &Path, plan: &Plan) -> Option<Group> {
-    let place = &plan.group.as_ref()?.place;
-    let inode = fs::metadata(dir.join(TREE)).ok()?.ino();
-    let mut name = place.file_name()?.to_owned();
-    name.push(format!(".{inode}"));
-    Some(Group::at(place.with_file_name(name)))
+pub(crate) fn group_of(record: &File, plan: &Plan) -> io::Result<Option<Group>> {
+    let Some(place) = plan.group.as_ref().map(|group| &group.place) else { return Ok(None) };
+    let Some(name) = place.file_name() else { return Ok(None) };
+    let mut name = name.to_owned();
+    name.push(format!(".{}", record.metadata()?.ino()));
+    Ok(Some(Group::at(place.with_file_name(name))))
 }
 
 /// Whether any process of the step holds on to the lock that it inherited, or is in its group.
-pub(super) fn look(dir: &Path, group: Option<&Group>) -> io::Result<Survivors> {
-    if group.is_some_and(Group::is_populated) {
-        return Ok(Survivors::Seen);
-    }
-    let lock = match open_lock(dir, TREE) {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Survivors::NotSeen),
-        Err(error) => return Err(error),
-    };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(Survivors::NotSeen),
-        Err(TryLockError::WouldBlock) => Ok(Survivors::Seen),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
+pub(super) fn look(record: &File, group: Option<&Group>) -> io::Result<Survivors> {
+    let seen = group.is_some_and(Group::is_populated) || kernel::is_held_elsewhere(record)?;
+    Ok(if seen { Survivors::Seen } else { Survivors::NotSeen })
 }
 
 /// Kills them, again and again while new ones appear, until none is seen or the time is over.
-pub(super) fn end(dir: &Path, group: Option<&Group>, timeout: Duration) -> io::Result<Survivors> {
+pub(super) fn end(record: &File, group: Option<&Group>, timeout: Duration) -> io::Result<Survivors> {
     let deadline = Instant::now() + timeout;
     loop {
-        if look(dir, group)? == Survivors::NotSeen {
+        if look(record, group)? == Survivors::NotSeen {
             group.inspect(|group| group.remove());
             return Ok(Survivors::NotSeen);
         }
         group.map_or(Ok(()), Group::kill)?;
         // Also those that left the group.
-        kill_holders(&open_lock(dir, TREE)?)?;
+        kill_holders(record)?;
         if Instant::now() >= deadline {
-            return look(dir, group);
+            return look(record, group);
         }
         thread::sleep(PAUSE);
     }
 }
 
-fn kill_holders(lock: &File) -> io::Result<()> {
-    let wanted = lock.metadata().map(|metadata| (metadata.dev(), metadata.ino()))?;
+fn kill_holders(record: &File) -> io::Result<()> {
+    let wanted = record.metadata().map(|metadata| (metadata.dev(), metadata.ino()))?;
     let own = rustix::process::getpid();
     for process in procfs::processes()? {
         if process.pid != own && !process.dead && holds(process.pid, wanted) {
@@ -84,10 +77,41 @@ fn kill_holders(lock: &File) -> io::Result<()> {
     Ok(())
 }
 
-// What cannot be read belongs to another user, so it is not of the step.
+/// Whether a process has that file open and holds it. Who only reads it, as a backup does, is none of the step's. What cannot be read belongs
+/// to another user, so it is not of the step.
 fn holds(pid: Pid, wanted: (u64, u64)) -> bool {
-    let Ok(files) = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())) else { return false };
-    files
-        .flatten()
-        .any(|entry| fs::metadata(entry.path()).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == wanted))
+    let process = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
+    let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
+    files.flatten().any(|entry| {
+        fs::metadata(entry.path()).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == wanted)
+            && fs::read_to_string(process.join("fdinfo").join(entry.file_name())).is_ok_and(|text| shows_lock(&text))
+    })
+}
+
+/// Whether what the kernel says of an open file shows a lock of a step.
+fn shows_lock(text: &str) -> bool {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("lock:"))
+        .any(|lock| lock.split_ascii_whitespace().any(|word| word == LOCK_KIND))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_open_file_that_holds_the_record_shows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one.1.record");
+        let shim = File::create_new(&path).unwrap();
+        shim.try_lock().unwrap();
+        let wanted = shim.metadata().map(|metadata| (metadata.dev(), metadata.ino())).unwrap();
+        let own = rustix::process::getpid();
+        assert!(!holds(own, wanted), "a shim's lock, or a reader, is none of the step's");
+        let step = File::open(&path).unwrap();
+        assert!(kernel::hold_shared(&step).unwrap() && holds(own, wanted));
+        drop(step);
+        assert!(!holds(own, wanted));
+    }
 }

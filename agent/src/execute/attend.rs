@@ -1,16 +1,18 @@
 //! Looking after the attempt under way until it is over, whatever state an earlier process left it in, and ending it when its run
-//! is to be ended. What became of it is read from its folder alone.
+//! is to be ended. What became of it is read from its files alone.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 
 use messages::{StepEnd, StepSpec};
 
 use super::outputs::relied_on;
 use super::{ExecuteError, Execution, LAUNCHES_MAX, LOOK_AGAIN, Outcome, blocking, look};
-use crate::attempt::layout::chain;
-use crate::attempt::{Attempt, AttemptEnd, AttemptState, Exit, LaunchError, PrepareError, StateError, Survivors};
+use crate::attempt::layout::{OUTPUT, chain};
+use crate::attempt::record_file::RECORD;
+use crate::attempt::{
+    Attempt, AttemptEnd, AttemptState, Exit, LaunchError, PrepareError, Settled, StateError, Survivors,
+};
 use crate::folders::make_work_folder;
 use crate::ship::Ending;
 
@@ -20,8 +22,7 @@ type Look = Result<AttemptState, StateError>;
 impl Execution {
     pub(super) async fn attend(&mut self, spec: &StepSpec) -> Result<Outcome, ExecuteError> {
         let (run, number) = (self.record.start.run, self.record.attempt());
-        let dir = self.worker.attempt_dir(run, &spec.id, number);
-        let attempt = match Attempt::open(&dir) {
+        let attempt = match Attempt::open(&self.worker.attempt_stem(run, &spec.id, number)) {
             Ok(attempt) => attempt,
             Err(error) => return Ok(self.never(StepEnd::NotStarted(error.to_string()))),
         };
@@ -35,7 +36,7 @@ impl Execution {
             let found = match state {
                 Ok(found) => found,
                 Err(error) if looks < LOOK_AGAIN.1 => {
-                    tracing::warn!(%run, step = %spec.id, %error, "An attempt's folder cannot be read; looking again.");
+                    tracing::warn!(%run, step = %spec.id, %error, "An attempt's files cannot be read; looking again.");
                     looks += 1;
                     tokio::time::sleep(LOOK_AGAIN.0).await;
                     state = look(&attempt, self.worker.boot()).await;
@@ -45,7 +46,7 @@ impl Execution {
             };
             match found {
                 AttemptState::NotPrepared if launches > 0 => {
-                    return Ok(self.unrecorded(spec, &attempt, &gone_since(&dir), Survivors::Seen).await);
+                    return Ok(self.unrecorded(spec, &attempt, &gone_since(&attempt), Survivors::Seen).await);
                 }
                 AttemptState::NotPrepared | AttemptState::NotStarted if self.stopping() => {
                     return Ok(self.never(StepEnd::Cancelled));
@@ -57,10 +58,12 @@ impl Execution {
                         Err(reason) => return Ok(self.never(StepEnd::NotStarted(reason))),
                     };
                 }
-                AttemptState::NotPrepared => return Ok(self.never(StepEnd::NotStarted(gone_before(&dir)))),
+                AttemptState::NotPrepared => return Ok(self.never(StepEnd::NotStarted(gone_before(&attempt)))),
                 AttemptState::NotStarted if launches == LAUNCHES_MAX => {
-                    let reason =
-                        format!("its shim ended {LAUNCHES_MAX} times before it began the step; see {}", dir.display());
+                    let reason = format!(
+                        "its shim ended {LAUNCHES_MAX} times before it began the step; see {}",
+                        attempt.file(RECORD).display()
+                    );
                     return Ok(self.never(StepEnd::NotStarted(reason)));
                 }
                 AttemptState::NotStarted => {
@@ -141,7 +144,7 @@ impl Execution {
     /// What is true of the attempt at first, and whether this process has prepared it. One that was begun a moment ago is prepared at once,
     /// while its beginning is committed.
     async fn first_look(&mut self, spec: &StepSpec, attempt: &Attempt) -> Result<(Look, bool), String> {
-        if self.begun.is_some() && !self.stopping() && self.prepare(spec, attempt.dir().to_owned()).await? {
+        if self.begun.is_some() && !self.stopping() && self.prepare(spec, attempt).await? {
             return Ok((Ok(AttemptState::NotStarted), true));
         }
         Ok((look(attempt, self.worker.boot()).await, false))
@@ -149,7 +152,7 @@ impl Execution {
 
     /// Prepares it, and what is true of it then.
     async fn ready(&mut self, spec: &StepSpec, attempt: &Attempt) -> Result<Look, String> {
-        match self.prepare(spec, attempt.dir().to_owned()).await? {
+        match self.prepare(spec, attempt).await? {
             // It is held for its shim, so a look would take it for one that runs.
             true => Ok(Ok(AttemptState::NotStarted)),
             false => Ok(look(attempt, self.worker.boot()).await),
@@ -193,7 +196,7 @@ impl Execution {
             () = self.stop_wanted() => {
                 let cancelled = attempt.clone();
                 match blocking(move || cancelled.cancel()).await {
-                    Ok(outcome) => tracing::info!(run = %self.record.start.run, dir = %attempt.dir().display(), ?outcome, "A step is ended with its run."),
+                    Ok(outcome) => tracing::info!(run = %self.record.start.run, attempt = %attempt.stem().display(), ?outcome, "A step is ended with its run."),
                     // It is asked again after this look, which is what an error leads to.
                     Err(error) => return Err(error),
                 }
@@ -202,22 +205,26 @@ impl Execution {
         })
     }
 
-    /// Makes the folder of the attempt, and holds it. Not if the attempt was begun in the meantime.
-    async fn prepare(&mut self, spec: &StepSpec, dir: PathBuf) -> Result<bool, String> {
+    /// Makes the files of the attempt, and holds it. Not if the attempt was begun in the meantime.
+    async fn prepare(&mut self, spec: &StepSpec, attempt: &Attempt) -> Result<bool, String> {
         if let Some(reason) = &self.homeless {
             return Err(reason.clone());
         }
-        let (plan, account) = self.plan(spec, &dir)?;
+        let (plan, account) = self.plan(spec, attempt)?;
         let run = self.record.start.run;
-        let (run_dir, work_dir) = (self.worker.run_dir(run), self.worker.work_dir(run));
+        let (runs_dir, run_dir, work_dir) =
+            (self.worker.runs_dir(), self.worker.run_dir(run), self.worker.work_dir(run));
         let agent_dir = self.worker.dir();
-        let mut settled = self.settled.clone();
+        let (mut settled, attempt) = (self.settled.clone(), attempt.clone());
         let prepared = blocking(move || {
-            // With the folder of the run, in which the attempt's is to be.
-            make_work_folder(&run_dir, &work_dir)?;
-            let prepared = Attempt::prepare_held(&dir, &plan, &mut settled);
+            // With the folder of the run, in which the attempt's files are to be.
+            if make_work_folder(&run_dir, &work_dir)? {
+                // Whatever was known of one that was removed is no longer true.
+                settled = Settled::folder(&runs_dir);
+            }
+            let prepared = Attempt::prepare_held(attempt.stem(), &plan, &mut settled);
             if let (Ok(_), Some(account)) = (&prepared, &account) {
-                account.let_in(&agent_dir, &work_dir, &dir)?;
+                account.let_in(&agent_dir, &work_dir, &attempt.file(OUTPUT))?;
             }
             Ok::<_, io::Error>(prepared.map(|(_, claim)| (claim, settled)))
         })
@@ -235,14 +242,14 @@ impl Execution {
     }
 }
 
-fn gone_since(dir: &Path) -> String {
-    format!("it was launched, and what was in {} is gone since", dir.display())
+fn gone_since(attempt: &Attempt) -> String {
+    format!("it was launched, and {} is gone since", attempt.file(RECORD).display())
 }
 
-fn gone_before(dir: &Path) -> String {
-    format!("what was prepared for it is gone from {}", dir.display())
+fn gone_before(attempt: &Attempt) -> String {
+    format!("what was prepared for it is gone: {}", attempt.file(RECORD).display())
 }
 
 fn unwatchable(attempt: &Attempt, source: io::Error) -> StateError {
-    StateError { path: attempt.dir().to_owned(), source }
+    StateError { path: attempt.file(RECORD), source }
 }

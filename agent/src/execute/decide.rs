@@ -64,8 +64,8 @@ impl Execution {
 
     /// Ends what is left of the last attempt.
     pub(super) async fn end_leftovers(&self, spec: &StepSpec) -> Result<(), String> {
-        let dir = self.worker.attempt_dir(self.record.start.run, &spec.id, self.record.attempt());
-        end_survivors(&Attempt::open(&dir).map_err(|error| error.to_string())?).await
+        let stem = self.worker.attempt_stem(self.record.start.run, &spec.id, self.record.attempt());
+        end_survivors(&Attempt::open(&stem).map_err(|error| error.to_string())?).await
     }
 
     pub(super) async fn ask(&self, spec: &StepSpec, check: &Program) -> Result<CheckOutcome, String> {

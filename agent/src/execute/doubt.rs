@@ -1,5 +1,5 @@
 //! A run that was sent before this agent's journal was lost or restored, or that goes on from one of which not everything is known: a
-//! step may have run although nothing here says so. Its declared effect decides, unless the folder of the attempt shows what became
+//! step may have run although nothing here says so. Its declared effect decides, unless the files of the attempt show what became
 //! of it.
 
 use messages::{Effect, StepEnd, StepSpec};
@@ -30,10 +30,10 @@ impl Execution {
         Ok(true)
     }
 
-    /// Whether the folder of the attempt shows that it was begun.
+    /// Whether the files of the attempt show that it was begun.
     pub(super) async fn evident(&self, spec: &StepSpec) -> bool {
-        let dir = self.worker.attempt_dir(self.record.start.run, &spec.id, self.record.attempt().max(1));
-        let Ok(attempt) = Attempt::open(&dir) else { return false };
+        let stem = self.worker.attempt_stem(self.record.start.run, &spec.id, self.record.attempt().max(1));
+        let Ok(attempt) = Attempt::open(&stem) else { return false };
         match look(&attempt, self.worker.boot()).await {
             Ok(AttemptState::NotPrepared | AttemptState::NotStarted) => false,
             Ok(AttemptState::Running { .. } | AttemptState::Ended(_))

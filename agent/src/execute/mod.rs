@@ -66,7 +66,7 @@ enum Outcome {
 
 /// What is to be done about a step that a lost journal may have begun.
 enum Doubt {
-    /// Begin it, or look after what its folder shows of it.
+    /// Begin it, or look after what its files show of it.
     Begin,
     Done,
     Undecided(String),
@@ -169,7 +169,7 @@ impl Execution {
     }
 
     async fn go(&mut self) -> Result<(), ExecuteError> {
-        // Of a step that an earlier process began, a doubtful run knows only what its folder says.
+        // Of a step that an earlier process began, a doubtful run knows only what its files say.
         let mut recorded = self.record.attempt() > 0;
         while self.record.progress.end.is_none() {
             if let Some(evidence) = self.record.progress.undecided.clone() {

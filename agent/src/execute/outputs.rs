@@ -9,7 +9,7 @@ use messages::limits::OUTPUT_BYTES_MAX;
 use messages::{OutputType, StepEnd, StepId, StepSpec};
 
 use super::{Execution, blocking};
-use crate::attempt::layout::{OUTPUT, open_as_left};
+use crate::attempt::layout::{self, OUTPUT};
 
 /// Bytes of the file that are read: all values that a run may have, and their names.
 const FILE_BYTES_MAX: usize = 2 * OUTPUT_BYTES_MAX;
@@ -33,11 +33,12 @@ impl Execution {
                 return (end, Outputs::new());
             }
         };
-        let dir = self.worker.attempt_dir(self.record.start.run, &spec.id, self.record.attempt());
+        let stem = self.worker.attempt_stem(self.record.start.run, &spec.id, self.record.attempt());
+        let file = layout::file(&stem, OUTPUT);
         let kept = self.record.progress.outputs.values().flatten().map(|(name, value)| name.len() + value.len()).sum();
         let room = OUTPUT_BYTES_MAX.saturating_sub(kept);
         let declared = spec.outputs.clone();
-        match (blocking(move || collect(&dir, &declared, room)).await, whole) {
+        match (blocking(move || collect(&file, &declared, room)).await, whole) {
             (Ok((outputs, None)), _) | (Ok((outputs, Some(_))), false) => (end, outputs),
             (Ok((_, Some(missing))), true) => {
                 (StepEnd::Failed(format!("it did not hand on its output `{missing}`")), Outputs::new())
@@ -75,13 +76,13 @@ fn variable(step: &StepId, name: &str) -> String {
     format!("OUTPUT_{}_{}", step.as_str(), name).chars().map(upper).collect()
 }
 
-/// The outputs in an attempt's folder, and the first declared one that is missing; or why they cannot be used.
+/// The outputs in that file, and the first declared one that is missing; or why they cannot be used.
 fn collect(
-    dir: &Path,
+    file: &Path,
     declared: &BTreeMap<String, OutputType>,
     room: usize,
 ) -> Result<(Outputs, Option<String>), String> {
-    let bytes = read(dir).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let bytes = read(file).map_err(|error| format!("the file cannot be read: {error}"))?;
     if bytes.len() > FILE_BYTES_MAX {
         return Err(format!("the file has more than {FILE_BYTES_MAX} bytes"));
     }
@@ -95,8 +96,8 @@ fn collect(
 }
 
 /// At most one byte more than the limit.
-fn read(dir: &Path) -> io::Result<Vec<u8>> {
-    let file = match open_as_left(&dir.join(OUTPUT)) {
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let file = match layout::open_as_left(file) {
         Ok(file) => file,
         // A step may remove it, which is to hand on nothing.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -166,14 +167,15 @@ mod tests {
     #[test]
     fn a_file_that_is_too_large_or_no_file_any_more_is_refused_and_none_at_all_is_empty() {
         let dir = tempfile::tempdir().unwrap();
-        let at = |room| collect(dir.path(), &declared(), room);
+        let file = dir.path().join("one.1.output");
+        let at = |room| collect(&file, &declared(), room);
         assert_eq!(at(100).unwrap(), (Outputs::new(), Some("count".to_owned())));
-        std::fs::write(dir.path().join(OUTPUT), "path=0123456789\n").unwrap();
+        std::fs::write(&file, "path=0123456789\n").unwrap();
         assert!(at(14).is_ok() && at(13).unwrap_err().contains("bytes together"));
-        std::fs::write(dir.path().join(OUTPUT), vec![b'\n'; FILE_BYTES_MAX + 1]).unwrap();
+        std::fs::write(&file, vec![b'\n'; FILE_BYTES_MAX + 1]).unwrap();
         assert!(at(100).unwrap_err().contains("more than"));
-        std::fs::remove_file(dir.path().join(OUTPUT)).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(OUTPUT)).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
         assert!(at(100).is_err());
     }
 

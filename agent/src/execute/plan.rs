@@ -9,16 +9,16 @@ use messages::limits::LOG_BYTES_DEFAULT;
 
 use super::{CLEANUP_TIMEOUT, Execution};
 use crate::attempt::layout::OUTPUT;
-use crate::attempt::{AttemptKey, Plan, environment};
+use crate::attempt::{Attempt, AttemptKey, Plan, environment};
 use crate::host::Account;
 
 impl Execution {
-    /// The plan of the attempt in that folder, and the user that it runs as if that is another; or why it cannot be started.
-    pub(super) fn plan(&self, spec: &StepSpec, dir: &Path) -> Result<(Plan, Option<Account>), String> {
+    /// The plan of that attempt, and the user that it runs as if that is another; or why it cannot be started.
+    pub(super) fn plan(&self, spec: &StepSpec, attempt: &Attempt) -> Result<(Plan, Option<Account>), String> {
         let account = spec.user.as_deref().map(|user| self.worker.host().account(user)).transpose()?;
         let mut env = self.environment(spec);
         // The author's own environment does not say where this is.
-        env.insert("LONGSHORE_OUTPUT".to_owned(), dir.join(OUTPUT).to_string_lossy().into_owned());
+        env.insert("LONGSHORE_OUTPUT".to_owned(), attempt.file(OUTPUT).to_string_lossy().into_owned());
         for (name, value) in account.iter().flat_map(Account::variables) {
             if !spec.env.contains_key(name) {
                 env.insert(name.to_owned(), value);

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use super::fork;
+use crate::kernel;
 
 /// Files of the kernel that say it: limits of resources, the control group, how soon the process is ended for want of memory, what of it
 /// is written down when it breaks, and how exactly it is woken. What a kernel does not have cannot be changed.
@@ -69,7 +69,7 @@ fn seen(files: &[Option<File>; FILES.len()], stat: &File) -> io::Result<Seen> {
     Ok(Seen {
         files: files.each_ref().map(|file| content(file.as_ref()?).ok()),
         standing: STANDING.iter().filter_map(|field| fields.get(*field)).map(|text| (*text).to_owned()).collect(),
-        disk: fork::io_priority()?,
+        disk: kernel::io_priority()?,
         processors: sched_getaffinity(None)?,
     })
 }

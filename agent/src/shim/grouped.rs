@@ -2,8 +2,8 @@
 //! cannot do that, by a shim that moves itself in and back out. Either way it is in the group from its first instruction on, and the shim
 //! is not, so that nothing that ends the group ends the shim.
 
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::process::Command;
 
 use messages::Usage;
@@ -63,8 +63,13 @@ impl Drop for Waiting {
 impl Grouped {
     /// Makes the group with its limits, if the plan has one, and in it the process that is to become the program. Nothing if that cannot
     /// be done this way: [`Self::start`] has another. A limit that was promised and cannot be set is a reason not to start.
-    pub(super) fn hold(dir: &Path, plan: &Plan, command: &mut Command, umask: Mode) -> Result<Option<Waiting>, String> {
-        let (Some(wanted), Some(group)) = (&plan.group, group_of(dir, plan)) else { return Ok(None) };
+    pub(super) fn hold(
+        record: &File,
+        plan: &Plan,
+        command: &mut Command,
+        umask: Mode,
+    ) -> Result<Option<Waiting>, String> {
+        let (Some(wanted), Some(group)) = (&plan.group, group_of(record, plan).ok().flatten()) else { return Ok(None) };
         let mut tries = FORK_TRIES;
         let held = loop {
             tries -= 1;
@@ -91,11 +96,13 @@ impl Grouped {
     /// Makes the group with its limits, if the plan has one, and starts the program in it. A group without limits that cannot be made is
     /// done without; a limit that was promised and cannot be set is a reason not to start.
     pub(super) fn start(
-        dir: &Path,
+        record: &File,
         plan: &Plan,
         spawn: impl FnOnce() -> Result<Pid, String>,
     ) -> Result<(Pid, Option<Self>), String> {
-        let (Some(wanted), Some(group)) = (&plan.group, group_of(dir, plan)) else { return Ok((spawn()?, None)) };
+        let (Some(wanted), Some(group)) = (&plan.group, group_of(record, plan).ok().flatten()) else {
+            return Ok((spawn()?, None));
+        };
         match own_group().map_err(io::Error::other).and_then(|home| Moved::enter(group, Group::at(home), wanted)) {
             Ok(moved) => moved.spawn(spawn),
             Err(error) if wanted.memory_bytes.is_some() || wanted.cpu_percent.is_some() => {

@@ -9,8 +9,8 @@ use std::process::Command;
 use rustix::fs::Mode;
 use rustix::process::{Pid, WaitOptions, umask, waitpid};
 
-use super::fork::{self, Side};
 use crate::groups::Group;
+use crate::kernel::{self, Side};
 
 /// What it says when the program cannot be executed: the number of the error.
 const WORD_BYTES: usize = size_of::<i32>();
@@ -30,12 +30,12 @@ impl Held {
     /// Makes it, in that group. The child never returns from here.
     ///
     /// # Errors
-    /// As [`fork::into_group`].
+    /// As [`kernel::into_group`].
     pub(super) fn fork(group: &Group, command: &mut Command, steps_umask: Mode) -> io::Result<Self> {
         let folder = group.open()?;
         let (gate, go) = io::pipe()?;
         let (said, say) = io::pipe()?;
-        match fork::into_group(folder.as_fd())? {
+        match kernel::into_group(folder.as_fd())? {
             Side::Parent(pid) => Ok(Self { pid, go: Some(go), said }),
             Side::Child => {
                 // With them it would wait for itself.

@@ -1,9 +1,8 @@
 //! The small process that a step runs under. It outlives the agent, writes down how the step ended, and is gone, or there for another
 //! step of the same agent. It never starts a step twice, never talks to a network, never reads a configuration: all it knows of a step is
-//! in its folder.
+//! in the files of its attempt.
 
 mod conditions;
-mod fork;
 mod grouped;
 mod held;
 mod output;
@@ -11,7 +10,7 @@ mod serve;
 mod step;
 mod supervise;
 mod tree;
-mod usage;
+pub(crate) mod usage;
 mod watch;
 
 use std::fs::File;
@@ -59,19 +58,19 @@ enum ShimError {
     Itself(#[source] io::Error),
     #[error("cannot record the end of the step, so it will count as interrupted")]
     Record(#[source] io::Error),
-    #[error("the folder of the attempt is not where it was, so the record of the end of the step is lost with it")]
+    #[error("the record of the attempt is not where it was, so the end of the step is lost with it")]
     Moved,
 }
 
-/// Runs the step whose attempt lies in that folder, and returns when it has ended and its end is on stable storage. Meant to
+/// Runs the step whose attempt has files that begin so, and returns when it has ended and its end is on stable storage. Meant to
 /// be all that a process does: it changes the session, the umask and standard input, and takes the process's signals. With
-/// `-` for the folder it runs one step after the other for the agent at the other end of its standard input.
+/// `-` for the stem it runs one step after the other for the agent at the other end of its standard input.
 ///
 /// The exit code is the shim's own: success when every end was recorded, whatever the steps' were.
 #[must_use]
-pub fn main(dir: &Path) -> ExitCode {
-    let ran = match dir.as_os_str() == SERVE {
-        false => run(dir).map_err(|error| chain(&error)),
+pub fn main(stem: &Path) -> ExitCode {
+    let ran = match stem.as_os_str() == SERVE {
+        false => run(stem).map_err(|error| chain(&error)),
         true => serve::serve().map_err(|error| chain(&error)),
     };
     match ran {
@@ -84,11 +83,11 @@ pub fn main(dir: &Path) -> ExitCode {
     }
 }
 
-fn run(dir: &Path) -> Result<(), ShimError> {
+fn run(stem: &Path) -> Result<(), ShimError> {
     let mut itself = Itself::prepare()?;
     // Until the process ends, and no shorter: it is never closed here, so that a free lock means a shim that is gone.
-    let record = ManuallyDrop::new(claim(dir)?);
-    itself.carry_out(dir, &record).map(drop)
+    let record = ManuallyDrop::new(claim(stem)?);
+    itself.carry_out(stem, &record).map(drop)
 }
 
 /// What a shim is and has, whichever step it runs.
@@ -112,15 +111,15 @@ impl Itself {
         Ok(Self { agents_umask, signals, known: None })
     }
 
-    /// Runs the step of the attempt in that folder, whose record it holds, and records its end. Returns that as it is on stable storage.
-    fn carry_out(&mut self, dir: &Path, file: &File) -> Result<Vec<u8>, ShimError> {
+    /// Runs the step of the attempt of that stem, whose record it holds, and records its end. Returns that as it is on stable storage.
+    fn carry_out(&mut self, stem: &Path, file: &File) -> Result<Vec<u8>, ShimError> {
         if is_written(file, EXIT)? {
             return Err(ShimError::AlreadyEnded);
         }
         if is_written(file, STARTED)? {
             return Err(ShimError::AlreadyStarted);
         }
-        let record = |exit: &Exit| record(dir, file, exit);
+        let record = |exit: &Exit| record(stem, file, exit);
         // From here on every outcome is recorded: a step that was not started is an end too.
         let plan = match record_file::plan(file).map_err(|source| io_error(RECORD, source))? {
             Record::Readable(plan) => plan,
@@ -130,20 +129,20 @@ impl Itself {
             }
         };
         // While there is one thread only. A signal that ends the process that is made ready counts as a wish that the step be ended.
-        let ready = Ready::new(dir, &plan, self.agents_umask);
+        let ready = Ready::new(stem, file, &plan, self.agents_umask);
         if let Err(error) = self.mark_started(file) {
             drop(ready);
             return record(&not_started(&format!("the beginning cannot be recorded: {error}"), false));
         }
         // A wish that cannot be looked for is no reason to leave the end unrecorded.
-        let wished = layout::exists(dir, CANCEL).unwrap_or(false);
+        let wished = layout::exists(stem, CANCEL).unwrap_or(false);
         if wished || self.signals.terminate() {
             // First what was made ready is gone, then the record says that nothing was begun.
             drop(ready);
             return record(&not_started("it was cancelled before it began", true));
         }
-        let exit = match ready.and_then(|ready| ready.start(dir, &plan)) {
-            Ok(step) => step.supervise(dir, &plan, &mut self.signals),
+        let exit = match ready.and_then(|ready| ready.start(stem, file, &plan)) {
+            Ok(step) => step.supervise(stem, &plan, &mut self.signals),
             Err(reason) => not_started(&reason, false),
         };
         record(&exit)
@@ -172,10 +171,10 @@ fn is_written(file: &File, place: Place) -> Result<bool, ShimError> {
     record_file::is_written(file, place).map_err(|source| io_error(RECORD, source))
 }
 
-fn record(dir: &Path, file: &File, exit: &Exit) -> Result<Vec<u8>, ShimError> {
+fn record(stem: &Path, file: &File, exit: &Exit) -> Result<Vec<u8>, ShimError> {
     let bytes = record_file::write(file, EXIT, exit).map_err(ShimError::Record)?;
     // A record that nobody finds is none.
-    match record_file::is_in(file, dir) {
+    match record_file::is_named(file, stem) {
         Ok(true) => Ok(bytes),
         Ok(false) => Err(ShimError::Moved),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ShimError::Moved),
@@ -200,9 +199,9 @@ fn not_started(reason: &str, cancelled: bool) -> Exit {
 }
 
 // The launcher hands the lock over as standard input, held. Started by hand, the shim takes the lock itself.
-fn claim(dir: &Path) -> Result<File, ShimError> {
+fn claim(stem: &Path) -> Result<File, ShimError> {
     let at = |source| io_error(RECORD, source);
-    let own = record_file::open(dir).map_err(at)?;
+    let own = record_file::open(stem).map_err(at)?;
     let null = File::open("/dev/null").map_err(ShimError::Itself)?;
     let given = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(ShimError::Itself)?);
     rustix::stdio::dup2_stdin(&null).map_err(|error| ShimError::Itself(error.into()))?;

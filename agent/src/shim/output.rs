@@ -43,8 +43,8 @@ enum Copied {
 
 /// What of the stream is in the file.
 struct Kept {
-    /// Where it is to be.
-    dir: PathBuf,
+    /// Whose it is.
+    stem: PathBuf,
     name: &'static str,
     /// Nothing before the first byte that is kept.
     file: Option<File>,
@@ -60,10 +60,10 @@ struct Kept {
 }
 
 impl Capture {
-    /// Prepares copying from the pipe into that file of the folder.
-    pub(super) fn new(dir: &Path, name: &'static str, bytes_max: u64, pipe: PipeReader) -> Self {
+    /// Prepares copying from the pipe into that file of the attempt.
+    pub(super) fn new(stem: &Path, name: &'static str, bytes_max: u64, pipe: PipeReader) -> Self {
         let kept = Kept {
-            dir: dir.to_owned(),
+            stem: stem.to_owned(),
             name,
             file: None,
             hasher: Sha256::new(),
@@ -194,7 +194,7 @@ impl Kept {
         let file = match &mut self.file {
             Some(file) => file,
             // A step could have put anything in its place.
-            None => self.file.insert(make_new(&self.dir, self.name)?),
+            None => self.file.insert(make_new(&self.stem, self.name)?),
         };
         file.write(bytes)
     }
@@ -254,13 +254,13 @@ mod tests {
     fn what_is_beyond_the_limit_is_counted_and_the_writer_is_never_blocked() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, mut writer) = io::pipe().unwrap();
-        let capture = Capture::new(dir.path(), "stdout", 10, pipe);
+        let capture = Capture::new(&dir.path().join("one.1"), "stdout", 10, pipe);
         let writing = std::thread::spawn(move || writer.write_all(&[b'x'; 300_000]).unwrap());
         let end = finish(capture);
         writing.join().unwrap();
         assert_eq!((end.bytes, end.cut_bytes, end.left_open, end.error), (10, 299_990, false, None));
         assert_eq!(end.sha256, Digest::of(&[b'x'; 10]));
-        assert_eq!(std::fs::read(dir.path().join("stdout")).unwrap(), [b'x'; 10]);
+        assert_eq!(std::fs::read(dir.path().join("one.1.stdout")).unwrap(), [b'x'; 10]);
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let (pipe, mut writer) = io::pipe().unwrap();
-        let capture = Capture::new(dir.path(), "stdout", u64::MAX, pipe);
+        let capture = Capture::new(&dir.path().join("one.1"), "stdout", u64::MAX, pipe);
         lock(&capture.kept).file = Some(File::options().write(true).open("/dev/full").unwrap());
         let writing = std::thread::spawn(move || writer.write_all(&[b'x'; 300_000]).unwrap());
         let end = finish(capture);
@@ -284,7 +284,7 @@ mod tests {
     fn a_stream_that_somebody_holds_open_is_finished_without_waiting_for_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, _writer) = io::pipe().unwrap();
-        let capture = Capture::new(dir.path(), "stdout", 10, pipe);
+        let capture = Capture::new(&dir.path().join("one.1"), "stdout", 10, pipe);
         assert!(capture.finish(None).left_open);
     }
 
@@ -293,7 +293,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [(mut stdout, mut out), (mut stderr, mut err)] = ["stdout", "stderr"].map(|name| {
             let (pipe, writer) = io::pipe().unwrap();
-            (Capture::new(dir.path(), name, 10, pipe), writer)
+            (Capture::new(&dir.path().join("one.1"), name, 10, pipe), writer)
         });
         out.write_all(b"word").unwrap();
         drop(out);
@@ -310,22 +310,22 @@ mod tests {
         let [stdout, stderr] = [stdout, stderr].map(|stream| stream.finish(None));
         assert_eq!((stdout.bytes, stdout.left_open), (4, false));
         assert_eq!((stderr.bytes, stderr.left_open), (0, true));
-        assert!(!dir.path().join("stderr").exists());
+        assert!(!dir.path().join("one.1.stderr").exists());
     }
 
     #[test]
     fn a_stream_that_says_nothing_is_over_without_a_thread_and_one_without_a_thread_is_copied_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, writer) = io::pipe().unwrap();
-        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe);
+        let mut capture = Capture::new(&dir.path().join("one.1"), "stdout", 10, pipe);
         drop(writer);
         assert!(capture.advance(PollFlags::HUP) && !matches!(capture.copied, Copied::Apart(..)));
         let end = capture.finish(None);
         assert_eq!((end.bytes, end.left_open), (0, false));
-        assert!(!capture.close() && !dir.path().join("stdout").exists());
+        assert!(!capture.close() && !dir.path().join("one.1.stdout").exists());
 
         let (pipe, mut writer) = io::pipe().unwrap();
-        let mut capture = Capture::new(dir.path(), "stdout", 10, pipe);
+        let mut capture = Capture::new(&dir.path().join("one.1"), "stdout", 10, pipe);
         ioctl_fionbio(&capture.pipe, true).unwrap();
         capture.copied = Copied::Here;
         // Another process has taken what was there.
@@ -341,10 +341,10 @@ mod tests {
     fn a_stream_follows_no_link_that_a_step_made_in_its_place_and_says_that_its_name_may_be_lost() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("other"), "kept").unwrap();
-        std::os::unix::fs::symlink("other", dir.path().join("stdout")).unwrap();
+        std::os::unix::fs::symlink("other", dir.path().join("one.1.stdout")).unwrap();
         let ends = ["stdout", "stderr"].map(|name| {
             let (pipe, mut writer) = io::pipe().unwrap();
-            let mut capture = Capture::new(dir.path(), name, 10, pipe);
+            let mut capture = Capture::new(&dir.path().join("one.1"), name, 10, pipe);
             writer.write_all(b"word").unwrap();
             drop(writer);
             while !capture.advance(PollFlags::IN) {

@@ -16,12 +16,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 
 use super::conditions::Conditions;
-use super::fork::{self, Waited};
 use super::{Itself, ShimError, io_error};
 use crate::attempt::layout::{self, CANCEL};
 use crate::attempt::line::{REQUEST_BYTES_MAX, REQUEST_FILES};
 use crate::attempt::record_file::RECORD;
 use crate::attempt::take_lock;
+use crate::kernel::{self, Waited};
 
 /// Looks at the own threads, each after the others had their turn: one that was waited for is not gone from the list at once.
 const LOOKS_MAX: u32 = 1_000;
@@ -41,7 +41,7 @@ pub(super) enum ServeError {
 
 /// An attempt, with what belongs to it.
 struct Request {
-    dir: PathBuf,
+    stem: PathBuf,
     lock: OwnedFd,
     errors: OwnedFd,
 }
@@ -59,21 +59,21 @@ pub(super) fn serve() -> Result<(), ServeError> {
     rustix::stdio::dup2_stdin(&null).map_err(streams)?;
     // Where the kernel does not say, one step is all.
     let conditions = Conditions::now().ok();
-    while let Some(Request { dir, lock, errors }) = next(&socket, &mut itself)? {
+    while let Some(Request { stem, lock, errors }) = next(&socket, &mut itself)? {
         // Meant for a process without a step, which ends by it: whoever wants this one ended has noted that.
-        if itself.signals.terminate() && !layout::exists(&dir, CANCEL).unwrap_or(false) {
+        if itself.signals.terminate() && !layout::exists(&stem, CANCEL).unwrap_or(false) {
             return Ok(());
         }
         rustix::stdio::dup2_stderr(&errors).map_err(streams)?;
         drop(errors);
         let lock = File::from(lock);
         take_lock(&lock).map_err(|source| io_error(RECORD, source))?.ok_or(ShimError::Held)?;
-        let record = itself.carry_out(&dir, &lock)?;
+        let record = itself.carry_out(&stem, &lock)?;
         // Whoever else has it open, too, does not hold it any longer.
         lock.unlock().map_err(|source| io_error(RECORD, source))?;
         drop(lock);
         rustix::stdio::dup2_stderr(&complaints).map_err(streams)?;
-        if !is_as_before(&mut itself, &dir) || !conditions.as_ref().is_some_and(Conditions::are_the_same) {
+        if !is_as_before(&mut itself, &stem) || !conditions.as_ref().is_some_and(Conditions::are_the_same) {
             return Ok(());
         }
         tell(&socket, &record)?;
@@ -81,17 +81,17 @@ pub(super) fn serve() -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Whether nothing is left of the attempt in that folder, whose lock is free again.
-fn is_as_before(itself: &mut Itself, dir: &Path) -> bool {
+/// Whether nothing is left of the attempt of that stem, whose lock is free again.
+fn is_as_before(itself: &mut Itself, stem: &Path) -> bool {
     // Whoever wants a step ended notes that wish first and looks at the lock then. A wish that is not there yet finds the lock free, and
     // no signal follows it; one that is there may be followed by a signal at any time, which must not hit another step.
-    let wished = layout::exists(dir, CANCEL).unwrap_or(true) || itself.signals.terminate();
+    let wished = layout::exists(stem, CANCEL).unwrap_or(true) || itself.signals.terminate();
     !wished && has_no_child() && is_alone()
 }
 
 fn has_no_child() -> bool {
     loop {
-        match fork::wait_any() {
+        match kernel::wait_any() {
             Ok(Waited::Ended(..)) => {}
             Ok(Waited::Nobody) => return true,
             Ok(Waited::NotYet) | Err(_) => return false,
@@ -101,7 +101,7 @@ fn has_no_child() -> bool {
 
 fn is_alone() -> bool {
     for _ in 0..LOOKS_MAX {
-        if fork::alone().is_ok() {
+        if kernel::alone().is_ok() {
             return true;
         }
         thread::yield_now();
@@ -165,8 +165,8 @@ fn receive(socket: &OwnedFd) -> Result<Option<Request>, ServeError> {
     let whole = !received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
     match (files.next(), files.next()) {
         (Some(lock), Some(errors)) if whole => {
-            let dir = PathBuf::from(OsString::from_vec(bytes[..received.bytes].to_vec()));
-            Ok(Some(Request { dir, lock, errors }))
+            let stem = PathBuf::from(OsString::from_vec(bytes[..received.bytes].to_vec()));
+            Ok(Some(Request { stem, lock, errors }))
         }
         (_, _) => Err(ServeError::Request),
     }

@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, umask};
@@ -18,9 +19,17 @@ use super::supervise::{Event, Outcome, Supervisor, Surroundings};
 use super::tree;
 use super::watch::{Signals, Watch};
 use crate::attempt::command::{command, limited, spawn_reason};
-use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, TREE, now_ms};
+use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, now_ms};
+use crate::attempt::record_file::RECORD;
 use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
-use crate::attempt::{Exit, Plan, take_lock};
+use crate::attempt::{Exit, Plan};
+use crate::kernel;
+
+/// Tries to hold a record that another program keeps to itself, [`HOLD_PAUSE`] apart.
+const HOLD_TRIES: u32 = 50;
+
+/// Between two such tries.
+const HOLD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Everything for a step that has not begun.
 pub(super) struct Ready {
@@ -28,6 +37,7 @@ pub(super) struct Ready {
     umask: Mode,
     /// The reading ends of its outputs.
     outputs: (PipeReader, PipeReader),
+    /// The record, opened anew: by its lock the step's processes are known. They inherit it.
     tree: File,
     /// How the file for what it hands on was before.
     handed: Option<Seen>,
@@ -37,7 +47,7 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Makes it ready. To be called while the process has one thread only: otherwise it is moved into its group later, which takes longer.
-    pub(super) fn new(dir: &Path, plan: &Plan, umask: Mode) -> Result<Self, String> {
+    pub(super) fn new(stem: &Path, record: &File, plan: &Plan, umask: Mode) -> Result<Self, String> {
         let program = plan.memory_bytes_max.map(|bytes_max| limited(&plan.program, bytes_max));
         let program = program.as_ref().unwrap_or(&plan.program);
         let mut command = command(program, &plan.env, &plan.dir)?;
@@ -48,31 +58,32 @@ impl Ready {
             // Becoming another user also leaves every other group.
             command.uid(user.uid).gid(user.gid);
         }
-        let tree = tree_lock(dir).map_err(|error| untracked(&error))?;
+        let tree = inherited(stem).map_err(|error| untracked(&error))?;
         let handed = if plan.hands_on {
-            layout::open_as_left(&dir.join(OUTPUT)).and_then(|output| Seen::of(&output)).ok()
+            layout::open_as_left(&layout::file(stem, OUTPUT)).and_then(|output| Seen::of(&output)).ok()
         } else {
             None
         };
-        let waiting = Grouped::hold(dir, plan, &mut command, umask)?;
+        let waiting = Grouped::hold(record, plan, &mut command, umask)?;
         Ok(Self { command, umask, outputs: (stdout, stderr), tree, handed, waiting })
     }
 
     /// Starts the program.
-    pub(super) fn start(self, dir: &Path, plan: &Plan) -> Result<Step, String> {
+    pub(super) fn start(self, stem: &Path, record: &File, plan: &Plan) -> Result<Step, String> {
         let Self { mut command, umask, outputs, tree, handed, waiting } = self;
-        let capture = |name, pipe| Capture::new(dir, name, plan.output_bytes_max, pipe);
+        let capture = |name, pipe| Capture::new(stem, name, plan.output_bytes_max, pipe);
         let (stdout, stderr) = (capture(STDOUT, outputs.0), capture(STDERR, outputs.1));
         // The process that waits has it open, too, and with that the lock.
-        let taken = take_lock(&tree).map_err(|error| untracked(&error))?;
-        taken.ok_or_else(|| untracked(&"its lock is held by another process"))?;
+        hold(&tree).map_err(|error| untracked(&error))?;
         let reason = |error: &io::Error| spawn_reason(&plan.program, error);
         let (leader, group) = match waiting {
             Some(waiting) => {
                 let (leader, group) = waiting.let_go().map_err(|error| reason(&error))?;
                 (leader, Some(group))
             }
-            None => Grouped::start(dir, plan, || start_program(&mut command, umask).map_err(|error| reason(&error)))?,
+            None => {
+                Grouped::start(record, plan, || start_program(&mut command, umask).map_err(|error| reason(&error)))?
+            }
         };
         let started_at_ms = now_ms();
         // From here on only the step's processes hold their lock and the writing ends of the pipes.
@@ -109,8 +120,8 @@ impl Seen {
 
 impl Step {
     /// Watches it until it is over.
-    pub(super) fn supervise(mut self, dir: &Path, plan: &Plan, signals: &mut Signals) -> Exit {
-        let timeout = plan.timeout_ms.map(std::time::Duration::from_millis);
+    pub(super) fn supervise(mut self, stem: &Path, plan: &Plan, signals: &mut Signals) -> Exit {
+        let timeout = plan.timeout_ms.map(Duration::from_millis);
         let watch = Watch::new(self.leader, signals, [&mut self.stdout, &mut self.stderr]);
         let group = self.group.as_ref();
         let mut around = Around { leader: self.leader, group, watch };
@@ -123,9 +134,9 @@ impl Step {
             None => (used, false),
         };
         // The record of the end says that these are there too.
-        let output_error = if plan.hands_on { handed_on(dir, self.handed.as_ref()) } else { None };
+        let output_error = if plan.hands_on { handed_on(stem, self.handed.as_ref()) } else { None };
         let streams = [&self.stdout, &self.stderr];
-        let named = if close(streams) { layout::sync_dir(dir) } else { Ok(()) };
+        let named = if close(streams) { layout::sync_dir(layout::folder(stem)) } else { Ok(()) };
         let [stdout, stderr] = streams.map(|stream| stream.finish(named.as_ref().err()));
         Exit {
             end,
@@ -168,13 +179,13 @@ impl Surroundings for Around<'_> {
 }
 
 /// Why what the step hands on may be lost. The step may have removed the file, which is its own affair.
-fn handed_on(dir: &Path, before: Option<&Seen>) -> Option<String> {
+fn handed_on(stem: &Path, before: Option<&Seen>) -> Option<String> {
     let sync = |output: File| match Seen::of(&output) {
         // An empty one that nobody touched is as it was made, and its name was made durable before the step began.
         Ok(seen) if seen.bytes == 0 && before == Some(&seen) => Ok(()),
         Ok(_) | Err(_) => output.sync_all(),
     };
-    match layout::open_as_left(&dir.join(OUTPUT)).and_then(sync) {
+    match layout::open_as_left(&layout::file(stem, OUTPUT)).and_then(sync) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX)),
         Ok(()) | Err(_) => None,
     }
@@ -188,11 +199,22 @@ fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
     child.map(|child| Pid::from_child(&child))
 }
 
-// Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it.
-fn tree_lock(dir: &Path) -> io::Result<File> {
-    let lock = layout::open_lock(dir, TREE)?;
-    rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
-    Ok(lock)
+// Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it. For reading only: nobody can write through it.
+fn inherited(stem: &Path) -> io::Result<File> {
+    let record = File::open(layout::file(stem, RECORD))?;
+    rustix::io::fcntl_setfd(&record, rustix::io::FdFlags::empty())?;
+    Ok(record)
+}
+
+/// Holds the record for the step's processes. A program that keeps all others away from a file it reads, as some backups do, has it for a moment.
+fn hold(record: &File) -> io::Result<()> {
+    for _ in 0..HOLD_TRIES {
+        if kernel::hold_shared(record)? {
+            return Ok(());
+        }
+        thread::sleep(HOLD_PAUSE);
+    }
+    Err(io::Error::other("another program keeps its record locked"))
 }
 
 fn untracked(error: &dyn std::fmt::Display) -> String {

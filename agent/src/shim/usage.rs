@@ -10,13 +10,13 @@ use messages::Usage;
 /// Linux passes the memory that a process had before it became another program on to that one, so the least that is ever said is
 /// the shim's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Used {
+pub(crate) struct Used {
     /// Processor time in the programs.
-    pub(super) user: Duration,
+    pub(crate) user: Duration,
     /// Processor time in the system.
-    pub(super) system: Duration,
+    pub(crate) system: Duration,
     /// Bytes of memory of the largest of them.
-    pub(super) memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
 }
 
 impl Used {

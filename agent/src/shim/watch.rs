@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
-use super::fork::{self, Waited};
 use super::output::Capture;
-use super::supervise::Event;
+use super::supervise::{Event, ProcessEnd};
 use super::usage::Used;
+use crate::kernel::{self, Waited};
 
 /// After a failure to wait, which only a kernel without memory has.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -153,11 +153,11 @@ impl<'a> Watch<'a> {
     // All that ended, since several signals of a kind come as one.
     fn reap(&mut self) {
         while self.children {
-            match fork::wait_any() {
-                Ok(Waited::Ended(pid, end, used)) => {
+            match kernel::wait_any() {
+                Ok(Waited::Ended(pid, status, used)) => {
                     self.used.add(&used);
                     if pid == self.leader {
-                        self.seen.push_back(Event::LeaderEnded(end));
+                        self.seen.push_back(Event::LeaderEnded(ProcessEnd::of(status)));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -16,7 +16,7 @@ pub(crate) const TESTS: [(&str, fn()); 9] = [
     ("a_damaged_mark_of_the_beginning_still_counts_as_begun", started),
     ("a_damaged_record_of_the_end_is_not_believed", exit),
     ("a_record_with_one_changed_bit_is_not_believed", one_bit),
-    ("a_folder_that_is_not_an_attempt_says_so", no_attempt),
+    ("a_name_of_which_there_is_no_attempt_says_so", no_attempt),
     ("an_attempt_without_its_record_is_not_taken_for_a_new_one", no_record),
     ("preparing_that_was_cut_short_is_done_again", cut_short),
     ("a_shim_without_a_plan_says_so_where_the_agent_can_read_it", shim_without_plan),
@@ -36,9 +36,8 @@ fn long(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A place of the record, in each kind of wrong: with and without a length in front that says as much, or one that no place has room for.
-fn damage(dir: &Path, at: u64, mut then: impl FnMut(&str)) {
-    let path = dir.join("record");
-    let good = fs::read(&path).unwrap();
+fn damage(path: &Path, at: u64, mut then: impl FnMut(&str)) {
+    let good = fs::read(path).unwrap();
     for bytes in garbage().into_iter().filter(|bytes| bytes.len() < 4096) {
         for (how, bytes) in [
             ("its length", long(&bytes)),
@@ -49,7 +48,7 @@ fn damage(dir: &Path, at: u64, mut then: impl FnMut(&str)) {
             if bytes.iter().all(|byte| *byte == 0) {
                 continue;
             }
-            let file = fs::File::options().write(true).open(&path).unwrap();
+            let file = fs::File::options().write(true).open(path).unwrap();
             file.write_all_at(&[0; 1028], at).unwrap();
             file.write_all_at(&bytes[..bytes.len().min(1028)], at).unwrap();
             then(&format!("{} bytes at {at} with {how}", bytes.len()));
@@ -62,7 +61,7 @@ fn plan() {
     for (index, bytes) in garbage().into_iter().filter(|bytes| !bytes.is_empty()).enumerate() {
         let place = Place::new();
         let attempt = place.prepare(&place.shell("touch began"));
-        let file = fs::File::options().write(true).open(place.dir().join("record")).unwrap();
+        let file = fs::File::options().write(true).open(place.file("record")).unwrap();
         file.set_len(PLAN_AT).unwrap();
         file.write_all_at(&long(&bytes), PLAN_AT).unwrap();
         assert_eq!(state(&attempt), AttemptState::NotPrepared, "{index}");
@@ -77,9 +76,9 @@ fn started() {
     let place = Place::new();
     let attempt = place.prepare(&place.shell("touch began"));
     let cancel = || attempt.cancel().unwrap();
-    damage(&place.dir(), STARTED_AT, |case| {
+    damage(&place.file("record"), STARTED_AT, |case| {
         // A shim that lives is just making it, and looks for the wish then.
-        let shim_lives = fs::File::open(place.dir().join("record")).unwrap();
+        let shim_lives = fs::File::open(place.file("record")).unwrap();
         shim_lives.lock().unwrap();
         assert_eq!(cancel(), CancelOutcome::Noted, "{case}");
         drop(shim_lives);
@@ -89,7 +88,7 @@ fn started() {
             other => panic!("{case}: {other:?}"),
         }
         assert!(matches!(attempt.launch(&shim()), Err(LaunchError::AlreadyStarted)), "{case}");
-        assert!(!role(SHIM, &place.dir()).wait().unwrap().success(), "{case}");
+        assert!(!role(SHIM, &place.stem()).wait().unwrap().success(), "{case}");
     });
     assert!(!place.path("began").exists());
 }
@@ -97,7 +96,7 @@ fn started() {
 fn exit() {
     let place = Place::new();
     let (attempt, _) = place.run(&place.shell("true"));
-    damage(&place.dir(), EXIT_AT, |case| {
+    damage(&place.file("record"), EXIT_AT, |case| {
         let found = state(&attempt);
         assert!(matches!(found, AttemptState::Unreadable { file: "record", .. }), "{case}: {found:?}");
         assert!(matches!(attempt.launch(&shim()), Err(LaunchError::AlreadyEnded)), "{case}");
@@ -107,7 +106,7 @@ fn exit() {
 fn one_bit() {
     let place = Place::new();
     let (attempt, _) = place.run(&place.shell("exit 1"));
-    let path = place.dir().join("record");
+    let path = place.file("record");
     let good = fs::read(&path).unwrap();
     let at = usize::try_from(EXIT_AT).unwrap();
     let length = u32::from_le_bytes(good[at..at + 4].try_into().unwrap()) as usize;
@@ -123,36 +122,28 @@ fn one_bit() {
 
 fn no_attempt() {
     let place = Place::new();
-    for dir in [place.dir(), place.root.path().to_owned()] {
-        let attempt = Attempt::open(&dir).unwrap();
-        assert_eq!(state(&attempt), AttemptState::NotPrepared);
-        assert!(matches!(attempt.launch(&shim()), Err(LaunchError::NotPrepared)));
-        assert!(!role(SHIM, &dir).wait().unwrap().success());
-    }
+    let attempt = Attempt::open(&place.stem()).unwrap();
+    assert_eq!(state(&attempt), AttemptState::NotPrepared);
+    assert!(matches!(attempt.launch(&shim()), Err(LaunchError::NotPrepared)));
+    assert!(!role(SHIM, &place.stem()).wait().unwrap().success());
 }
 
 fn no_record() {
     let place = Place::new();
     let (attempt, _) = place.run(&place.shell("echo word"));
-    fs::remove_file(place.dir().join("record")).unwrap();
+    fs::remove_file(place.file("record")).unwrap();
     let expected = AttemptState::Unreadable { file: "record", damage: Damage::Missing };
     assert_eq!(state(&attempt), expected);
     assert_eq!(attempt.wait_blocking(boot_id().unwrap()).unwrap(), expected);
-    // What a version left that had files of their own for the mark and the end.
-    fs::remove_file(place.dir().join("stdout")).unwrap();
+    fs::remove_file(place.file("stdout")).unwrap();
     assert_eq!(state(&attempt), AttemptState::NotPrepared);
-    for name in ["started", "exit"] {
-        fs::write(place.dir().join(name), []).unwrap();
-        assert_eq!(state(&attempt), expected, "{name}");
-        fs::remove_file(place.dir().join(name)).unwrap();
-    }
 }
 
 fn cut_short() {
     let place = Place::new();
     place.prepare(&place.shell("exit 1"));
-    let file = fs::File::options().write(true).open(place.dir().join("record")).unwrap();
-    let attempt = Attempt::open(&place.dir()).unwrap();
+    let file = fs::File::options().write(true).open(place.file("record")).unwrap();
+    let attempt = Attempt::open(&place.stem()).unwrap();
     for bytes in [PLAN_AT + 14, PLAN_AT, 7, 0] {
         file.set_len(bytes).unwrap();
         assert_eq!(state(&attempt), AttemptState::NotPrepared, "{bytes}");
@@ -165,10 +156,10 @@ fn cut_short() {
 fn shim_without_plan() {
     let place = Place::new();
     let attempt = place.prepare(&place.shell("true"));
-    fs::File::options().write(true).open(place.dir().join("record")).unwrap().set_len(PLAN_AT).unwrap();
-    let errors = fs::File::options().append(true).open(place.dir().join("record")).unwrap();
+    fs::File::options().write(true).open(place.file("record")).unwrap().set_len(PLAN_AT).unwrap();
+    let errors = fs::File::options().append(true).open(place.file("record")).unwrap();
     let own = std::env::current_exe().unwrap();
-    let status = std::process::Command::new(own).arg(SHIM).arg(place.dir()).stderr(errors).status().unwrap();
+    let status = std::process::Command::new(own).arg(SHIM).arg(place.stem()).stderr(errors).status().unwrap();
     assert!(!status.success());
     assert_eq!(shim_errors(&attempt), "longshore shim: there is no plan\n");
 }

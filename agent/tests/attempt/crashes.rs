@@ -27,7 +27,7 @@ fn killed_launcher() {
     let place = Place::new();
     let (ready, go) = (place.pipe("ready"), place.pipe("go"));
     let attempt = place.prepare(&place.shell("echo first; echo yes > ready; read go < go; echo second; exit 9"));
-    let mut launcher = role(LAUNCHER, &place.dir());
+    let mut launcher = role(LAUNCHER, &place.stem());
     let mut line = String::new();
     BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "launched\n");
@@ -35,7 +35,7 @@ fn killed_launcher() {
     launcher.kill().unwrap();
     launcher.wait().unwrap();
     assert!(matches!(state(&attempt), AttemptState::Running { .. }));
-    let mut waiter = role(WAITER, &place.dir());
+    let mut waiter = role(WAITER, &place.stem());
     let_go(&go);
     let mut said = String::new();
     waiter.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -111,11 +111,11 @@ fn second_shim() {
     assert_eq!(hear(&ready), "yes");
     assert!(matches!(attempt.launch(&shim()), Err(LaunchError::Held)));
     // Also one that was not launched properly and brings no lock along.
-    assert!(!role(SHIM, &place.dir()).wait().unwrap().success());
+    assert!(!role(SHIM, &place.stem()).wait().unwrap().success());
     let_go(&go);
     assert_eq!(ended(&attempt).end, AttemptEnd::Exited(0));
     assert!(matches!(attempt.launch(&shim()), Err(LaunchError::AlreadyEnded)));
-    assert!(!role(SHIM, &place.dir()).wait().unwrap().success());
+    assert!(!role(SHIM, &place.stem()).wait().unwrap().success());
     assert_eq!(std::fs::read_to_string(place.path("runs")).unwrap().lines().count(), 1);
     assert_eq!(output(&attempt, LogStream::Stdout), "");
 }
@@ -128,7 +128,7 @@ fn began() {
     kill_shim(&attempt);
     attempt.wait_blocking(boot_id().unwrap()).unwrap();
     assert!(matches!(attempt.launch(&shim()), Err(LaunchError::AlreadyStarted)));
-    assert!(!role(SHIM, &place.dir()).wait().unwrap().success());
+    assert!(!role(SHIM, &place.stem()).wait().unwrap().success());
     let_go(&go);
     assert!(matches!(state(&attempt), AttemptState::Interrupted(_)));
     assert_eq!(std::fs::read_to_string(place.path("runs")).unwrap().lines().count(), 1);

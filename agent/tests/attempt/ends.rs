@@ -186,10 +186,8 @@ fn privacy() {
     rustix::process::umask(own);
     assert_eq!(output(&attempt, LogStream::Stdout).trim(), format!("{:04o}", own.bits()));
     assert_eq!(mode(place.path("made")), 0o666 & !own.bits());
-    assert_eq!(mode(place.dir()), 0o700);
-    for entry in fs::read_dir(place.dir()).unwrap() {
-        let path = entry.unwrap().path();
-        assert_eq!(mode(path.clone()), 0o600, "{}", path.display());
+    for name in ["record", "stdout"] {
+        assert_eq!(mode(place.file(name)), 0o600, "{name}");
     }
 }
 
@@ -251,13 +249,13 @@ fn refused_plans() {
     let place = Place::new();
     let mut plan = place.shell("true");
     plan.env.insert("A=B".into(), String::new());
-    let prepare = |plan: &agent::attempt::Plan| crate::support::prepare(&place.dir(), plan);
+    let prepare = |plan: &agent::attempt::Plan| crate::support::prepare(&place.stem(), plan);
     assert!(matches!(prepare(&plan), Err(PrepareError::Variable { name }) if name == "A=B"));
     let mut plan = place.shell("true");
     plan.dir = "relative".into();
     assert!(matches!(prepare(&plan), Err(PrepareError::RelativeDir { .. })));
     assert!(matches!(prepare(&place.shell(&"x".repeat(2_000_000))), Err(PrepareError::Plan(_))));
-    assert!(!place.dir().exists());
+    assert!(!place.file("record").exists());
     let (_, exit) = place.run(&place.shell("true"));
     assert_eq!(exit.end, AttemptEnd::Exited(0));
     assert!(matches!(prepare(&place.shell("true")), Err(PrepareError::Exists { .. })));

@@ -67,7 +67,7 @@ fn fills_up() {
     assert_eq!(exit.end, AttemptEnd::Exited(6));
     assert_eq!(exit.stdout.bytes + exit.stdout.cut_bytes, 100_006);
     assert!(exit.stdout.cut_bytes > 0 && exit.stdout.error.unwrap().contains("No space left"));
-    assert_eq!(fs::metadata(attempt.dir().join("stdout")).unwrap().len(), exit.stdout.bytes);
+    assert_eq!(fs::metadata(attempt.file("stdout")).unwrap().len(), exit.stdout.bytes);
 }
 
 fn full_before() {

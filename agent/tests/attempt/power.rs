@@ -45,7 +45,7 @@ fn runs(root: &Path) -> PathBuf {
     root.join(AGENT).join("runs")
 }
 
-fn attempt_dir(root: &Path, (run, step, number): (&str, &str, &str)) -> PathBuf {
+fn attempt_stem(root: &Path, (run, step, number): (&str, &str, &str)) -> PathBuf {
     runs(root).join(run).join(format!("{step}.{number}"))
 }
 
@@ -55,14 +55,13 @@ fn folder() -> TempDir {
 
 /// As the agent prepares an attempt: the folders above first, without a sync.
 fn prepare(root: &Path, name: (&str, &str, &str), settled: &mut Settled) -> Attempt {
-    let (dir, work) = (attempt_dir(root, name), runs(root).join(name.0).join("work"));
+    let (stem, work) = (attempt_stem(root, name), runs(root).join(name.0).join("work"));
     fs::create_dir_all(&work).unwrap();
-    fs::create_dir_all(dir.parent().unwrap()).unwrap();
     let script = r#"echo "began $NAME"; echo value=1 > "$LONGSHORE_OUTPUT"; exit 7"#;
     let env = [
         ("PATH", "/usr/bin:/bin".to_owned()),
         ("NAME", format!("{} {} {}", name.0, name.1, name.2)),
-        ("LONGSHORE_OUTPUT", dir.join("output").to_str().unwrap().to_owned()),
+        ("LONGSHORE_OUTPUT", Attempt::open(&stem).unwrap().file("output").to_str().unwrap().to_owned()),
     ];
     let plan = Plan {
         program: Program::Shell(script.to_owned()),
@@ -75,7 +74,7 @@ fn prepare(root: &Path, name: (&str, &str, &str), settled: &mut Settled) -> Atte
         group: None,
         hands_on: true,
     };
-    Attempt::prepare(&dir, &plan, settled).unwrap()
+    Attempt::prepare(&stem, &plan, settled).unwrap()
 }
 
 /// The recorded agent: goes through all attempts, whatever an earlier process left of them, and says what it saw. What the steps say of
@@ -84,7 +83,7 @@ pub(crate) fn live(root: &Path) -> ExitCode {
     journal::make_folder(&runs(root)).unwrap();
     let mut settled = Settled::folder(&runs(root));
     for name in ATTEMPTS {
-        let attempt = Attempt::open(&attempt_dir(root, name)).unwrap();
+        let attempt = Attempt::open(&attempt_stem(root, name)).unwrap();
         let boot = boot_id().unwrap();
         if matches!(attempt.state(boot).unwrap(), AttemptState::NotPrepared | AttemptState::NotStarted) {
             prepare(root, name, &mut settled).launch(&shim()).unwrap();
@@ -104,7 +103,7 @@ fn unsynced() {
     let end = |script: &str, fail: bool| {
         let place = Place::new();
         let attempt = place.prepare(&Plan { hands_on: true, ..place.shell(script) });
-        let file = attempt.dir().join("output").canonicalize().unwrap().to_str().unwrap().to_owned();
+        let file = attempt.file("output").canonicalize().unwrap().to_str().unwrap().to_owned();
         let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
         let inject: &[&str] = if fail { &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"] } else { &[] };
         let words = [&["-f", "-qq", "-o", "/dev/null", "-P", &file], inject, &[&own, crate::SHIM]].concat();
@@ -116,12 +115,12 @@ fn unsynced() {
     assert_eq!(end("true", false), None);
     // As it was made, there is nothing of it to be lost; also empty again, there may be.
     assert_eq!(end("true", true), None);
-    let handed = r#"echo a=1 >> "${PLACE}/attempt/output""#;
-    for script in [handed.to_owned(), format!("{handed}; : > \"${{PLACE}}/attempt/output\"")] {
+    let handed = r#"echo a=1 >> "${PLACE}/attempt.output""#;
+    for script in [handed.to_owned(), format!("{handed}; : > \"${{PLACE}}/attempt.output\"")] {
         assert_eq!(end(&script, false), None);
         assert!(end(&script, true).is_some_and(|error| error.contains("Input/output error")), "{script}");
     }
-    let output = |then: &str| format!("rm \"${{PLACE}}/attempt/output\"; {then} \"${{PLACE}}/attempt/output\"");
+    let output = |then: &str| format!("rm \"${{PLACE}}/attempt.output\"; {then} \"${{PLACE}}/attempt.output\"");
     // To remove it is to hand on nothing.
     assert_eq!(end(&output(":"), false), None);
     assert!(end(&output("mkdir"), false).is_some_and(|error| error.contains("not a plain file")));
@@ -237,7 +236,7 @@ impl Trials {
         write(tree, &root);
         let boot = BootId::new(uuid::Uuid::from_u128(1));
         for name in ATTEMPTS {
-            let attempt = Attempt::open(&attempt_dir(&root, name)).unwrap();
+            let attempt = Attempt::open(&attempt_stem(&root, name)).unwrap();
             let came = known.get(&format!("{} {} {}", name.0, name.1, name.2)).copied();
             let found = attempt.state(boot).unwrap();
             let right = match (&found, came) {
@@ -245,7 +244,7 @@ impl Trials {
                 // The mark was on the disk already, or the record of the end.
                 (AttemptState::Interrupted(_), None | Some(Came::Began | Came::Interrupted)) => true,
                 (AttemptState::Ended(exit), Some(_)) => {
-                    let kept = |file: &str| fs::read(attempt.dir().join(file)).unwrap_or_default();
+                    let kept = |file: &str| fs::read(attempt.file(file)).unwrap_or_default();
                     exit.end == AttemptEnd::Exited(7)
                         && kept("output") == HANDED_ON.as_bytes()
                         && Digest::of(&kept("stdout")) == exit.stdout.sha256

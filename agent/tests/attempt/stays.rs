@@ -160,7 +160,7 @@ fn changed() {
 
 fn wished() {
     let (place, shims) = (Place::new(), Shims::new(shim()));
-    let one = attempt(&place, "1", &place.shell(&format!("{PARENT}; touch 1/cancel")));
+    let one = attempt(&place, "1", &place.shell(&format!("{PARENT}; touch 1.cancel")));
     assert_eq!(end(run(&one, &shims)), AttemptEnd::Exited(0));
     // Whoever noted the wish may be about to send a signal to the shim that it found.
     let first = pid(&output(&one, LogStream::Stdout));
@@ -205,7 +205,7 @@ fn orphaned() {
     let place = Place::new();
     let (ready, go) = (place.pipe("ready"), place.pipe("go"));
     let attempt = place.prepare(&place.shell("echo yes > ready; read go < go; echo second; exit 9"));
-    let mut agent = role(STAYING, &place.dir());
+    let mut agent = role(STAYING, &place.stem());
     let mut line = String::new();
     BufReader::new(agent.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!((line.as_str(), hear(&ready).as_str()), ("launched\n", "yes"));
@@ -213,7 +213,7 @@ fn orphaned() {
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert!(matches!(state(&attempt), AttemptState::Running { .. }));
-    let mut waiter = role(WAITER, &place.dir());
+    let mut waiter = role(WAITER, &place.stem());
     let_go(&go);
     let mut said = String::new();
     waiter.stdout.take().unwrap().read_to_string(&mut said).unwrap();

@@ -15,7 +15,7 @@ use messages::{LogStream, Program};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-/// A folder for one test, with the folder of one attempt in it.
+/// A folder for one test, with the files of one attempt in it.
 pub(crate) struct Place {
     pub(crate) root: TempDir,
 }
@@ -29,8 +29,14 @@ impl Place {
         self.root.path().join(name)
     }
 
-    pub(crate) fn dir(&self) -> PathBuf {
+    /// What the names of the attempt's files begin with.
+    pub(crate) fn stem(&self) -> PathBuf {
         self.path("attempt")
+    }
+
+    /// The attempt's file of that name.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path(&format!("attempt.{name}"))
     }
 
     /// A named pipe, as a place to meet.
@@ -61,7 +67,7 @@ impl Place {
     }
 
     pub(crate) fn prepare(&self, plan: &Plan) -> Attempt {
-        prepare(&self.dir(), plan).unwrap()
+        prepare(&self.stem(), plan).unwrap()
     }
 
     pub(crate) fn launch(&self, plan: &Plan) -> Attempt {
@@ -79,8 +85,8 @@ impl Place {
 }
 
 /// Prepares an attempt in a folder that is there for good.
-pub(crate) fn prepare(dir: &Path, plan: &Plan) -> Result<Attempt, PrepareError> {
-    Attempt::prepare(dir, plan, &mut Settled::folder(dir.parent().unwrap()))
+pub(crate) fn prepare(stem: &Path, plan: &Plan) -> Result<Attempt, PrepareError> {
+    Attempt::prepare(stem, plan, &mut Settled::folder(stem.parent().unwrap()))
 }
 
 pub(crate) fn shim() -> ShimCommand {
@@ -102,7 +108,7 @@ pub(crate) const PLAN_AT: u64 = 12_288;
 
 /// What is behind the plan, or in its place.
 pub(crate) fn shim_errors(attempt: &Attempt) -> String {
-    let record = fs::read(attempt.dir().join("record")).unwrap_or_default();
+    let record = fs::read(attempt.file("record")).unwrap_or_default();
     let last = record.get(PLAN_AT as usize..).unwrap_or_default();
     let behind_plan = last
         .split_first_chunk()
@@ -171,11 +177,11 @@ pub(crate) fn not_started_reason(exit: &Exit) -> &str {
 }
 
 /// This program in another role, its output piped.
-pub(crate) fn role(role: &str, dir: &Path) -> Child {
+pub(crate) fn role(role: &str, stem: &Path) -> Child {
     let own = std::env::current_exe().unwrap();
     Command::new(own)
         .arg(role)
-        .arg(dir)
+        .arg(stem)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -184,8 +190,8 @@ pub(crate) fn role(role: &str, dir: &Path) -> Child {
 }
 
 /// The role of an agent that is going to be killed.
-pub(crate) fn launch_and_stay(dir: &Path) -> ExitCode {
-    Attempt::open(dir).unwrap().launch(&shim()).unwrap();
+pub(crate) fn launch_and_stay(stem: &Path) -> ExitCode {
+    Attempt::open(stem).unwrap().launch(&shim()).unwrap();
     println!("launched");
     loop {
         thread::park();
@@ -193,8 +199,8 @@ pub(crate) fn launch_and_stay(dir: &Path) -> ExitCode {
 }
 
 /// The role of the agent that comes after it.
-pub(crate) fn wait_and_print(dir: &Path) -> ExitCode {
-    let attempt = Attempt::open(dir).unwrap();
+pub(crate) fn wait_and_print(stem: &Path) -> ExitCode {
+    let attempt = Attempt::open(stem).unwrap();
     let exit = ended(&attempt);
     println!("{:?} {}", exit.end, output(&attempt, LogStream::Stdout).trim());
     ExitCode::SUCCESS

@@ -65,7 +65,7 @@ async fn tries() {
     let expected = [(1, started.clone()), (1, again(1)), (2, started.clone()), (2, again(2)), (3, started), (3, ended)];
     assert_eq!(events, expected);
     for attempt in 1..=3 {
-        assert!(world.agent_dir().join(format!("runs/{}/tries.{attempt}/record", third.run)).exists());
+        assert!(world.agent_dir().join(format!("runs/{}/tries.{attempt}.record", third.run)).exists());
     }
     assert!(matches!(world.run_end(other.run).await, RunEnd::Failed(_)));
     assert_eq!(world.changes(other.run).len(), 2);
@@ -114,10 +114,10 @@ async fn ended_away() {
     world.send(&Body::RunStart(run.clone())).await;
     assert_eq!(drained(world.path("ready")).await, "yes\n");
     agent.stop().await;
-    let (go, dir) = (world.path("go"), world.agent_dir().join(format!("runs/{}/long.1", run.run)));
+    let (go, stem) = (world.path("go"), world.agent_dir().join(format!("runs/{}/long.1", run.run)));
     let ended = move || {
         std::fs::write(go, "on\n").unwrap();
-        Attempt::open(&dir).unwrap().wait_blocking(boot_id().unwrap()).unwrap()
+        Attempt::open(&stem).unwrap().wait_blocking(boot_id().unwrap()).unwrap()
     };
     let AttemptState::Ended(exit) = within(tokio::task::spawn_blocking(ended)).await.unwrap() else {
         panic!("it has ended");
@@ -168,6 +168,6 @@ async fn folders() {
     for (number, keep, _, kept) in cases {
         let run = world.agent_dir().join(format!("runs/{}", messages::RunId::from_u128(number)));
         assert_eq!(run.join("work/here").exists(), kept, "{keep:?} {number}");
-        assert!(run.join("one.1/record").exists(), "what happened is kept until the run is forgotten");
+        assert!(run.join("one.1.record").exists(), "what happened is kept until the run is forgotten");
     }
 }

@@ -112,8 +112,7 @@ async fn restarted() {
     world.send(&Body::RunStart(run.clone())).await;
     assert_eq!(drained(world.path("ready")).await, "yes\n");
     world.send(&cancel(run.run)).await;
-    let attempt = world.agent_dir().join(format!("runs/{}/long.1", run.run));
-    until_file(&attempt.join("cancel")).await;
+    until_file(&world.agent_dir().join(format!("runs/{}/long.1.cancel", run.run))).await;
     agent.stop().await;
     assert!(world.step_ends(run.run).is_empty());
     let agent = world.agent(How::default());
@@ -211,7 +210,7 @@ async fn waiting_log() {
     world.logs.lock().unwrap().deaf = true;
     let agent = world.agent(How::default());
     // Its shim is ended only once it has written down what it was given.
-    let script = format!("echo here; until [ -s $PLACE/agent/runs/*/vanishes.1/stdout ]; do :; done; {VANISH}");
+    let script = format!("echo here; until [ -s $PLACE/agent/runs/*/vanishes.1.stdout ]; do :; done; {VANISH}");
     let run = world.run(1, vec![world.step("vanishes", &script)]);
     world.send(&Body::RunStart(run.clone())).await;
     world.event(run.run, |change| matches!(change.event, StepEvent::Undecided(_))).await;

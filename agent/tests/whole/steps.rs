@@ -90,9 +90,9 @@ async fn prepared_before() {
     let world = World::new().await;
     let run = world.run(1, vec![world.step("one", "true")]);
     // Of what the earlier process did, a loss of power left a part.
-    let dir = world.agent_dir().join("runs").join(run.run.to_string()).join("one.1");
+    let dir = world.agent_dir().join("runs").join(run.run.to_string());
     std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("record"), []).unwrap();
+    std::fs::write(dir.join("one.1.record"), []).unwrap();
     let agent = world.agent(How::default());
     world.send(&Body::RunStart(run.clone())).await;
     assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded, "{:?}", world.step_ends(run.run));
@@ -120,7 +120,7 @@ async fn user() {
     // The way to the agent's folder is not the agent's to open.
     std::fs::set_permissions(world.root.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let agent = world.agent(How::default());
-    let mut other = world.step("other", "echo who=$(id -un) > $LONGSHORE_OUTPUT; touch mine; ! cat ../other.1/record");
+    let mut other = world.step("other", "echo who=$(id -un) > $LONGSHORE_OUTPUT; touch mine; ! cat ../other.1.record");
     other.user = Some("nobody".to_owned());
     other.outputs = [("who".to_owned(), OutputType::Text)].into();
     // Nothing is wanted of this one, and it may use the file all the same.

@@ -202,7 +202,7 @@ fn has_arrived(fleet: &Fleet, loud: &Loud, bytes: u64) -> bool {
 /// Compares what a step wrote with what is kept of it at both ends, and with the record of the step's end.
 fn compare(fleet: &Fleet, loud: &Loud, bytes: u64) -> Result<(), String> {
     let Loud { run, digest, .. } = loud;
-    let near = fleet.endpoint_dir("a1").join(format!("runs/{run}/one.1/stdout"));
+    let near = fleet.endpoint_dir("a1").join(format!("runs/{run}/one.1.stdout"));
     let far = fleet.endpoint_dir("server").join(format!("logs/{run}/one.1.stdout"));
     for (end, path) in [("the agent", &near), ("the server", &far)] {
         let (size, found) = sum(path).map_err(|error| format!("{run}: {}: {error}", path.display()))?;

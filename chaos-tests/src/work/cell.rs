@@ -15,9 +15,9 @@ use crate::live::Fleet;
 
 /// Steps that nobody lets go on end by themselves, should this program be killed.
 const TIMEOUT: &str = "10m";
-/// The file of an attempt in which its course is kept, and where in it the mark of the beginning and the record of the end are.
-pub(super) const RECORD: &str = "record";
-const BEGINNING: Range<usize> = 0..4096;
+/// How the name ends of the file in which the course of an attempt is kept, and where in it the mark of the beginning and the record of the end are.
+const RECORD: &str = ".record";
+pub(super) const BEGINNING: Range<usize> = 0..4096;
 const END: Range<usize> = 4096..12_288;
 /// The step's id.
 const STEP: &str = "one";
@@ -81,24 +81,26 @@ impl Cell {
         lines(&self.dir.join("began")).last()?.parse().ok()
     }
 
-    /// The folder of the run, with those of its attempts.
+    /// The folder of the run, in which the files of its attempts are.
     fn run_dir(&self, fleet: &Fleet) -> PathBuf {
         fleet.endpoint_dir(AGENT).join("runs").join(&self.run)
     }
 
-    /// The folder of its first attempt.
+    /// The record of its first attempt.
     pub(super) fn first(&self, fleet: &Fleet) -> PathBuf {
-        attempt_dir(&self.run_dir(fleet), 1)
+        record(&self.run_dir(fleet), 1)
     }
 
     /// Whether its first attempt is marked as begun.
     pub(super) fn has_begun(&self, fleet: &Fleet) -> bool {
-        is_written(&self.first(fleet), BEGINNING)
+        let record = fs::read(self.first(fleet)).unwrap_or_default();
+        is_written(&record, BEGINNING)
     }
 
     /// Whether the end of its first attempt is recorded.
     pub(super) fn has_ended(&self, fleet: &Fleet) -> bool {
-        is_written(&self.first(fleet), END)
+        let record = fs::read(self.first(fleet)).unwrap_or_default();
+        is_written(&record, END)
     }
 
     /// Whether a person or nobody has to do anything about the job any more, or it waits at its gate for the second time.
@@ -133,13 +135,12 @@ fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-fn attempt_dir(run_dir: &Path, number: u32) -> PathBuf {
-    run_dir.join(format!("{STEP}.{number}"))
+fn record(run_dir: &Path, number: u32) -> PathBuf {
+    run_dir.join(format!("{STEP}.{number}{RECORD}"))
 }
 
 /// Whether anything is in that place of an attempt's record.
-fn is_written(attempt: &Path, place: Range<usize>) -> bool {
-    let record = fs::read(attempt.join(RECORD)).unwrap_or_default();
+fn is_written(record: &[u8], place: Range<usize>) -> bool {
     record.iter().take(place.end).skip(place.start).any(|byte| *byte != 0)
 }
 
@@ -151,13 +152,14 @@ fn recorded(run_dir: &Path) -> io::Result<Vec<bool>> {
             for entry in entries {
                 let name = entry?.file_name();
                 let number =
-                    name.to_str().and_then(|name| name.strip_prefix(STEP)?.strip_prefix('.')?.parse::<u32>().ok());
-                numbers.extend(number);
+                    |name: &str| name.strip_prefix(STEP)?.strip_prefix('.')?.strip_suffix(RECORD)?.parse::<u32>().ok();
+                numbers.extend(name.to_str().and_then(number));
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     numbers.sort_unstable();
-    Ok(numbers.iter().map(|number| is_written(&attempt_dir(run_dir, *number), END)).collect())
+    let has_ended = |number: &u32| fs::read(record(run_dir, *number)).map(|record| is_written(&record, END));
+    numbers.iter().map(has_ended).collect()
 }

@@ -1,5 +1,5 @@
 //! A matrix with real processes: what is killed with -9, how far a step has come, and its declared effect. What becomes of each step
-//! must be what the server's table says, in the server's books, in the marks that the step left, and in the folders of its attempts.
+//! must be what the server's table says, in the server's books, in the marks that the step left, and in the records of its attempts.
 //! It tells apart phases that last microseconds by stopping processes, never by sleeping.
 
 mod cell;

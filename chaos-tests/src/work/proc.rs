@@ -3,13 +3,10 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
-
-use super::cell::RECORD;
 
 /// A SHA-256.
 const DIGEST_BYTES: usize = 32;
@@ -64,15 +61,14 @@ pub(super) fn worker(monitor: i32) -> Option<i32> {
     fs::read(format!("/proc/{pid}/cmdline")).ok()?.ends_with(b"--as-worker\0").then_some(pid)
 }
 
-/// The shim that began the attempt of that folder, as its mark says. Nothing before the mark is whole.
-pub(super) fn shim(attempt: &Path) -> Option<i32> {
+/// The shim that began the attempt with that record, as its mark says. Nothing before the mark is whole.
+pub(super) fn shim(record: &[u8]) -> Option<i32> {
     #[derive(Deserialize)]
     struct Started {
         pid: i32,
         start_ticks: u64,
     }
-    let bytes = fs::read(attempt.join(RECORD)).ok()?;
-    let (length, rest) = bytes.split_first_chunk()?;
+    let (length, rest) = record.split_first_chunk()?;
     let mark = rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     // A digest of what follows comes first. Nobody but a shim writes here, and it is only to be stopped.
     let started: Started = messages::from_msgpack(mark.get(DIGEST_BYTES..)?).ok()?;

@@ -15,7 +15,7 @@ impl fmt::Display for Outcome {
 
 impl fmt::Display for Report {
     /// A line for each phase, victim and effect. An outcome is the states of job and step, how often the program began and how often it
-    /// came through, and for each attempt's folder whether the end is recorded in it.
+    /// came through, and for each attempt whether its end is recorded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = ["PHASE", "KILLED", "EFFECT", "TABLE", "EXPECTED", "FOUND", "OK"].map(str::to_owned);
         let rows: Vec<[String; 7]> = std::iter::once(header).chain(self.cells.iter().map(row)).collect();

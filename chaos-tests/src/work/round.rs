@@ -6,12 +6,14 @@
 //! server stopped ─► reported end, started move up ─► their shims stopped at the mark ─► worker stopped ─► exited end ─► kill
 //! ```
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::Signal;
 
-use super::cell::Cell;
+use super::cell::{BEGINNING, Cell};
 use super::proc;
 use super::table::{Effect, Phase, Table, Victim, expected};
 use super::{AGENT, Judged, LIMIT, WorkError};
@@ -92,10 +94,10 @@ impl Round<'_> {
             let shim = proc::parent(self.leader(at)?).ok_or(WorkError::Missed(Phase::Running))?;
             self.shims.push(shim);
         }
-        let held = self.hold_trees()?;
+        let held = self.hold_records()?;
         // A slot is free when the end of its run is in the journal, and not before.
         self.open(Phase::Reported)?;
-        self.stop_at_the_mark()?;
+        self.stop_at_the_mark(&held)?;
         drop(held);
         let worker = self.worker()?;
         self.stop(worker)?;
@@ -107,31 +109,29 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Takes the lock that a shim hands to its step, for each step that is to stop between its mark and its program. A shim tries
-    /// for half a second to have it.
-    fn hold_trees(&self) -> Result<Vec<File>, WorkError> {
+    /// Makes the record of each attempt that is to stop between its mark and its program, and keeps from it the lock that a shim hands to its
+    /// step. A shim tries for half a second to have that. This process has to read those through what it holds here: with any other
+    /// opening of the file that is closed, the kernel takes its lock away.
+    fn hold_records(&self) -> Result<Vec<File>, WorkError> {
         let mut held = Vec::new();
         for cell in self.cells.iter().filter(|cell| cell.phase == Phase::Started) {
-            let attempt = cell.first(self.fleet);
-            DirBuilder::new().recursive(true).mode(0o700).create(&attempt)?;
-            let tree = File::create(attempt.join("tree"))?;
-            tree.lock()?;
-            held.push(tree);
+            let path = cell.first(self.fleet);
+            let run_dir = path.parent().unwrap_or(&path);
+            DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+            let record = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            fcntl_lock(&record, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
+            held.push(record);
         }
         Ok(held)
     }
 
-    fn stop_at_the_mark(&mut self) -> Result<(), WorkError> {
-        let mut left = self.of(Phase::Started);
+    fn stop_at_the_mark(&mut self, records: &[File]) -> Result<(), WorkError> {
+        let mut left: Vec<&File> = records.iter().collect();
         while !left.is_empty() {
-            let fleet = &*self.fleet;
-            let cells = &self.cells;
-            let at = wait_for("a step to be marked as started", LIMIT, || {
-                left.iter().copied().find(|at| cells[*at].has_begun(fleet))
+            let (at, shim) = wait_for("a step to be marked as started", LIMIT, || {
+                left.iter().enumerate().find_map(|(at, record)| Some((at, proc::shim(&beginning(record))?)))
             })?;
-            left.retain(|other| *other != at);
-            let attempt = self.cells[at].first(self.fleet);
-            let shim = wait_for("the mark to be whole", LIMIT, || proc::shim(&attempt))?;
+            left.remove(at);
             self.stop_shim(shim)?;
         }
         Ok(())
@@ -315,4 +315,12 @@ impl Drop for Round<'_> {
         // A round that ended early must leave nothing that waits for ever.
         self.let_go();
     }
+}
+
+/// What is in the place of the mark in a record. Less if there is less.
+fn beginning(record: &File) -> Vec<u8> {
+    let mut bytes = vec![0; BEGINNING.len()];
+    let count = record.read_at(&mut bytes, 0).unwrap_or_default();
+    bytes.truncate(count);
+    bytes
 }

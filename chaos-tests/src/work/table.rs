@@ -175,7 +175,7 @@ impl Phase {
     }
 }
 
-/// How a cell came out, or must: what the server says, what the step itself left on disk, and the folders of its attempts.
+/// How a cell came out, or must: what the server says, what the step itself left on disk, and the records of its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// The job's state.
@@ -186,7 +186,7 @@ pub struct Outcome {
     pub executions: usize,
     /// How often it did what it is for, from its marks.
     pub completions: usize,
-    /// For each attempt's folder, whether the end is recorded in it.
+    /// For each attempt, whether its end is recorded.
     pub recorded: Vec<bool>,
 }
 

@@ -1,9 +1,15 @@
-//! Forking into a control group, and waiting for a process with what it used. The kernel has one way to have a process in a group from its
-//! first moment on; the other one, moving it there, waits until every processor has been idle or switched, which takes 8 ms on a quiet
-//! machine and 40 on a busy one for each step. And only by waiting so is told what a single process used: what the kernel adds up for
-//! all children of a shim holds those of its earlier steps, too. No safe interface has these, nor the priority at the disk, so this small
-//! file holds the only unsafe code of the project.
-#![allow(unsafe_code, reason = "clone3 with a control group, wait4 and ioprio_get have no safe interface")]
+//! What is asked of the kernel in ways that no safe interface has, and so the only unsafe code of the project.
+//!
+//! - *Forking into a control group.* The kernel has one way to have a process in a group from its first moment on; the other one, moving
+//!   it there, waits until every processor has been idle or switched, which takes 8 ms on a quiet machine and 40 on a busy one for each step.
+//! - *Waiting for a process with what it used.* What the kernel adds up for all children of a shim holds those of its earlier steps, too.
+//! - *Locks that belong to an open file*, as those of `flock` do, and do not meet them: so one file can be held by two kinds of
+//!   processes, each of which can be asked for alone.
+//! - The priority at the disk.
+#![allow(
+    unsafe_code,
+    reason = "clone3 with a control group, wait4, locks of open files and ioprio_get have no safe interface"
+)]
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,14 +19,13 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::supervise::ProcessEnd;
-use super::usage::Used;
+use crate::shim::usage::Used;
 
 /// `CLONE_INTO_CGROUP` of the kernel, since 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Which of two processes this is, after one became two.
-pub(super) enum Side {
+pub(crate) enum Side {
     /// The one that was before, and the other one's id.
     Parent(Pid),
     /// The new one: a copy, with all that was open.
@@ -34,7 +39,7 @@ pub(super) enum Side {
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] with more than one thread. Otherwise the kernel's: it is too old, a filter forbids the call, the group
 /// is gone, or may not be entered.
-pub(super) fn into_group(group: BorrowedFd<'_>) -> io::Result<Side> {
+pub(crate) fn into_group(group: BorrowedFd<'_>) -> io::Result<Side> {
     alone()?;
     let descriptor = u64::try_from(group.as_raw_fd()).map_err(io::Error::other)?;
     let signal = u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
@@ -69,7 +74,7 @@ const THREADS: usize = 17;
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] with more than one; otherwise the kernel's.
-pub(super) fn alone() -> io::Result<()> {
+pub(crate) fn alone() -> io::Result<()> {
     let mut stat = [0; STAT_BYTES_MAX];
     let count = File::open("/proc/self/stat")?.read(&mut stat)?;
     // The name, in brackets, may hold anything.
@@ -91,9 +96,9 @@ fn side(answer: i32) -> io::Result<Side> {
 
 /// What came of looking for a child that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waited {
-    /// This one has, and is reaped: how, and what it and those used that it had waited for.
-    Ended(Pid, ProcessEnd, Used),
+pub(crate) enum Waited {
+    /// This one has, and is reaped: its status, as the kernel numbers it, and what it and those used that it had waited for.
+    Ended(Pid, i32, Used),
     /// None has.
     NotYet,
     /// There is none.
@@ -104,7 +109,7 @@ pub(super) enum Waited {
 ///
 /// # Errors
 /// The kernel's: it was interrupted.
-pub(super) fn wait_any() -> io::Result<Waited> {
+pub(crate) fn wait_any() -> io::Result<Waited> {
     let mut status = 0;
     let mut used = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: Both pointers are to places of the right size that live through the call, which only writes to them.
@@ -117,7 +122,49 @@ pub(super) fn wait_any() -> io::Result<Waited> {
             error => Err(error),
         };
     }
-    Ok(Pid::from_raw(answer).map_or(Waited::NotYet, |child| Waited::Ended(child, ProcessEnd::of(status), told(&used))))
+    Ok(Pid::from_raw(answer).map_or(Waited::NotYet, |child| Waited::Ended(child, status, told(&used))))
+}
+
+/// Holds a file by a lock of this open file, together with any number of others. The lock goes with the open file to whoever inherits
+/// that, and is there until the last of them has closed it or ended. Those of `flock` neither see it nor are seen by it. False if a
+/// process keeps all others away.
+///
+/// # Errors
+/// The kernel's: the file is not open for reading, or its file system has no such locks.
+pub(crate) fn hold_shared(file: &File) -> io::Result<bool> {
+    let mut lock = whole_file(libc::F_RDLCK)?;
+    match lock_call(file, libc::F_OFD_SETLK, &mut lock) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether another open file holds it so, or a process keeps all others away. Nothing is held meanwhile, so nobody is ever kept out by asking.
+///
+/// # Errors
+/// The kernel's: its file system has no such locks.
+pub(crate) fn is_held_elsewhere(file: &File) -> io::Result<bool> {
+    let mut lock = whole_file(libc::F_WRLCK)?;
+    lock_call(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(lock.l_type != kind(libc::F_UNLCK)?)
+}
+
+/// A lock of that kind from the first byte to whatever will be the last.
+fn whole_file(of: libc::c_int) -> io::Result<libc::flock> {
+    // The kernel wants no process in it.
+    Ok(libc::flock { l_type: kind(of)?, l_whence: kind(libc::SEEK_SET)?, l_start: 0, l_len: 0, l_pid: 0 })
+}
+
+fn kind(number: libc::c_int) -> io::Result<libc::c_short> {
+    number.try_into().map_err(io::Error::other)
+}
+
+fn lock_call(file: &File, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
+    // SAFETY: The descriptor is open for as long as the file is borrowed, and the pointer is to a whole `flock` that nobody else has and that
+    // lives through the call, which reads it and writes to it.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// `IOPRIO_WHO_PROCESS` of the kernel.
@@ -127,7 +174,7 @@ const WHO_PROCESS: libc::c_int = 1;
 ///
 /// # Errors
 /// The kernel's: it has no such thing.
-pub(super) fn io_priority() -> io::Result<i64> {
+pub(crate) fn io_priority() -> io::Result<i64> {
     // SAFETY: It takes two numbers and gives back one.
     let answer = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
@@ -150,6 +197,7 @@ fn told(used: &libc::rusage) -> Used {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -161,5 +209,26 @@ mod tests {
         assert_eq!(alone().map_err(|error| error.kind()), Err(io::ErrorKind::Unsupported));
         drop(held);
         assert!(other.join().is_ok_and(|ended| ended));
+    }
+
+    #[test]
+    fn a_lock_of_an_open_file_stays_with_a_copy_of_it_and_does_not_meet_those_of_flock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        let first = File::create_new(&path).unwrap();
+        first.try_lock().unwrap();
+        let [inherited, other] = [(); 2].map(|()| File::open(&path).unwrap());
+        assert!(!is_held_elsewhere(&other).unwrap(), "a lock of `flock` is none of these");
+        assert!(hold_shared(&inherited).unwrap());
+        assert!(is_held_elsewhere(&other).unwrap() && is_held_elsewhere(&first).unwrap());
+        assert!(!is_held_elsewhere(&inherited).unwrap());
+        let copy = inherited.try_clone().unwrap();
+        drop((inherited, File::open(&path).unwrap()));
+        assert!(is_held_elsewhere(&other).unwrap(), "somebody still has it open");
+        drop(copy);
+        assert!(!is_held_elsewhere(&other).unwrap());
+        let alone = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::fcntl_lock(&first, alone).unwrap();
+        assert!(!hold_shared(&other).unwrap() && is_held_elsewhere(&other).unwrap());
     }
 }
