@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+use crate::attempt::procfs::stat_field;
 use crate::shim::usage::Used;
 
 /// `CLONE_INTO_CGROUP` of the kernel, since 5.7.
@@ -67,8 +68,8 @@ pub(crate) fn into_group(group: BorrowedFd<'_>) -> io::Result<Side> {
 /// Bytes read of a `stat` file: a name of 16 bytes and some 50 numbers.
 const STAT_BYTES_MAX: usize = 4 * 1024;
 
-/// The number of threads, by its place behind the name (`proc_pid_stat(5)`, field 20, of which the name is the second).
-const THREADS: usize = 17;
+/// The field that says how many threads there are.
+const THREADS: usize = 20;
 
 /// Whether this process has one thread only.
 ///
@@ -77,10 +78,7 @@ const THREADS: usize = 17;
 pub(crate) fn alone() -> io::Result<()> {
     let mut stat = [0; STAT_BYTES_MAX];
     let count = File::open("/proc/self/stat")?.read(&mut stat)?;
-    // The name, in brackets, may hold anything.
-    let text = String::from_utf8_lossy(&stat[..count]);
-    let mut fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
-    match fields.nth(THREADS) {
+    match stat_field(&String::from_utf8_lossy(&stat[..count]), THREADS) {
         Some("1") => Ok(()),
         Some(_) | None => Err(io::ErrorKind::Unsupported.into()),
     }

@@ -54,16 +54,19 @@ pub(crate) fn processes() -> io::Result<Vec<Process>> {
     Ok(found)
 }
 
-// The name, in brackets, may hold anything, brackets and spaces included: fields are counted from the last bracket.
+/// A field of a `stat` file by its number (`proc_pid_stat(5)`); nothing for the first two, the process's id and its name. That may hold anything,
+/// brackets and spaces included, so fields are counted from the last bracket on.
+pub(crate) fn stat_field(text: &str, number: usize) -> Option<&str> {
+    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
 fn parse_stat(pid: Pid, text: &str) -> Option<Process> {
-    let (_, rest) = text.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     Some(Process {
         pid,
-        dead: matches!(*fields.first()?, "Z" | "X" | "x"),
-        parent: fields.get(1)?.parse().ok()?,
-        group: fields.get(2)?.parse().ok()?,
-        start_ticks: fields.get(19)?.parse().ok()?,
+        dead: matches!(stat_field(text, 3)?, "Z" | "X" | "x"),
+        parent: stat_field(text, 4)?.parse().ok()?,
+        group: stat_field(text, 5)?.parse().ok()?,
+        start_ticks: stat_field(text, 22)?.parse().ok()?,
     })
 }
 
@@ -116,6 +119,10 @@ mod tests {
         let text = "7 (a) b (c) S 3 5 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 1";
         let found = parse_stat(Pid::from_raw(7).unwrap(), text).unwrap();
         assert_eq!((found.parent, found.group, found.start_ticks, found.dead), (3, 5, 987_654, false));
+        assert_eq!(
+            [0, 1, 2, 3, 24, 25].map(|number| stat_field(text, number)),
+            [None, None, None, Some("S"), Some("1"), None]
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
+use crate::attempt::procfs::stat_field;
 use crate::kernel;
 
 /// Files of the kernel that say it: limits of resources, the control group, how soon the process is ended for want of memory, what of it
@@ -20,9 +21,9 @@ const FILES: [&str; 6] = [
     "/proc/self/autogroup",
 ];
 
-/// Where a process stands among others, by the numbers of its fields behind its name in its `stat` file: priority, nice, real-time
-/// priority, policy (`proc_pid_stat(5)`, fields 18, 19, 40 and 41, of which the name is the second).
-const STANDING: [usize; 4] = [15, 16, 37, 38];
+/// Where a process stands among others, by the numbers of the fields in its `stat` file: priority, nice, real-time
+/// priority, policy.
+const STANDING: [usize; 4] = [18, 19, 40, 41];
 
 /// Bytes of such a file at most, with room: the limits are the longest, with 1.4 KiB.
 const FILE_BYTES_MAX: usize = 8 * 1024;
@@ -65,10 +66,9 @@ impl Conditions {
 
 fn seen(files: &[Option<File>; FILES.len()], stat: &File) -> io::Result<Seen> {
     let stat = String::from_utf8_lossy(&content(stat)?).into_owned();
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
     Ok(Seen {
         files: files.each_ref().map(|file| content(file.as_ref()?).ok()),
-        standing: STANDING.iter().filter_map(|field| fields.get(*field)).map(|text| (*text).to_owned()).collect(),
+        standing: STANDING.iter().filter_map(|field| stat_field(&stat, *field)).map(str::to_owned).collect(),
         disk: kernel::io_priority()?,
         processors: sched_getaffinity(None)?,
     })
