@@ -11,6 +11,7 @@ mod logging;
 mod output;
 mod serving;
 mod supervised;
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,16 +34,13 @@ fn main() -> ExitCode {
         [agent, monitor, rest @ ..] if agent == "agent" && monitor == "monitor" => {
             return commands::agent_monitor::run(rest);
         }
-        _ => drop(arguments),
+        _ => {}
     }
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nothing better can be done when the message cannot be printed.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
-        }
+        Err(error) => return usage::print(&error, &arguments).into(),
     };
+    drop(arguments);
     let printer = Printer::new(&cli.global);
     match dispatch(&cli, &printer) {
         Ok(exit) => exit.into(),

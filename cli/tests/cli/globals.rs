@@ -35,3 +35,56 @@ fn no_color_holds_for_help_and_usage_errors_too() {
         assert!(!text(&[&["--no-color"], arguments].concat()).contains('\u{1b}'), "{arguments:?}");
     }
 }
+
+#[test]
+fn a_wrong_command_line_is_an_error_in_the_format_that_was_asked_for() {
+    let home = Home::new();
+    for (arguments, error, next) in [
+        (
+            &["job", "list", "--colour", "-o", "json"][..],
+            "unexpected argument '--colour' found",
+            "usage: longshore job list",
+        ),
+        (&["--json", "job", "shwo"], "unrecognized subcommand 'shwo'", "a similar subcommand exists: 'show'"),
+        (
+            &["job", "list", "-n", "0", "--output=ndjson"],
+            "invalid value '0' for '--limit <N>': 0 is not in 1..=",
+            "`longshore job list --help`",
+        ),
+        (
+            &["-ojson", "job", "list", "--time", "x"],
+            "invalid value 'x' for '--time <HOW>' [possible values: utc",
+            "`longshore job list --help`",
+        ),
+        (
+            &["-qo", "json", "job", "resolve", "abcd"],
+            "not provided: --as <DECISION>, --note <TEXT>",
+            "`longshore job resolve --help`",
+        ),
+        (
+            &["job", "-o", "json"],
+            "'longshore job' requires a subcommand but one was not provided",
+            "`longshore job --help`",
+        ),
+    ] {
+        let ran = home.run(arguments);
+        let json: serde_json::Value = serde_json::from_str(&ran.err).unwrap();
+        assert_eq!((ran.code, ran.out.as_str(), &json["schema"]), (2, "", &"longshore.error/1".into()), "{ran:?}");
+        assert_eq!((json["state"].as_str().unwrap(), ran.err.lines().count()), ("nothing was changed", 1), "{ran:?}");
+        assert!(json["error"].as_str().unwrap().contains(error), "{ran:?}");
+        assert!(json["next"].as_str().unwrap().contains(next), "{ran:?}");
+    }
+    for arguments in [&["job", "shwo"][..], &["job"], &[]] {
+        let ran = with(&home, arguments, &[("LONGSHORE_FORMAT", "json")]);
+        assert!(ran.code == 2 && ran.err.starts_with("{\"schema\":\"longshore.error/1\",\"error\":\""), "{ran:?}");
+        assert!(!ran.err.contains("Commands:") && ran.err.lines().count() == 1, "{ran:?}");
+    }
+    for arguments in [&["job", "shwo"][..], &["job", "shwo", "-o", "csv"], &["-o", "xml", "version"]] {
+        let ran = home.run(arguments);
+        assert!(ran.code == 2 && ran.err.starts_with("error: "), "{ran:?}");
+    }
+    for arguments in [&["--help", "-o", "json"][..], &["--json", "job", "list", "-h"], &["-o", "json", "--version"]] {
+        let ran = home.run(arguments);
+        assert!(ran.code == 0 && !ran.out.starts_with('{') && ran.err.is_empty(), "{ran:?}");
+    }
+}
