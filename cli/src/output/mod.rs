@@ -155,8 +155,10 @@ impl Printer {
         if failure.exit == Exit::Ok {
             return;
         }
-        if !self.for_people() {
-            return self.complain(&format!("{}\n", failure.json()));
+        match self.format {
+            Format::Json | Format::Ndjson => return self.complain(&format!("{}\n", failure.json())),
+            // Whoever asks for values or names reads standard output; what goes wrong is for people then, too.
+            Format::Table | Format::Wide | Format::Csv | Format::Name => {}
         }
         let mut text = String::new();
         if let Some((name, source)) = failure.source.as_deref() {

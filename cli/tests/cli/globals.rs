@@ -16,6 +16,20 @@ fn the_variable_of_a_steps_outputs_says_nothing_about_how_to_print() {
 }
 
 #[test]
+fn only_formats_that_are_json_have_json_errors() {
+    let home = Home::new();
+    home.write("bad.toml", &crate::run::JOB.replace("name", "nmae"));
+    for (format, json) in [("json", true), ("ndjson", true), ("csv", false), ("name", false), ("wide", false)] {
+        let ran = home.run(&["job", "list", "-o", format]);
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.starts_with('{')), (69, "", json), "{ran:?}");
+        assert_eq!(ran.err.contains("\nnext:  "), !json, "{ran:?}");
+        let ran = home.run(&["job", "run", "bad.toml", "-o", format]);
+        assert_eq!((ran.code, ran.err.starts_with('{')), (2, json), "{ran:?}");
+        assert_eq!(ran.err.contains("─[bad.toml:1:1]"), !json, "{ran:?}");
+    }
+}
+
+#[test]
 fn a_server_without_a_token_is_told_how_to_give_one() {
     let ran = with(&Home::new(), &["fleet", "list"], &[("LONGSHORE_SERVER", "http://127.0.0.1:1")]);
     assert!(ran.code == 78 && ran.err.starts_with("error: there is no token for the server at http"), "{ran:?}");
