@@ -48,7 +48,7 @@ pub(crate) struct Global {
     /// Print no colours; NO_COLOR and TERM=dumb say the same
     #[arg(long, global = true, env = "LONGSHORE_NO_COLOR", value_parser = FalseyValueParser::new())]
     pub(crate) no_color: bool,
-    /// Print no progress, only results
+    /// Print no progress, only results and what steps write
     #[arg(long, global = true, env = "LONGSHORE_NO_PROGRESS", value_parser = FalseyValueParser::new())]
     pub(crate) no_progress: bool,
     /// Answer yes to every question

@@ -85,14 +85,15 @@ impl<'a> Lines<'a> {
         if shown.open_line.len() > LINE_BYTES_MAX {
             out.push_str(&format!("{DIM}{name} │{DIM:#} {}\n", clean(&std::mem::take(&mut shown.open_line))));
         }
-        if self.printer.progress() { self.printer.text(&out) } else { Ok(()) }
+        // What a step wrote is what is asked for, and no progress: whoever does not want it says --no-logs.
+        self.printer.text(&out)
     }
 
     /// The unfinished lines, and how it all ended.
     pub(super) fn end(mut self, job: &JobView) -> Result<(), Failure> {
         let mut text = String::new();
         for (key, shown) in std::mem::take(&mut self.logs) {
-            if !shown.open_line.is_empty() && self.printer.progress() {
+            if !shown.open_line.is_empty() {
                 let name = prefix(Some(job), key.run, key.step.as_str());
                 text.push_str(&format!("{DIM}{name} │{DIM:#} {}\n", clean(&shown.open_line)));
             }

@@ -69,7 +69,8 @@ impl Printer {
             format: global.format(),
             colours: if global.no_color { ColorChoice::Never } else { ColorChoice::Auto },
             quiet: global.quiet,
-            progress: !global.no_progress && !global.quiet,
+            // Notes of progress are silenced with all other notes; lines of it on standard output are data.
+            progress: !global.no_progress,
             clock: Clock::new(global.time),
         }
     }

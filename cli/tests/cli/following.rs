@@ -210,3 +210,22 @@ fn a_job_that_has_written_already_says_whose_output_that_is() {
         assert_eq!(watcher.line(), "a1 s │ early\n");
     }
 }
+
+/// On standard output there is only data, and what steps wrote is no progress.
+#[test]
+fn to_be_quiet_silences_notes_and_no_data() {
+    let server = Server::new();
+    let id = server.submit();
+    write(&server, "stdout", "one\ntwo", true);
+    write(&server, "stderr", "", true);
+    settle(&server, JobState::Failed, StepState::Failed);
+    let follow = |more: &[&str]| server.run(&[&["job", "logs", "-f", &id], more].concat());
+    let ran = follow(&["-q"]);
+    assert!(ran.out.starts_with("job ") && ran.out.contains(" x → a1\na1 s │ one\n"), "{ran:?}");
+    assert!(ran.out.contains("a1 s │ two\n") && ran.out.contains("a1 s ✗ failed 3.1s: exit code 3\n"), "{ran:?}");
+    assert_eq!((ran.code, ran.out, ran.err), (1, follow(&[]).out, String::new()));
+    let ran = follow(&["--no-progress"]);
+    assert!(ran.out.starts_with("a1 s │ one\na1 s │ two\njob "), "{ran:?}");
+    let mut watcher = Watcher::start(&server, &["-q", "--timeout", "0s"]);
+    assert_eq!((watcher.note(), watcher.end()), (String::new(), 124));
+}
