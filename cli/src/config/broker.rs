@@ -1,9 +1,10 @@
 //! How to reach the broker: what flags, the configuration file and the defaults come to. Connects to nothing.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
-use link::amqp::{AmqpConfig, Role, TlsFiles};
+use link::amqp::{AmqpConfig, ConfigError, Role, TlsFiles};
 
 use super::broker_url::BrokerUrl;
 use super::file::BrokerSection;
@@ -30,6 +31,46 @@ pub(crate) struct BrokerFlags {
     pub(crate) broker_client_key: Option<PathBuf>,
 }
 
+/// One setting of the broker, and who said it. What nobody said could be given as a flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its key under `[broker]`.
+    key: &'static str,
+    /// The configuration file, if that says it.
+    pub(super) file: Option<PathBuf>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "`{}` under [broker] in {}", self.key, file.display()),
+            None => write!(f, "--broker-{}", self.key.replace('_', "-")),
+        }
+    }
+}
+
+/// What to do about a connection that cannot be set up.
+pub(super) fn mend(place: &Place, error: &ConfigError) -> String {
+    match error {
+        ConfigError::MissingCa => match &place.file {
+            Some(_) => "add `ca = \"FILE\"` below it".to_owned(),
+            None => "give --broker-ca FILE".to_owned(),
+        },
+        ConfigError::TlsFilesWithoutTls => "give an address with amqps://, or name no files of certificates".to_owned(),
+        ConfigError::Read { .. } | ConfigError::TooLarge { .. } | ConfigError::Invalid { .. } => {
+            format!("name a readable PEM file in {place}")
+        }
+        ConfigError::ClientCertificate { .. } => {
+            format!("name a certificate and the key that belongs to it in {place}")
+        }
+        ConfigError::Url(_)
+        | ConfigError::PlainToNetwork { .. }
+        | ConfigError::ExternalWithoutCertificate
+        | ConfigError::ServerName { .. }
+        | ConfigError::Provider { .. } => format!("look at {place}"),
+    }
+}
+
 /// A certificate and its key, to show the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientIdentity {
@@ -50,6 +91,23 @@ pub(crate) struct BrokerSettings {
     pub(crate) ca: Option<PathBuf>,
     /// Who we are to it.
     pub(crate) identity: Option<ClientIdentity>,
+    /// Where each of these was said.
+    said: Said,
+}
+
+/// Which settings of the broker a configuration file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Said {
+    /// The file.
+    pub(super) file: Option<PathBuf>,
+    /// The keys of those that no flag won over.
+    keys: Vec<&'static str>,
+}
+
+impl Said {
+    fn place(&self, key: &'static str) -> Place {
+        Place { key, file: self.file.clone().filter(|_| self.keys.contains(&key)) }
+    }
 }
 
 impl BrokerSettings {
@@ -67,8 +125,39 @@ impl BrokerSettings {
             queue_type: queue_type.into(),
             proxy: None,
         };
-        config.validate()?;
+        config
+            .validate()
+            .map_err(|source| SettingsError::Transport { place: self.said.place(self.about(&source)), source })?;
         Ok(config)
+    }
+
+    /// The key of the setting that an error is about.
+    fn about(&self, error: &ConfigError) -> &'static str {
+        match error {
+            ConfigError::Read { path, .. } | ConfigError::TooLarge { path, .. } | ConfigError::Invalid { path, .. } => {
+                match &self.identity {
+                    _ if self.ca.as_ref() == Some(path) => "ca",
+                    Some(identity) if identity.key == *path => "client_key",
+                    Some(_) | None => "client_cert",
+                }
+            }
+            ConfigError::ClientCertificate { .. } => "client_cert",
+            // Then the address is the default, and nobody's mistake.
+            ConfigError::TlsFilesWithoutTls if !self.given => {
+                if self.ca.is_some() {
+                    "ca"
+                } else {
+                    "client_cert"
+                }
+            }
+            ConfigError::Url(_)
+            | ConfigError::PlainToNetwork { .. }
+            | ConfigError::MissingCa
+            | ConfigError::TlsFilesWithoutTls
+            | ConfigError::ExternalWithoutCertificate
+            | ConfigError::ServerName { .. }
+            | ConfigError::Provider { .. } => "url",
+        }
     }
 
     /// Puts the section of the file and the flags together.
@@ -76,15 +165,25 @@ impl BrokerSettings {
     /// # Errors
     /// [`SettingsError::BrokerUrl`] and [`SettingsError::HalfIdentity`].
     pub(crate) fn new(section: BrokerSection, flags: &BrokerFlags) -> Result<Self, SettingsError> {
+        let in_file = [
+            ("url", section.url.is_some() && flags.broker_url.is_none()),
+            ("ca", section.ca.is_some() && flags.broker_ca.is_none()),
+            ("client_cert", section.client_cert.is_some() && flags.broker_client_cert.is_none()),
+            ("client_key", section.client_key.is_some() && flags.broker_client_key.is_none()),
+        ];
+        let keys = in_file.into_iter().filter(|(_, said)| *said).map(|(key, _)| key).collect();
+        let said = Said { file: section.file, keys };
         let url = flags.broker_url.as_deref().map(str::parse::<BrokerUrl>).transpose()?.or(section.url);
         let given = url.is_some();
         let certificate = flags.broker_client_cert.clone().or(section.client_cert);
+        let half = |given, missing| SettingsError::HalfIdentity { given: said.place(given), missing };
         let identity = match (certificate, flags.broker_client_key.clone().or(section.client_key)) {
             (Some(certificate), Some(key)) => Some(ClientIdentity { certificate, key }),
             (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => return Err(SettingsError::HalfIdentity),
+            (Some(_), None) => return Err(half("client_cert", "its key")),
+            (None, Some(_)) => return Err(half("client_key", "its certificate")),
         };
         let url = url.map_or_else(|| BROKER_DEFAULT.parse(), Ok)?;
-        Ok(Self { url, given, ca: flags.broker_ca.clone().or(section.ca), identity })
+        Ok(Self { url, given, ca: flags.broker_ca.clone().or(section.ca), identity, said })
     }
 }

@@ -9,37 +9,18 @@ use std::path::{Path, PathBuf};
 
 use messages::AgentId;
 use serde::Deserialize;
-use server::job_file::{Problem, nearest};
+use server::job_file::Problem;
 use server::views::ProblemView;
 use toml::de::DeTable;
 
 use super::broker_url::BrokerUrl;
+use super::keys;
 use super::settings::{JournalEngine, QueueType};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// Bytes of a configuration file. It holds a dozen settings and a list of agents.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-
-const SECTIONS: [(&str, &[&str]); 3] = [
-    ("broker", &["url", "ca", "client_cert", "client_key"]),
-    ("server", &["listen", "agents", "queue_type", "journal_engine"]),
-    (
-        "agent",
-        &[
-            "name",
-            "slots",
-            "journal_engine",
-            "pool",
-            "labels",
-            "once",
-            "keep_runs",
-            "keep_mib",
-            "quota_mib",
-            "free_mib",
-        ],
-    ),
-];
 
 /// What a configuration file says.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -65,6 +46,9 @@ pub(crate) struct BrokerSection {
     pub(crate) client_cert: Option<PathBuf>,
     /// PEM file of that certificate's key.
     pub(crate) client_key: Option<PathBuf>,
+    /// The file that says so.
+    #[serde(skip)]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// For `server run`.
@@ -174,42 +158,26 @@ impl ConfigFile {
         for named in [&mut broker.ca, &mut broker.client_cert, &mut broker.client_key].into_iter().flatten() {
             *named = folder.join(&*named);
         }
+        broker.file = Some(path.to_owned());
         Ok(file)
     }
 
     fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let problem = |error: toml::de::Error| Problem {
-            span: error.span().filter(|span| text.get(span.clone()).is_some()),
-            what: error.message().lines().next().unwrap_or_default().to_owned(),
-            hint: None,
-        };
-        let document = DeTable::parse(text).map_err(|error| vec![problem(error)])?;
-        let mut problems = Vec::new();
-        let sections: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
-        check_keys(document.get_ref(), &sections, &mut problems);
-        for (section, keys) in SECTIONS {
-            if let Some(table) = document.get_ref().get(section).and_then(|value| value.get_ref().as_table()) {
-                check_keys(table, keys, &mut problems);
-            }
+        let place = |error: &toml::de::Error| error.span().filter(|span| text.get(span.clone()).is_some());
+        let words = |error: &toml::de::Error| error.message().lines().next().unwrap_or_default().to_owned();
+        let problem = |error: &toml::de::Error| Problem { span: place(error), what: words(error), hint: None };
+        let document = DeTable::parse(text).map_err(|error| vec![problem(&error)])?;
+        let document = document.get_ref();
+        let unknown = keys::unknown(document);
+        if !unknown.is_empty() {
+            return Err(unknown);
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        toml::from_str(text).map_err(|error| vec![problem(error)])
-    }
-}
-
-fn check_keys(table: &DeTable<'_>, known: &[&str], problems: &mut Vec<Problem>) {
-    for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
-        let hint = nearest(key.get_ref(), known.iter().copied()).map_or_else(
-            || format!("the keys known here are {}", known.join(", ")),
-            |meant| format!("did you mean `{meant}`?"),
-        );
-        problems.push(Problem {
-            span: Some(key.span()),
-            what: format!("unknown key `{}`", key.get_ref()),
-            hint: Some(hint),
-        });
+        let file = toml::from_str(text).map_err(|error| {
+            let named = place(&error).and_then(|span| keys::at(document, text, &span, &words(&error)));
+            vec![named.unwrap_or_else(|| problem(&error))]
+        })?;
+        let unusable = keys::unusable(document, text);
+        if unusable.is_empty() { Ok(file) } else { Err(unusable) }
     }
 }
 
@@ -253,27 +221,67 @@ once = true
 
     #[test]
     fn what_is_wrong_is_marked_where_it_is() {
-        for (text, place, what) in [
-            ("[brokr]\n", "brokr", "unknown key `brokr`"),
-            ("[broker]\nurll = 'x'", "urll", "unknown key `urll`"),
+        for (text, place, what, hint) in [
+            ("[brokr]\n", "brokr", "unknown key `brokr`", "did you mean `broker`?"),
+            ("[broker]\nurll = 'x'", "urll", "unknown key `urll`", "did you mean `url`?"),
             (
                 "[broker]\nurl = 'http://u:secret@x'",
                 "'http://u:secret@x'",
-                "a broker URL begins with amqp:// or amqps://",
+                "`url` under [broker] cannot be used: a broker URL begins",
+                "amqps://USER",
             ),
-            ("[server]\nlisten = 'x'", "'x'", "invalid socket address syntax"),
-            ("[server]\nagents = ['A']", "['A']", "agent name `A` may hold only"),
-            ("[server]\nqueue_type = 'stream'", "'stream'", "unknown variant `stream`"),
-            ("[agent]\njournal_engine = 'rocks'", "'rocks'", "unknown variant `rocks`"),
-            ("[agent]\nslots = -1", "-1", "invalid value"),
-            ("[agent]\nlabels = { a = 1 }", "1", "invalid type"),
-            ("[agent]\nslots = 1\nslots = 2", "slots", "duplicate key"),
-            ("broker = 1", "1", "invalid type"),
+            (
+                "[server]\nlisten = 'x'",
+                "'x'",
+                "`listen` under [server] cannot be 'x': invalid socket",
+                "127.0.0.1:7766",
+            ),
+            (
+                "[server]\nlisten='[::]:1'",
+                "'[::]:1'",
+                "`listen` under [server] cannot be '[::]:1': other machines",
+                "port 0",
+            ),
+            (
+                "[server]\nagents = ['A']",
+                "['A']",
+                "`agents` under [server] cannot be ['A']: agent name `A`",
+                "[\"a1\", \"a2\"]",
+            ),
+            (
+                "[server]\nqueue_type = 'stream'",
+                "'stream'",
+                "`queue_type` under [server] cannot be 'stream': unknown",
+                "\"quorum\" or",
+            ),
+            (
+                "[agent]\njournal_engine = 'rocks'",
+                "'rocks'",
+                "`journal_engine` under [agent] cannot be 'rocks'",
+                "\"sled\" or",
+            ),
+            ("[agent]\nslots = -1", "-1", "`slots` under [agent] cannot be -1: invalid value", "from 1 to 1024"),
+            ("[agent]\nslots = 0", "0", "`slots` under [agent] cannot be 0:", "from 1 to 1024"),
+            ("[agent]\nslots = 0x401", "0x401", "`slots` under [agent] cannot be 0x401:", "from 1 to 1024"),
+            ("[agent]\nkeep_mib = 1.5", "1.5", "`keep_mib` under [agent] cannot be 1.5: invalid type", "number of MiB"),
+            ("[agent]\npool = 'a b'", "'a b'", "`pool` under [agent] cannot be 'a b':", "without spaces"),
+            (
+                "[agent]\nlabels = { a = 1 }",
+                "1",
+                "`labels` under [agent] cannot be 1: invalid type",
+                "{ env = \"prod\" }",
+            ),
+            ("[agent.labels]\na = 'ä'", "'ä'", "`labels` under [agent] cannot be 'ä':", "{ env = \"prod\" }"),
+            ("[agent.labels]\n'a b' = 'c'", "'a b'", "`labels` under [agent] cannot be 'a b':", "{ env = \"prod\" }"),
+            ("[agent.labels]\na = 1", "1", "`labels` under [agent] cannot be 1:", "{ env = \"prod\" }"),
+            ("[agent]\nslots = 1\nslots = 2", "slots", "duplicate key", ""),
+            ("broker = 1", "1", "`broker` is a section", "write [broker]"),
         ] {
             let problems = ConfigFile::parse(text).unwrap_err();
             let found = problems[0].span.clone().map(|span| &text[span]);
             assert_eq!(found, Some(place), "{problems:?}");
             assert!(problems[0].what.starts_with(what), "{problems:?}");
+            assert!(problems[0].hint.as_deref().unwrap_or_default().contains(hint), "{problems:?}");
             assert!(!problems[0].what.contains("secret"), "{problems:?}");
         }
     }

@@ -5,6 +5,7 @@ mod broker;
 mod broker_url;
 mod disk;
 mod file;
+mod keys;
 mod settings;
 
 pub(crate) use broker::{BrokerFlags, BrokerSettings};

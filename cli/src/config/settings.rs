@@ -11,7 +11,7 @@ use link::amqp::ConfigError;
 use messages::{AgentFacts, AgentId, is_label};
 use serde::Deserialize;
 
-use super::broker::{BrokerFlags, BrokerSettings};
+use super::broker::{BrokerFlags, BrokerSettings, Place, mend};
 use super::broker_url::BrokerUrlError;
 use super::disk::DiskFlags;
 use super::file::ConfigFile;
@@ -23,7 +23,7 @@ const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Runs at once when nothing is said.
 const SLOTS_DEFAULT: u16 = 2;
 /// Runs at once. Each has a process and two files open per step; more belongs on more machines.
-const SLOTS: std::ops::RangeInclusive<u16> = 1..=1024;
+pub(super) const SLOTS: std::ops::RangeInclusive<u16> = 1..=1024;
 
 /// The type of RabbitMQ queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -70,8 +70,13 @@ pub(crate) enum SettingsError {
     #[error(transparent)]
     BrokerUrl(#[from] BrokerUrlError),
     /// A certificate without its key, or a key without its certificate.
-    #[error("the broker's client certificate and its key come together; only one of them is given")]
-    HalfIdentity,
+    #[error("{given} is given without {missing}; the broker's client certificate and its key come together")]
+    HalfIdentity {
+        /// The one that is there, and where.
+        given: Place,
+        /// The other.
+        missing: &'static str,
+    },
     /// Too few or too many slots.
     #[error("{slots} slots, an agent has {} to {}", SLOTS.start(), SLOTS.end())]
     Slots {
@@ -79,8 +84,13 @@ pub(crate) enum SettingsError {
         slots: u16,
     },
     /// The transport's settings or files are wrong.
-    #[error("the connection to the broker cannot be set up")]
-    Transport(#[from] ConfigError),
+    #[error("the connection to the broker cannot be set up as {place} says")]
+    Transport {
+        /// What it is about, and where that is said.
+        place: Place,
+        /// What is wrong.
+        source: ConfigError,
+    },
     /// The agent has no name.
     #[error("the agent has no name")]
     NoName,
@@ -93,18 +103,22 @@ impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
         let next = match &error {
             SettingsError::BrokerUrl(BrokerUrlError::NotEncrypted { .. }) => {
-                "use amqps:// and --broker-ca FILE, or a tunnel to loopback"
+                "use amqps:// and --broker-ca FILE, or a tunnel to loopback".to_owned()
             }
             SettingsError::BrokerUrl(_) => {
                 "write for example amqps://USER:PASSWORD@mq.example:5671, or amqp://USER:PASSWORD@127.0.0.1:5672"
+                    .to_owned()
             }
-            SettingsError::HalfIdentity => "give --broker-client-cert FILE and --broker-client-key FILE, or neither",
-            SettingsError::Slots { .. } => "give --slots N within that range",
-            SettingsError::Transport(_) => {
-                "look at the broker's address and at the --broker-ca and --broker-client-* files"
+            SettingsError::HalfIdentity { given: Place { file: Some(_), .. }, .. } => {
+                "name both `client_cert` and `client_key` there, or neither".to_owned()
             }
-            SettingsError::NoName => "give --name NAME, or name under [agent] in the configuration",
-            SettingsError::Facts(_) => "look at --pool and --label, and at pool and labels under [agent]",
+            SettingsError::HalfIdentity { .. } => {
+                "give --broker-client-cert FILE and --broker-client-key FILE, or neither".to_owned()
+            }
+            SettingsError::Slots { .. } => "give --slots N, or LONGSHORE_AGENT_SLOTS, within that range".to_owned(),
+            SettingsError::Transport { place, source } => mend(place, source),
+            SettingsError::NoName => "give --name NAME, or name under [agent] in the configuration".to_owned(),
+            SettingsError::Facts(_) => "look at --pool and --label, and at labels under [agent]".to_owned(),
         };
         Self::new(Exit::Config, &error, "nothing was started", next)
     }
@@ -302,7 +316,7 @@ mod tests {
     fn settings_that_do_not_go_together_are_refused() {
         let half = BrokerFlags { broker_client_cert: Some("c".into()), ..BrokerFlags::default() };
         let named = |slots| AgentFlags { name: Some("a1".parse().unwrap()), slots, ..AgentFlags::default() };
-        assert!(matches!(AgentSettings::new(file(""), &half, named(None)), Err(SettingsError::HalfIdentity)));
+        assert!(matches!(AgentSettings::new(file(""), &half, named(None)), Err(SettingsError::HalfIdentity { .. })));
         let none = BrokerFlags::default();
         assert!(matches!(AgentSettings::new(file(""), &none, AgentFlags::default()), Err(SettingsError::NoName)));
         assert!(matches!(AgentSettings::new(file(""), &none, named(Some(0))), Err(SettingsError::Slots { slots: 0 })));

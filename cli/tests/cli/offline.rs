@@ -311,6 +311,39 @@ fn a_wrong_configuration_is_drawn_at_its_place() {
 }
 
 #[test]
+fn a_wrong_value_of_the_configuration_is_said_of_its_file_and_of_no_flag() {
+    let home = Home::new();
+    for (command, text, what) in [
+        ("agent", "[agent]\nname = 'a1'\nslots = 5000", "`slots` under [agent] cannot be 5000"),
+        ("agent", "[agent]\nname = 'a1'\nslots = 5000", "allowed: a whole number from 1 to 1024"),
+        ("agent", "[agent]\nname = 'a1'\npool = 'a b'", "`pool` under [agent] cannot be 'a b'"),
+        ("agent", "[agent]\nname = 'a1'\nlabels = { env = '' }", "`labels` under [agent] cannot be ''"),
+        ("server", "[server]\nlisten = '0.0.0.0:0'", "`listen` under [server] cannot be '0.0.0.0:0'"),
+        ("server", "[broker]\nclient_cert = 'c.pem'", "error: `client_cert` under [broker] in "),
+        ("server", "[broker]\nurl = 'amqps://u:p@localhost'\nca = 'none.pem'", "as `ca` under [broker] in "),
+        (
+            "server",
+            "[broker]\nurl = 'amqps://u:p@localhost'\nca = 'none.pem'",
+            "next:  name a readable PEM file in `ca` under",
+        ),
+        ("server", "[broker]\nurl = 'amqps://u:p@localhost'", "as `url` under [broker] in "),
+        ("server", "[broker]\nca = 'none.pem'", "as `ca` under [broker] in "),
+    ] {
+        home.write("config.toml", text);
+        let ran = home.run(&[command, "run"]);
+        assert!(ran.code == 78 && ran.err.contains(what), "{ran:?}");
+        assert!(ran.err.contains("config.toml") && !ran.err.contains("--"), "{ran:?}");
+        assert!(ran.err.contains("\nstate: nothing was started\n"), "{ran:?}");
+    }
+    // What a flag or a variable says is said of them.
+    home.write("config.toml", "[broker]\nca = 'none.pem'");
+    let ran = home.run(&["server", "run", "--broker-client-cert", "c.pem"]);
+    assert!(ran.code == 78 && ran.err.starts_with("error: --broker-client-cert is given without its key"), "{ran:?}");
+    let ran = home.run(&["agent", "run", "--name", "a1", "--slots", "5000"]);
+    assert!(ran.code == 78 && ran.err.contains("next:  give --slots N, or LONGSHORE_AGENT_SLOTS"), "{ran:?}");
+}
+
+#[test]
 fn a_journal_is_put_aside_only_when_told_twice_and_is_kept() {
     let home = Home::new();
     let told = ["journal", "quarantine", "--endpoint", "server", "--begin-anew"];
