@@ -127,10 +127,20 @@ impl From<ConfigError> for Failure {
             ConfigError::Read { .. } | ConfigError::TooLarge { .. } => failure,
             ConfigError::Problems { path, text, problems } => {
                 let problems = problems.into_iter().map(|problem| ProblemView::new(problem, &text)).collect();
-                failure.with_problems(problems, &path.display().to_string(), &text)
+                failure.with_problems(problems, &path.display().to_string(), &without_passwords(&text))
             }
         }
     }
+}
+
+/// The text without the passwords of addresses, byte for byte as long: what is drawn of it may end in a log.
+fn without_passwords(text: &str) -> String {
+    let hidden = |line: &str| {
+        let (begin, end) = (line.find("://")? + 3, line.rfind('@')?);
+        let begin = begin + line.get(begin..end)?.find(':')? + 1;
+        Some(format!("{}{}{}", line.get(..begin)?, "*".repeat(end - begin), line.get(end..)?))
+    };
+    text.split_inclusive('\n').map(|line| hidden(line).unwrap_or_else(|| line.to_owned())).collect()
 }
 
 impl ConfigFile {
@@ -283,6 +293,18 @@ once = true
             assert!(problems[0].what.starts_with(what), "{problems:?}");
             assert!(problems[0].hint.as_deref().unwrap_or_default().contains(hint), "{problems:?}");
             assert!(!problems[0].what.contains("secret"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_hidden_and_everything_stays_where_it_is() {
+        for (text, shown) in [
+            ("a=1\nurl='amqp://u:p\u{e4}@:x@h' # b\nc=2", "a=1\nurl='amqp://u:******@h' # b\nc=2"),
+            ("url='amqp://u@h:1'\n", "url='amqp://u@h:1'\n"),
+            ("url='amqp://h:1'\n# @", "url='amqp://h:1'\n# @"),
+            ("@ u:p ://", "@ u:p ://"),
+        ] {
+            assert_eq!((without_passwords(text).as_str(), shown.len()), (shown, text.len()));
         }
     }
 

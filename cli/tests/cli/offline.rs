@@ -335,6 +335,9 @@ fn a_wrong_value_of_the_configuration_is_said_of_its_file_and_of_no_flag() {
         assert!(ran.err.contains("config.toml") && !ran.err.contains("--"), "{ran:?}");
         assert!(ran.err.contains("\nstate: nothing was started\n"), "{ran:?}");
     }
+    home.write("config.toml", "[broker]\nurl = 'amqp://user:hush@mq.example'");
+    let ran = home.run(&["server", "run"]);
+    assert!(ran.err.contains("url = 'amqp://user:****@mq.example'") && !ran.err.contains("hush"), "{ran:?}");
     // What a flag or a variable says is said of them.
     home.write("config.toml", "[broker]\nca = 'none.pem'");
     let ran = home.run(&["server", "run", "--broker-client-cert", "c.pem"]);
