@@ -326,9 +326,9 @@ impl Books {
     pub(crate) fn view(&self, id: JobId, received: &BTreeMap<AgentId, bool>, fleet: &Fleet) -> Option<JobView> {
         let job = self.jobs.get(&id)?;
         let runs: Vec<RunView> = self.runs_of(id).map(|run| self.run_view(run, received, fleet)).collect();
-        let ended = self.runs_of(id).map(|run| run.ended_ms);
-        let ended_ms = ended.collect::<Option<Vec<u64>>>().and_then(|ends| ends.into_iter().max());
         let row = &job.row;
+        let ended = self.runs_of(id).map(|run| run.work_ended_ms(row.created_ms));
+        let ended_ms = ended.collect::<Option<Vec<u64>>>().and_then(|ends| ends.into_iter().max());
         let waiting = row.unassigned.then(|| schedule::unassigned_hold(self, fleet, id)).flatten();
         Some(JobView {
             id,

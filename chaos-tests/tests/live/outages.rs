@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_broker_killed_right_after_its_queues_were_declared_costs_only_time", killed_early),
     ("a_purged_queue_is_noticed_without_a_disconnect", purged),
     ("an_agent_that_is_away_gets_its_run_when_it_is_back", away),
+    ("a_job_ended_when_its_last_step_did_and_not_when_the_server_heard_of_it", heard_late),
 ];
 
 fn demonstration() -> Result<(), Failed> {
@@ -70,4 +71,24 @@ fn away() -> Result<(), Failed> {
     world.fleet.agents.get_mut("a1").unwrap().start()?;
     let ended = world.ended(&job)?;
     ensure(ended["state"] == "succeeded", format!("{ended:#}"))
+}
+
+fn heard_late() -> Result<(), Failed> {
+    let mut world = World::start(&["a1"])?;
+    let (began, gate) = (world.path("began"), world.path("gate"));
+    let run = format!("touch \"{}\"; while [ ! -e \"{}\" ]; do sleep 0.05; done", began.display(), gate.display());
+    let job = world.submit(&format!("[[step]]\nid = \"one\"\nrun = '{run}'\n"))?;
+    wait_for("the step to begin", LIMIT, || began.exists().then_some(()))?;
+    world.fleet.server.kill()?;
+    std::fs::write(&gate, "")?;
+    wait_for("the run to be over at its agent", LIMIT, || {
+        let (_, views) = world.fleet.link("a1").ok()?;
+        let view = views.first()?;
+        // What the agent is, two reports of the step, and the end of the run.
+        (view.confirmed.map(|seq| seq.value()) == Some(4)).then_some(())
+    })?;
+    world.fleet.server.start()?;
+    let ended = world.ended(&job)?;
+    let step = &ended["runs"][0]["steps"][0];
+    ensure(ended["ended_ms"].is_u64() && ended["ended_ms"] == step["ended_ms"], format!("{ended:#}"))
 }

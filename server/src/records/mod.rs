@@ -1,6 +1,7 @@
 //! What the server keeps of jobs, runs and agents: rows of its journal. There is no second database; the views are made from
 //! these.
 
+mod ended;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};

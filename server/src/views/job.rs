@@ -210,7 +210,7 @@ pub struct JobView {
     pub state: JobState,
     /// When the server took it.
     pub created_ms: u64,
-    /// When its last run ended.
+    /// When its last run ended, as its agent says, if that can be: else when the server learned of it.
     pub ended_ms: Option<u64>,
     /// What it waits for before an agent is chosen for it.
     #[serde(default)]
@@ -299,7 +299,7 @@ pub struct JobSummary {
     pub state: JobState,
     /// When the server took it.
     pub created_ms: u64,
-    /// When its last run ended.
+    /// When its last run ended, as its agent says, if that can be: else when the server learned of it.
     pub ended_ms: Option<u64>,
     /// How many agents do it.
     pub agents: u64,
