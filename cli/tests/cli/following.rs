@@ -47,6 +47,14 @@ impl Watcher {
     }
 }
 
+/// One that was not watched to its end would look for its server for ever.
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn change(server: &Server, how: impl FnOnce(&mut JobView)) {
     server.desk.change(|books| how(&mut books.jobs.values_mut().next().unwrap().1));
 }
