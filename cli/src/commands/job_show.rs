@@ -1,6 +1,7 @@
 //! `longshore job list` and `longshore job show`.
 
 use clap::Args;
+use messages::StepId;
 use server::api::{JOBS_LIMIT_MAX, JobPrefix};
 use server::views::{JobLink, JobState, JobView, JobsView, RunView, StepView};
 
@@ -41,6 +42,7 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
         Column::new("STATE"),
         Column::number("AGENTS"),
         Column::number("STEPS"),
+        Column::new("STOPPED AT").raw("stopped_at"),
         Column::new(clock.heading("AGE", "CREATED")).raw("created_ms"),
         Column::new("TOOK").raw("took_ms"),
         Column::new("ID").wide(),
@@ -51,7 +53,8 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
             Cell::new(&job.name),
             Cell::new(job.state),
             Cell::new(job.agents),
-            Cell::new(format!("{}/{}", job.steps_settled, job.steps)),
+            Cell::new(format!("{}/{}", job.steps_passed, job.steps)),
+            stopped(&job.stopped_at),
             Cell::both(clock.show(job.created_ms), job.created_ms),
             span(Some(job.created_ms), job.ended_ms),
             Cell::new(job.id),
@@ -65,6 +68,16 @@ pub(crate) fn list(args: &JobListArgs, global: &Global, printer: &Printer) -> Re
         printer.note("there are more; give -n N for more of them");
     }
     Ok(Exit::Ok)
+}
+
+/// The steps at which a job stopped. With many agents it may be many.
+fn stopped(steps: &[StepId]) -> Cell {
+    let steps: Vec<&str> = steps.iter().map(StepId::as_str).collect();
+    match steps.as_slice() {
+        [] => Cell::none(),
+        [first, second, _, ..] => Cell::both(format!("{first} {second} +{}", steps.len() - 2), steps.join(" ")),
+        [_] | [_, _] => Cell::new(steps.join(" ")),
+    }
 }
 
 /// Prints one job.
@@ -150,10 +163,12 @@ fn detail(step: &StepView) -> Cell {
 
 fn run_line(run: &RunView) -> String {
     let style = state_style(run.state.as_str());
-    let settled = run.steps.iter().filter(|step| step.state.is_dealt_with()).count();
+    let passed = run.steps.iter().filter(|step| step.state.is_passed()).count();
+    let stopped = run.stopped_at().map(|step| format!(" at {step}")).unwrap_or_default();
     let reason = run.reason.as_ref().map(|reason| format!(" · {}", clean(reason))).unwrap_or_default();
     let retried = run.retried.map(|by| format!(" · started again as {}", short(by))).unwrap_or_default();
-    format!("  {} {style}{}{style:#} · {settled}/{} steps{reason}{retried}\n", run.agent, run.state, run.steps.len())
+    let (agent, state, steps) = (&run.agent, run.state, run.steps.len());
+    format!("  {agent} {style}{state}{style:#}{stopped} · {passed}/{steps} steps{reason}{retried}\n")
 }
 
 fn span(from_ms: Option<u64>, to_ms: Option<u64>) -> Cell {

@@ -13,7 +13,7 @@ fn a_job_is_submitted_listed_and_shown() {
     let ran = server.run(&["job", "list", "--time", "utc"]);
     let short = &id[..13];
     let expected = format!(
-        "JOB            NAME  STATE    AGENTS  STEPS  CREATED               TOOK\n{short}  x     running       1    0/1  1970-01-01 00:00:00Z  -\n"
+        "JOB            NAME  STATE    AGENTS  STEPS  STOPPED AT  CREATED               TOOK\n{short}  x     running       1    0/1  -           1970-01-01 00:00:00Z  -\n"
     );
     assert_eq!((ran.code, ran.out), (0, expected));
     let ran = server.run(&["job", "show", short, "--time", "utc"]);
@@ -176,6 +176,78 @@ fn a_job_that_did_not_succeed_says_how_to_start_it_again() {
 }
 
 #[test]
+fn a_job_that_did_not_succeed_shows_how_far_it_came_and_where_it_stopped() {
+    use StepState::{Cancelled, Failed, NeedsDecision, NotRun, Pending, Running, Skipped, Succeeded};
+    let server = Server::new();
+    let step = |id: &str| format!("[[step]]\nid = '{id}'\nrun = 'true'\n");
+    let steps = ["get", "build", "ship", "tidy"].map(step).concat();
+    server.home.write("job.toml", &format!("name = 'x'\ntarget = {{ agents = ['a1'] }}\n{steps}"));
+    let id = server.run(&["job", "run", "job.toml", "-o", "name"]).out.trim().to_owned();
+    let shown = |state, run_state, steps: [StepState; 4]| {
+        server.desk.change(|books| {
+            let job = &mut books.jobs.values_mut().next().unwrap().1;
+            (job.state, job.runs[0].state) = (state, run_state);
+            for (step, state) in job.runs[0].steps.iter_mut().zip(steps) {
+                step.state = state;
+                step.attempt = u32::from(!matches!(state, NotRun | Pending | Skipped));
+            }
+        });
+        let row = server.run(&["job", "list", "-o", "csv"]).out.lines().nth(1).unwrap().to_owned();
+        let line = server.run(&["job", "show", &id]).out.lines().nth(1).unwrap().to_owned();
+        (row.split(',').skip(4).take(2).collect::<Vec<_>>().join(" "), line)
+    };
+    for (state, run, steps, row, line) in [
+        (
+            JobState::Failed,
+            RunState::Failed,
+            [Succeeded, Failed, NotRun, Succeeded],
+            "2/4 build",
+            "  a1 failed at build · 2/4 steps",
+        ),
+        (
+            JobState::Cancelled,
+            RunState::Cancelled,
+            [Succeeded, Cancelled, NotRun, NotRun],
+            "1/4 build",
+            "  a1 cancelled at build · 1/4 steps",
+        ),
+        (
+            JobState::Cancelled,
+            RunState::Cancelled,
+            [Succeeded, Succeeded, NotRun, NotRun],
+            "2/4 ship",
+            "  a1 cancelled at ship · 2/4 steps",
+        ),
+        (
+            JobState::NeedsDecision,
+            RunState::NeedsDecision,
+            [NeedsDecision, Pending, Pending, Pending],
+            "0/4 get",
+            "  a1 needs-decision at get · 0/4 steps",
+        ),
+        (JobState::Failed, RunState::Refused, [NotRun; 4], "0/4 ", "  a1 refused · 0/4 steps"),
+        (
+            JobState::Succeeded,
+            RunState::Succeeded,
+            [Succeeded, Succeeded, Succeeded, Skipped],
+            "4/4 ",
+            "  a1 succeeded · 4/4 steps",
+        ),
+        (
+            JobState::Running,
+            RunState::Running,
+            [Succeeded, Running, Pending, Pending],
+            "1/4 ",
+            "  a1 running · 1/4 steps",
+        ),
+    ] {
+        assert_eq!(shown(state, run, steps), (row.to_owned(), line.to_owned()));
+    }
+    let table = server.run(&["job", "list"]).out;
+    assert!(table.starts_with("JOB            NAME  STATE    AGENTS  STEPS  STOPPED AT  AGE"), "{table}");
+}
+
+#[test]
 fn a_decision_about_an_agent_without_one_to_make_says_which_has() {
     let server = Server::new();
     let id = server.submit();
@@ -192,7 +264,7 @@ fn times_for_programs_are_milliseconds_and_named_so() {
     let server = Server::new();
     let id = server.submit();
     let head = |arguments: &[&str]| server.run(arguments).out.lines().next().unwrap().to_owned();
-    assert_eq!(head(&["job", "list", "-o", "csv"]), "job,name,state,agents,steps,created_ms,took_ms,id");
+    assert_eq!(head(&["job", "list", "-o", "csv"]), "job,name,state,agents,steps,stopped_at,created_ms,took_ms,id");
     assert_eq!(head(&["job", "show", &id, "-o", "csv"]), "agent,step,state,effect,attempt,took_ms,detail,run");
     assert_eq!(head(&["fleet", "list", "-o", "csv"]), "name,pool,state,slots,runs,lag,seen_ms,version,labels,note");
 }

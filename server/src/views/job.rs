@@ -169,6 +169,16 @@ impl StepState {
         self.is_settled() && !matches!(self, Self::NotRun)
     }
 
+    /// Whether the run went on after the step as if nothing had gone wrong.
+    #[must_use]
+    pub const fn is_passed(self) -> bool {
+        match self {
+            Self::Succeeded | Self::AlreadyDone | Self::Skipped => true,
+            Self::Pending | Self::Running | Self::NotRun => false,
+            Self::Failed | Self::TimedOut | Self::NeedsDecision | Self::Cancelled => false,
+        }
+    }
+
     /// Whether the step is over, well or badly.
     #[must_use]
     pub const fn is_settled(self) -> bool {
@@ -307,6 +317,26 @@ pub struct JobSummary {
     pub steps: u64,
     /// Steps of all its runs that are over.
     pub steps_settled: u64,
+    /// Steps of all its runs that are over and got through: they succeeded, were found done, or were not to be run.
+    #[serde(default)]
+    pub steps_passed: u64,
+    /// The steps at which runs stopped that did not succeed, each once.
+    #[serde(default)]
+    pub stopped_at: Vec<StepId>,
+}
+
+impl RunView {
+    /// The step at which it stopped, if it did and did not succeed: the first that went wrong or waits for a person, or else the one
+    /// that would have been next. Nothing if it never came to a step.
+    #[must_use]
+    pub fn stopped_at(&self) -> Option<&StepId> {
+        if !self.state.is_settled() || self.state == RunState::Succeeded {
+            return None;
+        }
+        let wrong = self.steps.iter().find(|step| step.state.is_settled() && !step.state.is_passed());
+        let begun = self.steps.iter().any(|step| step.attempt > 0);
+        wrong.filter(|step| step.state != StepState::NotRun || begun).map(|step| &step.id)
+    }
 }
 
 impl JobView {
@@ -314,6 +344,12 @@ impl JobView {
     #[must_use]
     pub fn summary(&self) -> JobSummary {
         let steps = || self.runs.iter().flat_map(|run| &run.steps);
+        let mut stopped_at: Vec<StepId> = Vec::new();
+        for step in self.runs.iter().filter_map(RunView::stopped_at) {
+            if !stopped_at.contains(step) {
+                stopped_at.push(step.clone());
+            }
+        }
         JobSummary {
             id: self.id,
             name: self.name.clone(),
@@ -323,6 +359,8 @@ impl JobView {
             agents: self.runs.len() as u64,
             steps: steps().count() as u64,
             steps_settled: steps().filter(|step| step.state.is_dealt_with()).count() as u64,
+            steps_passed: steps().filter(|step| step.state.is_passed()).count() as u64,
+            stopped_at,
         }
     }
 }
