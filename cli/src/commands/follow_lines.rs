@@ -8,6 +8,7 @@ use messages::{LogKey, RunId};
 use server::views::{JobState, JobView, LogView, RunState, RunView, StepState, StepView, counted};
 
 use super::job::short;
+use super::job_show::ENDED_FIRST;
 use crate::failure::Failure;
 use crate::output::{OutputError, Printer, clean, now_ms, state_style, took};
 
@@ -115,7 +116,8 @@ impl<'a> Lines<'a> {
             let (id, how) = (short(job.id), "--as done|retry|fail --note WHY");
             text.push_str(&format!(
                 "a step's outcome is unknown and it must not run twice: find out what became of it, then\n\
-                 longshore job resolve {id} {how}\n"
+                 longshore job resolve {id} {how}\n\
+                 decides, {ENDED_FIRST}\n"
             ));
         }
         Ok(self.printer.text(&text)?)

@@ -28,8 +28,9 @@ pub(crate) struct JobCancelArgs {
 /// Arguments of `longshore job resolve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The decision reaches the agent whenever it can be reached. --give-up ends the run at the server at once; what the \
-                        agent says of it later is kept beside it."
+    after_help = "Whatever is decided, the agent first ends all processes of the step that still run: if they are to finish, wait until they \
+                        have. The decision reaches the agent whenever it can be reached. --give-up ends the run at the server at once; \
+                        what the agent says of it later is kept beside it, and what it still does of it is ended then."
 )]
 pub(crate) struct JobResolveArgs {
     /// The job's id, or the beginning of it
@@ -88,11 +89,20 @@ pub(crate) fn cancel(args: &JobCancelArgs, global: &Global, printer: &Printer) -
 pub(crate) fn resolve(args: &JobResolveArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
     let client = Client::new(global)?;
     let before: JobView = client.get(&path(&args.job))?;
+    let (mut waits, mut open) = (false, false);
     for run in before.runs.iter().filter(|run| args.agent.as_ref().is_none_or(|agent| *agent == run.agent)) {
+        open |= !run.state.is_over();
         for step in run.steps.iter().filter(|step| step.state == StepState::NeedsDecision) {
+            waits = true;
             let evidence = step.detail.as_deref().map_or_else(String::new, |detail| format!(": {}", clean(detail)));
             printer.note(&format!("{} {} attempt {}{evidence}", run.agent, step.id, step.attempt));
         }
+    }
+    // Said before it is asked for: what was only thought to be over may be at work.
+    if args.give_up && open {
+        printer.note("what its agent still does of the run is ended when it can be reached, with all processes");
+    } else if waits {
+        printer.note("processes of the step that still run are ended first");
     }
     let order = ResolveJob {
         agent: args.agent.clone(),

@@ -12,6 +12,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Cell, Column, Printer, Table, clean, now_ms, state_style, took};
 
+/// What a decision does besides deciding.
+pub(super) const ENDED_FIRST: &str = "and ends the processes of the step that still run";
+
 /// Arguments of `longshore job list`.
 #[derive(Debug, Args)]
 pub(crate) struct JobListArgs {
@@ -89,8 +92,9 @@ pub(crate) fn show(args: &JobShowArgs, global: &Global, printer: &Printer) -> Re
             printer.note(&hint);
         }
         if view.state == JobState::NeedsDecision {
+            let id = short(view.id);
             printer
-                .note(&format!("`longshore job resolve {} --as done|retry|fail --note WHY` decides", short(view.id)));
+                .note(&format!("`longshore job resolve {id} --as done|retry|fail --note WHY` decides, {ENDED_FIRST}"));
         }
     }
     Ok(Exit::Ok)

@@ -117,6 +117,14 @@ fn the_exit_code_tells_how_a_job_ended() {
                 hint.starts_with("`longshore job retry ") && hint.ends_with("` starts again what did not succeed\n"),
                 "{hint}"
             );
+        } else {
+            assert!(watcher.line().contains(" needs-decision in 1m07s"));
+            let (unknown, command, ended) = (watcher.line(), watcher.line(), watcher.line());
+            assert!(
+                unknown.contains("must not run twice") && command.starts_with("longshore job resolve "),
+                "{command}"
+            );
+            assert_eq!(ended, "decides, and ends the processes of the step that still run\n");
         }
         assert_eq!(watcher.end(), code);
     }

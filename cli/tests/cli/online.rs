@@ -170,7 +170,9 @@ fn a_job_that_did_not_succeed_says_how_to_start_it_again() {
     assert_eq!(end(JobState::Failed, RunState::Failed, false), hint);
     assert_eq!(end(JobState::Failed, RunState::Failed, true), "");
     assert_eq!(end(JobState::Succeeded, RunState::Succeeded, false), "");
-    let decide = format!("`longshore job resolve {short} --as done|retry|fail --note WHY` decides\n");
+    let decide = format!(
+        "`longshore job resolve {short} --as done|retry|fail --note WHY` decides, and ends the processes of the step that still run\n"
+    );
     assert_eq!(end(JobState::NeedsDecision, RunState::NeedsDecision, false), decide);
     assert_eq!(server.run(&["job", "list", "--state", "failed"]).err, "no jobs\n");
 }
@@ -257,6 +259,26 @@ fn a_decision_about_an_agent_without_one_to_make_says_which_has() {
     assert_eq!((ran.code, ran.err.as_str()), (2, words));
     let ran = resolve("a1");
     assert!(ran.code == 2 && ran.err.starts_with("error: nothing on a1 waits for a decision\n"), "{ran:?}");
+}
+
+#[test]
+fn a_decision_says_before_it_is_sent_that_it_ends_what_still_runs() {
+    let server = Server::new();
+    let id = server.submit();
+    server.desk.change(|books| {
+        let job = &mut books.jobs.values_mut().next().unwrap().1;
+        job.state = JobState::NeedsDecision;
+        job.runs[0].state = RunState::NeedsDecision;
+        (job.runs[0].steps[0].state, job.runs[0].steps[0].attempt) = (StepState::NeedsDecision, 1);
+    });
+    let resolve = ["job", "resolve", &id, "--as", "done", "--note", "seen"];
+    let ran = server.run(&resolve);
+    let words = "a1 s attempt 1\nprocesses of the step that still run are ended first\n";
+    assert_eq!((ran.code, ran.err.as_str()), (0, words));
+    let ran = server.run(&[&resolve[..], &["--give-up"]].concat());
+    assert!(ran.err.contains("what its agent still does of the run is ended when it can be reached"), "{ran:?}");
+    let help = server.run(&["job", "resolve", "--help"]).out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("first ends all processes of the step that still run"), "{help}");
 }
 
 #[test]
