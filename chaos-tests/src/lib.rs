@@ -9,6 +9,7 @@ pub mod explore;
 pub mod gaps;
 pub mod live;
 pub mod loud;
+pub mod out;
 pub mod sim;
 pub mod simulate;
 pub mod work;

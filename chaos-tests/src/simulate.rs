@@ -2,7 +2,7 @@
 //! right and wrong is decided in [`sim`](crate::sim).
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::out;
 use crate::sim::{Caught, Options, Outcome, Planted, Summary, hunt, run_with_twin, sweep};
 
 /// How often progress is shown.
@@ -65,7 +66,7 @@ impl Simulate {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(why) => {
-                eprintln!("{why}");
+                out::note(format_args!("{why}\n"));
                 ExitCode::from(2)
             }
         }
@@ -87,7 +88,7 @@ impl Simulate {
         let command = command(seed, planted);
         match self.output {
             Form::Json => print_json(&one_json(&outcome, &command)),
-            Form::Text => print(&One { outcome: &outcome, command: &command }),
+            Form::Text => out::print(&One { outcome: &outcome, command: &command }),
         }
         Ok(outcome.violation.is_none())
     }
@@ -101,13 +102,13 @@ impl Simulate {
             if last.elapsed() >= PROGRESS_EVERY {
                 *last = Instant::now();
                 let end = if terminal { "\r" } else { "\n" };
-                eprint!("{done} of {} seeds, {broken} failed{end}", self.seeds);
+                out::note(format_args!("{done} of {} seeds, {broken} failed{end}", self.seeds));
             }
         };
         let summary = sweep(self.from, self.seeds, Options::default(), &progress);
         match self.output {
             Form::Json => print_json(&summary_json(&summary, began.elapsed())),
-            Form::Text => print(&Many { summary: &summary, took: began.elapsed() }),
+            Form::Text => out::print(&Many { summary: &summary, took: began.elapsed() }),
         }
         Ok(summary.violations.is_empty())
     }
@@ -117,7 +118,7 @@ impl Simulate {
         let table: Vec<Caught> = Planted::ALL.into_iter().map(|planted| hunt(planted, self.from, self.seeds)).collect();
         match self.output {
             Form::Json => print_json(&table_json(&table)),
-            Form::Text => print(&Table { rows: &table, seeds: self.seeds }),
+            Form::Text => out::print(&Table { rows: &table, seeds: self.seeds }),
         }
         Ok(table.iter().all(|row| row.by.is_some()))
     }
@@ -128,13 +129,8 @@ fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
-/// Prints, and does not mind a reader that has gone.
-fn print(what: &dyn fmt::Display) {
-    let _ = write!(std::io::stdout().lock(), "{what}");
-}
-
 fn print_json(value: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout().lock(), "{value:#}");
+    out::print(format_args!("{value:#}\n"));
 }
 
 /// The command that runs a seed again.

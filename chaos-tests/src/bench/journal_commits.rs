@@ -276,7 +276,7 @@ impl Drop for BareLog {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            eprintln!("The thread of a bare log panicked.");
+            crate::out::note("The thread of a bare log panicked.\n");
         }
     }
 }

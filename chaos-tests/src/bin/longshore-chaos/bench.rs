@@ -61,14 +61,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let asked = match Asked::of(args) {
         Ok(asked) => asked,
         Err(reason) => {
-            eprintln!("{reason}; nothing was measured");
+            note!("{reason}; nothing was measured");
             return USAGE.into();
         }
     };
     match carry_out(args, asked) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("The benchmarks could not be carried out: {}", crate::chain(error.as_ref()));
+            note!("The benchmarks could not be carried out: {}", crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -113,17 +113,17 @@ const DEBUG: bool = cfg!(debug_assertions);
 fn list(json: bool) {
     if json {
         let all = ALL.iter().map(|benchmark| serde_json::json!({ "id": benchmark.id, "what": benchmark.what }));
-        println!("{:#}", serde_json::Value::from_iter(all));
+        say!("{:#}", serde_json::Value::from_iter(all));
         return;
     }
     for benchmark in ALL {
-        println!("{:<5}{}", benchmark.id, benchmark.what);
+        say!("{:<5}{}", benchmark.id, benchmark.what);
     }
-    println!(
+    say!(
         "\n`longshore-chaos bench {}` measures one, in a minute or two; several may be named. `bench {EVERY}` takes a quarter of",
         ALL[0].id
     );
-    println!("an hour, and writes docs/performance.md if it is begun at the top of the source.");
+    say!("an hour, and writes docs/performance.md if it is begun at the top of the source.");
 }
 
 fn benchmark(id: &str) -> Result<&'static Benchmark, String> {
@@ -144,7 +144,7 @@ fn carry_out(args: &Args, asked: Asked) -> Result<(), Box<dyn std::error::Error>
     // Looked for before anything is started that would have to be waited for.
     longshore()?;
     if let Some(docs) = &docs {
-        eprintln!("The tables will be written into {}.", docs.join(PAGE).display());
+        note!("The tables will be written into {}.", docs.join(PAGE).display());
     }
     crate::end_in_order()?;
     let dir = match &args.dir {
@@ -164,13 +164,13 @@ fn carry_out(args: &Args, asked: Asked) -> Result<(), Box<dyn std::error::Error>
     let outcomes = measure(&options, &chosen)?;
     if json {
         let all = serde_json::json!({ "machine": bench::machine(), "debug_build": DEBUG, "benchmarks": outcomes });
-        println!("{all:#}");
+        say!("{all:#}");
     } else {
         print(&outcomes);
     }
     if let Some(docs) = docs {
         bench::write(&docs, &outcomes)?;
-        eprintln!("{} is written", docs.join(PAGE).display());
+        note!("{} is written", docs.join(PAGE).display());
     }
     Ok(())
 }
@@ -194,7 +194,7 @@ fn page(args: &Args, every: bool) -> Result<Option<PathBuf>, String> {
 
 fn measure(options: &Options, chosen: &[&Benchmark]) -> Result<Vec<Outcome>, Box<dyn std::error::Error>> {
     let began = Instant::now();
-    let mut say = |line: &str| eprintln!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
+    let mut say = |line: &str| note!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
     let mut stage = Stage::new(options, &mut say);
     let mut outcomes = Vec::new();
     for benchmark in chosen {
@@ -204,17 +204,17 @@ fn measure(options: &Options, chosen: &[&Benchmark]) -> Result<Vec<Outcome>, Box
 }
 
 fn print(outcomes: &[Outcome]) {
-    println!("{}", bench::machine());
+    say!("{}", bench::machine());
     if DEBUG {
-        println!("THIS IS A DEBUG BUILD: the figures say nothing about Longshore.");
+        say!("THIS IS A DEBUG BUILD: the figures say nothing about Longshore.");
     }
     for outcome in outcomes {
-        println!("\n{}", bench::text(outcome));
+        say!("\n{}", bench::text(outcome));
     }
     if outcomes.iter().any(|outcome| outcome.percent < 100) {
-        println!("less than the usual amount was done, so nothing is judged");
+        say!("less than the usual amount was done, so nothing is judged");
         return;
     }
     let reached = outcomes.iter().filter(|outcome| outcome.is_reached()).count();
-    println!("{reached} of {} benchmarks reached all their goals", outcomes.len());
+    say!("{reached} of {} benchmarks reached all their goals", outcomes.len());
 }

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     match carry_out(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("The commits cannot be measured: {}", crate::chain(error.as_ref()));
+            note!("The commits cannot be measured: {}", crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -53,13 +53,19 @@ fn carry_out(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut rates = Vec::new();
     measure(dir.path(), &args.tasks, rounds, Duration::from_millis(args.turn), &mut |rate| rates.push(rate))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rates)?);
+        say!("{}", serde_json::to_string_pretty(&rates)?);
         return Ok(());
     }
-    println!("synced commits of {COMMIT_BYTES} bytes a second, median of {rounds} turns of {} ms each", args.turn);
-    println!(
+    say!("synced commits of {COMMIT_BYTES} bytes a second, median of {rounds} turns of {} ms each", args.turn);
+    say!(
         "{:<22}{:>7}{:>12}{:>8}{:>18}{:>12}{:>14}",
-        "WHO", "TASKS", "COMMITS/S", "RATIO", "LEAST TO MOST", "CPU µs EACH", "WRITTEN/BYTE"
+        "WHO",
+        "TASKS",
+        "COMMITS/S",
+        "RATIO",
+        "LEAST TO MOST",
+        "CPU µs EACH",
+        "WRITTEN/BYTE"
     );
     for tasks in &args.tasks {
         Subject::ALL.into_iter().for_each(|subject| print(&rates, subject, *tasks));
@@ -79,7 +85,7 @@ fn print(rates: &[Rate], subject: Subject, tasks: usize) {
     let between = format!("{least:.2} to {most:.2}");
     let cpu = spread(of(subject, |rate| rate.cpu_per_commit().as_secs_f64() * 1e6))[1];
     let written = spread(of(subject, |rate| rate.written as f64 / (rate.commits as f64 * COMMIT_BYTES as f64)))[1];
-    println!("{:<22}{tasks:>7}{per_second:>12.0}{ratio:>8.2}{between:>18}{cpu:>12.2}{written:>14.2}", subject.name());
+    say!("{:<22}{tasks:>7}{per_second:>12.0}{ratio:>8.2}{between:>18}{cpu:>12.2}{written:>14.2}", subject.name());
 }
 
 /// The least, the median and the most.

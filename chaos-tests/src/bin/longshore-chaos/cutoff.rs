@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            eprintln!("The agent could not be cut off: {}", crate::chain(error.as_ref()));
+            note!("The agent could not be cut off: {}", crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -45,26 +45,26 @@ fn carry_out(args: &Args) -> Result<Report, Box<dyn std::error::Error>> {
     let how_long = HowLong::AtLeast(Duration::from_secs(args.seconds));
     // As a network without a way: nobody is told.
     let report = cutoff::run(dir, how_long, Shut::Silently, &mut |line| {
-        eprintln!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
+        note!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
     })?;
     Ok(report)
 }
 
 fn print(report: &Report) {
     let Report { steps, steps_ended, waited, resent, duplicates, logs_whole, tally, .. } = report;
-    println!(
+    say!(
         "cut off for {:.1} s: {steps_ended} of {steps} steps ended meanwhile, {waited} messages waited",
         report.cut_off.as_secs_f64()
     );
-    println!(
+    say!(
         "meanwhile the server called its jobs {}; now they are {}",
         report.jobs_meanwhile.join(", "),
         report.jobs.join(", ")
     );
-    println!(
+    say!(
         "resent {resent} · received twice {duplicates} · in order {} · logs whole {logs_whole} of {steps}",
         report.in_order
     );
-    println!("lost {} · ran twice {}", tally.lost.len(), tally.twice.len());
-    println!("{}", if report.is_clean() { "PASS" } else { "FAIL" });
+    say!("lost {} · ran twice {}", tally.lost.len(), tally.twice.len());
+    say!("{}", if report.is_clean() { "PASS" } else { "FAIL" });
 }

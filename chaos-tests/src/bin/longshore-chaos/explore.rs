@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     };
     let shares = scope.budget.shares_count();
     if let Some(share) = args.share.filter(|share| !(1..=shares).contains(share)) {
-        eprintln!("error: there is no share {share}: this world has {shares}, from 1");
+        note!("error: there is no share {share}: this world has {shares}, from 1");
         return ExitCode::from(USAGE);
     }
     let limits = Limits { states_max: args.states_max, room: args.room, share: args.share };
@@ -112,14 +112,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let mut most = 0;
     let found = explore_watched(&scope, None, limits, &mut |progress| {
         if progress.states < most {
-            eprintln!("that was more than there was room for; begun again with more (--room says how much at once)");
+            note!("that was more than there was room for; begun again with more (--room says how much at once)");
         }
         most = progress.states;
         if told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
             let Progress { share: [share, of], states, transitions, depth, parts: [ends, _, steps] } = progress;
             let seconds = began.elapsed().as_secs();
-            eprintln!(
+            note!(
                 "share {share} of {of}: {states} states and {transitions} transitions so far, depth {depth}, made of {ends} \
                  endpoints and {steps} steps, {seconds} s, {} MiB",
                 memory_peak() >> 20
@@ -136,13 +136,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn text(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) {
     let Budget { crashes, wipes, rollbacks, duplicates, reorders, losses, disconnects } = scope.budget;
-    println!(
+    say!(
         "world        {} messages, {} of them answers of the agent; at most {crashes} crashes, {wipes} wipes, {rollbacks} rollbacks, {duplicates} duplicates, \
          {reorders} reorders, {losses} losses, {disconnects} disconnects",
         scope.messages,
         scope.messages / 2
     );
-    println!(
+    say!(
         "bounds       a timer waits while {} statuses of its side are on their way{}{}{}",
         scope.statuses,
         if scope.patient { "; delayed probes only while nothing is on its way" } else { "" },
@@ -150,42 +150,42 @@ fn text(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) 
         if scope.plain { "; every order of what commutes" } else { "" }
     );
     if let Some(share) = share {
-        println!("share        {share} alone");
+        say!("share        {share} alone");
     }
-    println!("states       {}", found.states);
-    println!("transitions  {}", found.transitions);
-    println!("depth        {}", found.depth);
-    println!("ends         {}, under another name after a rollback in {}", found.ends, found.healed);
+    say!("states       {}", found.states);
+    say!("transitions  {}", found.transitions);
+    say!("depth        {}", found.depth);
+    say!("ends         {}, under another name after a rollback in {}", found.ends, found.healed);
     let [ends, envelopes, steps] = found.parts;
-    println!("made of      {ends} endpoints, {envelopes} envelopes, {steps} steps of an endpoint");
-    println!("time         {seconds:.1} s");
-    println!("memory       {} MiB at most", memory_peak() >> 20);
+    say!("made of      {ends} endpoints, {envelopes} envelopes, {steps} steps of an endpoint");
+    say!("time         {seconds:.1} s");
+    say!("memory       {} MiB at most", memory_peak() >> 20);
     if let Some(example) = &found.counterexample {
-        println!("\nFound after {} actions:", example.actions.len());
+        say!("\nFound after {} actions:", example.actions.len());
         for (number, action) in (1..).zip(&example.actions) {
-            println!("{number:4}  {action}");
+            say!("{number:4}  {action}");
         }
-        println!("      {}", example.violation);
-        println!("\nThe last world before that:\n{}", example.last);
-        println!("FAIL");
+        say!("      {}", example.violation);
+        say!("\nThe last world before that:\n{}", example.last);
+        say!("FAIL");
     } else if found.complete {
-        println!(
+        say!(
             "every state of this {} was visited{}; no promise is broken in any, and from each an end in which\n\
              everything is handed over and both ends agree can be reached without a fault. Several commits lost in one crash,\n\
              and two living copies of a journal, are not in it.",
             if share.is_some() { "share of the world" } else { "world" },
             if scope.patient { ", with delayed probes only while nothing is on its way" } else { "" }
         );
-        println!("PASS");
+        say!("PASS");
     } else if let Some(why) = &found.unread {
-        println!(
+        say!(
             "the search was given up before its end: a temporary file cannot be used: {why}; set TMPDIR to a folder with room\n\
              for 16 to 30 bytes a state"
         );
-        println!("FAIL");
+        say!("FAIL");
     } else {
-        println!("the search was given up before its end; raise --states-max or make the world smaller");
-        println!("FAIL");
+        say!("the search was given up before its end; raise --states-max or make the world smaller");
+        say!("FAIL");
     }
 }
 
@@ -203,5 +203,5 @@ fn json(scope: &Scope, share: Option<usize>, found: &Exploration, seconds: f64) 
         "memory_peak_bytes": memory_peak(),
         "counterexample": example,
     });
-    println!("{report:#}");
+    say!("{report:#}");
 }

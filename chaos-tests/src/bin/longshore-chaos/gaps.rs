@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("The figures cannot be had: {}", crate::chain(error.as_ref()));
+            note!("The figures cannot be had: {}", crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn carry_out(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     if let (Some(part), Some(dir)) = (args.open_only, &args.dir) {
-        println!("{}", serde_json::to_string(&measure_opening(dir, args.engine, part)?)?);
+        say!("{}", serde_json::to_string(&measure_opening(dir, args.engine, part)?)?);
         return Ok(true);
     }
     let temporary;
@@ -69,7 +69,7 @@ fn carry_out(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         let dir = dir.join(messages.to_string());
         let cost = reconcile(&dir, messages, args.engine, &mut |line| {
             if !args.json {
-                println!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
+                say!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
             }
         })?;
         let opened = Part::ALL.map(|part| open_apart(&dir, args.engine, part));
@@ -77,10 +77,10 @@ fn carry_out(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     }
     let kept = sizes.iter().all(|size| size.cost.is_kept());
     if args.json {
-        println!("{:#}", serde_json::json!({ "engine": args.engine.to_string(), "sizes": sizes, "kept": kept }));
+        say!("{:#}", serde_json::json!({ "engine": args.engine.to_string(), "sizes": sizes, "kept": kept }));
     } else {
         print(args.engine, &sizes);
-        println!("{}", if kept { "PASS" } else { "FAIL" });
+        say!("{}", if kept { "PASS" } else { "FAIL" });
     }
     Ok(kept)
 }
@@ -102,16 +102,19 @@ fn mib(kib: u64) -> f64 {
 
 fn print(engine: Engine, sizes: &[Size]) {
     for Size { cost, .. } in sizes {
-        println!(
+        say!(
             "{} messages: {} bytes to and fro, fewer than {EXCHANGE_BYTES_MAX} are allowed; {} resent, {LOST} were lost; {} received",
-            cost.messages, cost.exchange_bytes, cost.resent, cost.received
+            cost.messages,
+            cost.exchange_bytes,
+            cost.resent,
+            cost.received
         );
     }
-    println!("opening, each in a process of its own, {engine}:");
-    println!("{:>10}  {:<8}{:>10}{:>8}{:>10}{:>10}", "MESSAGES", "PART", "ROWS", "TIME s", "DISK MiB", "PEAK MiB");
+    say!("opening, each in a process of its own, {engine}:");
+    say!("{:>10}  {:<8}{:>10}{:>8}{:>10}{:>10}", "MESSAGES", "PART", "ROWS", "TIME s", "DISK MiB", "PEAK MiB");
     for Size { cost, opened } in sizes {
         for opened in opened {
-            println!(
+            say!(
                 "{:>10}  {:<8}{:>10}{:>8.2}{:>10.1}{:>10.1}",
                 cost.messages,
                 opened.part.name(),
@@ -127,7 +130,7 @@ fn print(engine: Engine, sizes: &[Size]) {
             // Each message has a header and a body.
             let rows = 2 * (large.cost.messages - small.cost.messages);
             let grown = (after.peak_kib.saturating_sub(before.peak_kib)) * 1_024;
-            println!("{}: {:.1} bytes more for each row more", after.part.name(), grown as f64 / rows as f64);
+            say!("{}: {:.1} bytes more for each row more", after.part.name(), grown as f64 / rows as f64);
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(report) if report.is_right() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("The logs could not be carried: {}", crate::chain(error.as_ref()));
+            note!("The logs could not be carried: {}", crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -48,41 +48,38 @@ fn carry_out(args: &Args) -> Result<Report, Box<dyn std::error::Error>> {
     };
     let began = Instant::now();
     let options = Options { dir: dir.to_owned(), steps: args.steps, bytes: args.bytes };
-    let report = loud::run(&options, &mut |line| eprintln!("  {:5.1} s  {line}", began.elapsed().as_secs_f64()))?;
+    let report = loud::run(&options, &mut |line| note!("  {:5.1} s  {line}", began.elapsed().as_secs_f64()))?;
     match args.output {
         Format::Table => print(&report),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Format::Json => say!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(report)
 }
 
 fn print(report: &Report) {
-    println!("{} steps of {} bytes each, over one agent and RabbitMQ", report.steps, report.bytes);
-    println!(
+    say!("{} steps of {} bytes each, over one agent and RabbitMQ", report.steps, report.bytes);
+    say!(
         "every run ended after {:.1} s, every log was at the server after {:.1} s: {:.1} MB/s",
         report.ended_after,
         report.arrived_after,
         report.rate()
     );
-    println!("runs that had ended before their log had arrived: {}", report.ended_first);
-    println!("{:<8}{:>12}{:>12}{:>12}", "MEMORY", "IDLE MiB", "PEAK MiB", "GREW MiB");
+    say!("runs that had ended before their log had arrived: {}", report.ended_first);
+    say!("{:<8}{:>12}{:>12}{:>12}", "MEMORY", "IDLE MiB", "PEAK MiB", "GREW MiB");
     for peak in &report.memory {
         let (who, idle, most, grew) = (format!("{:?}", peak.who), mib(peak.idle), mib(peak.peak), mib(peak.growth()));
-        println!("{:<8}{idle:>12.1}{most:>12.1}{grew:>12.1}", who.to_lowercase());
+        say!("{:<8}{idle:>12.1}{most:>12.1}{grew:>12.1}", who.to_lowercase());
     }
     for (when, times) in [("idle", &report.small_idle), ("meanwhile", &report.small_loud)] {
         let mut times = times.clone();
         times.sort_by(f64::total_cmp);
         if let (Some(median), Some(most)) = (times.get(times.len() / 2), times.last()) {
-            println!("a small job, {when}: median {median:.2} s, most {most:.2} s, of {}", times.len());
+            say!("a small job, {when}: median {median:.2} s, most {most:.2} s, of {}", times.len());
         }
     }
-    report.wrong.iter().for_each(|wrong| println!("WRONG {wrong}"));
-    println!(
-        "{} of {} logs have the size and the SHA-256 of what was written, at both ends",
-        report.equal, report.steps
-    );
-    println!("{}", if report.is_right() { "PASS" } else { "FAIL" });
+    report.wrong.iter().for_each(|wrong| say!("WRONG {wrong}"));
+    say!("{} of {} logs have the size and the SHA-256 of what was written, at both ends", report.equal, report.steps);
+    say!("{}", if report.is_right() { "PASS" } else { "FAIL" });
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a number for people")]

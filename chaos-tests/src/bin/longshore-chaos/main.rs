@@ -1,5 +1,10 @@
 //! `longshore-chaos`: the harness that breaks things. Never packaged with agents.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod say;
+
 mod bench;
 mod commits;
 mod cutoff;
@@ -16,6 +21,7 @@ use std::time::Duration;
 use chaos_tests::damage::{self, Options, Phase, Trial};
 use chaos_tests::demo::{self, Report};
 use chaos_tests::live::{interrupt, wait_for};
+use chaos_tests::out;
 use chaos_tests::simulate::Simulate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use journal::Engine;
@@ -101,11 +107,17 @@ enum Format {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let code = run(Cli::parse().command);
+    // Whoever reads a file that is cut off by a full disk is to know.
+    if out::is_whole() { code } else { ExitCode::FAILURE }
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Demo { dir, keep } => run_demo(&dir, keep),
         Command::Explore(args) => explore::run(&args),
         Command::Table => {
-            print!("{}", chaos_tests::explore::table());
+            out::print(chaos_tests::explore::table());
             ExitCode::SUCCESS
         }
         Command::Gaps(args) => gaps::run(&args),
@@ -114,7 +126,7 @@ fn main() -> ExitCode {
         Command::Opening(args) => opening::opening(&args),
         Command::Space(args) => opening::space(&args),
         Command::Damage(args) => run_damage(&args).unwrap_or_else(|error| {
-            eprintln!("The trials could not be carried out: {}", chain(error.as_ref()));
+            note!("The trials could not be carried out: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }),
         Command::Simulate(simulate) => simulate.execute(),
@@ -144,16 +156,19 @@ fn run_damage(args: &DamageArgs) -> Result<ExitCode, Box<dyn std::error::Error>>
     let outcomes = damage::run(&options, &mut |outcome| {
         let judgement = &outcome.judgement;
         if only.is_some() && args.output == Format::Table {
-            println!("{}: {}", outcome.trial.fault, outcome.injected);
-            println!(
+            say!("{}: {}", outcome.trial.fault, outcome.injected);
+            say!(
                 "{} steps, {:?}; {}: {}\n",
-                outcome.trial.steps, outcome.trial.ending, judgement.verdict, judgement.detail
+                outcome.trial.steps,
+                outcome.trial.ending,
+                judgement.verdict,
+                judgement.detail
             );
         }
     })?;
     match args.output {
-        Format::Table => print!("{}", damage::report(&options, &outcomes)),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&outcomes)?),
+        Format::Table => out::print(damage::report(&options, &outcomes)),
+        Format::Json => say!("{}", serde_json::to_string_pretty(&outcomes)?),
     }
     let failed = outcomes.iter().any(|outcome| outcome.judgement.verdict.is_failure());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -161,41 +176,45 @@ fn run_damage(args: &DamageArgs) -> Result<ExitCode, Box<dyn std::error::Error>>
 
 fn run_demo(dir: &Path, keep: bool) -> ExitCode {
     if let Err(error) = end_in_order() {
-        eprintln!("signals cannot be waited for: {error}");
+        note!("signals cannot be waited for: {error}");
         return ExitCode::FAILURE;
     }
     if let Err(error) = clear(dir) {
-        eprintln!("{} cannot be emptied: {error}", dir.display());
+        note!("{} cannot be emptied: {error}", dir.display());
         return ExitCode::FAILURE;
     }
-    match demo::run(dir, &mut |line| println!("  {line}")) {
+    match demo::run(dir, &mut |line| say!("  {line}")) {
         Ok((report, fleet)) => {
             let clean = print(&report);
             if keep {
-                println!("Left running. In another terminal, from this folder:");
-                println!("  target/debug/longshore --dir {} job list", fleet.home().display());
-                println!("  target/debug/longshore --dir {} reconcile show a1", fleet.home().display());
-                println!("  target/debug/longshore --dir {} journal list --endpoint a1", fleet.home().display());
-                println!("Ctrl-C ends it.");
+                say!("Left running. In another terminal, from this folder:");
+                say!("  target/debug/longshore --dir {} job list", fleet.home().display());
+                say!("  target/debug/longshore --dir {} reconcile show a1", fleet.home().display());
+                say!("  target/debug/longshore --dir {} journal list --endpoint a1", fleet.home().display());
+                say!("Ctrl-C ends it.");
                 // Only an interruption ends this wait.
                 let _ = wait_for("Ctrl-C", Duration::MAX, || None::<()>);
-                println!("Stopping …");
+                say!("Stopping …");
             }
             drop(fleet);
             if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            eprintln!("The demonstration could not be carried out: {}", chain(&error));
-            eprintln!("The logs of all processes are in {}.", dir.join("logs").display());
+            note!("The demonstration could not be carried out: {}", chain(&error));
+            note!("The logs of all processes are in {}.", dir.join("logs").display());
             ExitCode::FAILURE
         }
     }
 }
 
 fn print(report: &Report) -> bool {
-    println!(
+    say!(
         "  {} of {} steps marked once; the server's books say {} with {} succeeded; {} logs whole",
-        report.tally.once, report.steps, report.job, report.booked, report.logs_whole
+        report.tally.once,
+        report.steps,
+        report.job,
+        report.booked,
+        report.logs_whole
     );
     for (what, names) in [
         ("lost", &report.tally.lost),
@@ -203,11 +222,11 @@ fn print(report: &Report) -> bool {
         ("nobody asked for", &report.tally.unexpected),
     ] {
         if !names.is_empty() {
-            println!("  {what}: {}", names.join(" "));
+            say!("  {what}: {}", names.join(" "));
         }
     }
-    println!("lost {} · ran twice {}", report.tally.lost.len(), report.tally.twice.len());
-    println!("{}", if report.is_clean() { "PASS" } else { "FAIL" });
+    say!("lost {} · ran twice {}", report.tally.lost.len(), report.tally.twice.len());
+    say!("{}", if report.is_clean() { "PASS" } else { "FAIL" });
     report.is_clean()
 }
 
@@ -251,7 +270,7 @@ fn end_in_order() -> std::io::Result<()> {
                 _ = second.recv() => {}
                 _ = third.recv() => {}
             }
-            eprintln!("Interrupted; ending everything that was started …");
+            note!("Interrupted; ending everything that was started …");
             interrupt();
         });
     });

@@ -75,7 +75,7 @@ fn exit(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("The figures cannot be had: {}", crate::chain(error.as_ref()));
+            note!("The figures cannot be had: {}", crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -100,7 +100,7 @@ fn carry_out(args: &OpeningArgs) -> Result<(), Failure> {
     let setup = open::Setup { program: std::env::current_exe()?, dir, engine, messages, cold };
     let mut pairs = Vec::new();
     if !args.json {
-        println!(
+        say!(
             "{:>9}  {:<8}  {:>8}  {:>8}  {:>5}  {:>10}  {:>11}  {:>10}  {:>14}  {:>8}",
             "MESSAGES",
             "ENGINE",
@@ -128,7 +128,7 @@ fn carry_out(args: &OpeningArgs) -> Result<(), Failure> {
         }
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&pairs)?);
+        say!("{}", serde_json::to_string_pretty(&pairs)?);
     }
     Ok(())
 }
@@ -136,7 +136,7 @@ fn carry_out(args: &OpeningArgs) -> Result<(), Failure> {
 fn print(engine: Engine, Pair { messages, ours, reference }: &Pair) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let grown = |opened: &Opened| opened.peak_kib.saturating_sub(opened.before_kib);
-    println!(
+    say!(
         "{messages:>9}  {engine:<8}  {:>8.1}  {:>8.1}  {:>5.2}  {:>10.1}  {:>11.1}  {:>10.1}  {:>14.1}  {:>8.1}",
         ms(ours.time),
         ms(reference.time),
@@ -158,27 +158,23 @@ fn measure(args: &SpaceArgs) -> Result<(), Failure> {
     let (engine, messages, kept) = (args.engine, args.messages, args.kept);
     let space = disk::measure(&disk::Setup { dir, engine, messages, kept, rest: Duration::from_secs(args.rest) })?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&space)?);
+        say!("{}", serde_json::to_string_pretty(&space)?);
         return Ok(());
     }
     let Space { live_bytes, journaled_bytes, written_bytes, most_bytes, taken_bytes } = space;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    println!("{engine}: {messages} messages sent, settled and dropped, {kept} more are there");
-    println!(
+    say!("{engine}: {messages} messages sent, settled and dropped, {kept} more are there");
+    say!(
         "journaled {:.1} MiB, written {:.2} times that",
         mib(journaled_bytes),
         written_bytes as f64 / journaled_bytes as f64
     );
-    println!("alive {:.1} MiB; on disk at most {:.1} MiB", mib(live_bytes), mib(most_bytes));
+    say!("alive {:.1} MiB; on disk at most {:.1} MiB", mib(live_bytes), mib(most_bytes));
     let mut before = None;
     for (second, bytes) in
         taken_bytes.into_iter().enumerate().filter(|(_, bytes)| before.replace(*bytes) != Some(*bytes))
     {
-        println!(
-            "after {second:>3} s {:>8.1} MiB, {:.2} of what is alive",
-            mib(bytes),
-            bytes as f64 / live_bytes as f64
-        );
+        say!("after {second:>3} s {:>8.1} MiB, {:.2} of what is alive", mib(bytes), bytes as f64 / live_bytes as f64);
     }
     Ok(())
 }

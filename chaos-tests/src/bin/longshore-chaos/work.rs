@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(report) if report.is_right() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("The matrix could not be carried out: {}", crate::chain(error.as_ref()));
+            note!("The matrix could not be carried out: {}", crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -50,14 +50,14 @@ fn carry_out(args: &Args) -> Result<Report, Box<dyn std::error::Error>> {
     let victims = if args.victim.is_empty() { Victim::ALL.to_vec() } else { args.victim.clone() };
     let began = Instant::now();
     let report = work::run(&Options { dir: dir.to_owned(), victims }, &mut |line| {
-        eprintln!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
+        note!("  {:5.1} s  {line}", began.elapsed().as_secs_f64());
     })?;
     match args.output {
         Format::Table => {
-            print!("{report}");
-            println!("{}", if report.is_right() { "PASS" } else { "FAIL" });
+            chaos_tests::out::print(&report);
+            say!("{}", if report.is_right() { "PASS" } else { "FAIL" });
         }
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Format::Json => say!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(report)
 }
