@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use broker_config::{DEAD_QUEUE, SERVER_QUEUE, agent_queue_name};
 use journal::Engine;
-use link::amqp::{AmqpConfig, Role, TlsFiles};
+use link::amqp::{AmqpConfig, LISTEN_ANEW, Role, TlsFiles};
 use link::session::{Config, Outbound, Transaction};
 use link::{Begun, Endpoint, EndpointView, Service, ServiceConfig, Work};
 use messages::{AgentId, EndpointId, Kind, MessageId};
@@ -93,6 +93,7 @@ impl Ground<'_> {
             role,
             queue_type: self.broker.queue_type,
             proxy: None,
+            listen_anew: LISTEN_ANEW,
         };
         let (stop, stopping) = watch::channel(false);
         let config = ServiceConfig {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
-use link::amqp::{AmqpConfig, ConfigError, Role, TlsFiles};
+use link::amqp::{AmqpConfig, ConfigError, LISTEN_ANEW, Role, TlsFiles};
 
 use super::broker_url::BrokerUrl;
 use super::file::BrokerSection;
@@ -124,6 +124,7 @@ impl BrokerSettings {
             role,
             queue_type: queue_type.into(),
             proxy: None,
+            listen_anew: LISTEN_ANEW,
         };
         config
             .validate()

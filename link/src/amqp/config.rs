@@ -2,6 +2,7 @@
 //! connects. Limits and timeouts are constants beside the code that keeps them, not configuration.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use broker_config::QueueType;
 use messages::{AgentId, EndpointId};
@@ -45,6 +46,10 @@ impl Role {
     }
 }
 
+/// After how long without a delivery a queue is consumed anew: see `consume.rs` for why. It is how long an endpoint can be deaf at most. An agent says
+/// twelve times in it that it lives, each of which costs the broker as much.
+pub const LISTEN_ANEW: Duration = Duration::from_secs(120);
+
 /// Everything that the transport is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AmqpConfig {
@@ -58,6 +63,8 @@ pub struct AmqpConfig {
     pub queue_type: QueueType,
     /// An HTTP proxy to go through. Never taken from the environment.
     pub proxy: Option<Proxy>,
+    /// After how long without a delivery a queue is consumed anew. [`LISTEN_ANEW`], but in tests.
+    pub listen_anew: Duration,
 }
 
 /// Why the transport cannot be configured so. Nothing was connected to.

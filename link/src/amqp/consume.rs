@@ -1,6 +1,12 @@
 //! Consumes one queue and settles its deliveries, on a connection that never publishes, so that a broker that blocks
 //! publishers takes settlements all the same. What came together is taken apart here and settled once all of it is. Never settles by
 //! itself, except what is too large for an envelope.
+//!
+//! A consumer may be deaf. When a queue is deleted and declared again before the end of the old one has got to the channel in the broker, RabbitMQ does
+//! not say that the consumer was cancelled: it consumes the new queue for it, as it would after a change of leader, and then forgets the queue of
+//! that name, because the old one has ended. What the new one delivers is dropped from then on, for as long as the channel lasts, and nothing that can be
+//! asked shows it. (`rabbit_channel`, `handle_consuming_queue_down_or_eol`, seen on 3.10.8; the argument that would forbid it,
+//! `x-cancel-on-ha-failover`, is refused for quorum queues.) So where nothing was delivered for a while, the queue is consumed anew on another channel.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -43,7 +49,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Begins to consume.
+    /// Begins to consume, on a channel of its own.
     pub(super) async fn open(link: &Link, queue: String) -> Result<Self, Failure> {
         let channel = link.channel().await?;
         let qos = channel.basic_qos(PREFETCH, BasicQosOptions::default());
@@ -60,12 +66,14 @@ impl Inbox {
     /// (`Ok`). Decisions go on while the driver is too slow to take deliveries.
     pub(super) async fn run(
         &mut self,
+        (link, listen_anew): (&Link, Duration),
         (connection, role, takers): (u64, &Role, &Takers),
         settlements: &Settlements,
         events: &mpsc::Sender<WireEvent>,
     ) -> Result<(), Failure> {
         let mut waiting: VecDeque<WireEvent> = VecDeque::new();
         let (mut soon, mut due) = (pin!(sleep(Duration::ZERO)), false);
+        let (mut quiet, mut heard) = (pin!(sleep(listen_anew)), Instant::now());
         loop {
             tokio::select! {
                 permit = events.reserve(), if !waiting.is_empty() => match (permit, waiting.pop_front()) {
@@ -78,6 +86,7 @@ impl Inbox {
                 },
                 delivery = self.consumer.next(), if waiting.is_empty() => match delivery {
                     Some(Ok(delivery)) => {
+                        heard = Instant::now();
                         waiting.extend(take_in((connection, role, takers), settlements, delivery)?);
                         hand_over(events, &mut waiting);
                     }
@@ -97,8 +106,28 @@ impl Inbox {
                     due = false;
                     self.settle(settlements).await?;
                 }
+                () = &mut quiet, if waiting.is_empty() => {
+                    if heard.elapsed() >= listen_anew {
+                        self.listen_anew(link, settlements).await?;
+                        heard = Instant::now();
+                    }
+                    quiet.as_mut().reset(heard + listen_anew);
+                }
             }
         }
+    }
+
+    /// Consumes on a new channel. What the old consumer was given and nobody has seen goes back into the queue with the end of its channel.
+    async fn listen_anew(&mut self, link: &Link, settlements: &Settlements) -> Result<(), Failure> {
+        self.settle(settlements).await?;
+        // Tags belong to their channel. Whatever is open was heard, and what is decided of it is told on the old one first.
+        if !settlements.begin_anew() {
+            return Ok(());
+        }
+        let anew = Self::open(link, self.queue.clone()).await?;
+        let old = std::mem::replace(self, anew);
+        let close = old.channel.close(200, "consuming anew".into());
+        within(CALL_LIMIT, "closing a channel", close).await?.map_err(|e| Failure::of_life(&e))
     }
 
     /// Tells the broker what can be told.

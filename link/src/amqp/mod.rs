@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use check::{CheckError, Finding, check};
-pub use config::{AmqpConfig, ConfigError, Role, TlsFiles};
+pub use config::{AmqpConfig, ConfigError, LISTEN_ANEW, Role, TlsFiles};
 pub use proxy::{Proxy, ProxyError};
 pub use url::{BrokerUrl, Scheme, UrlError};
 

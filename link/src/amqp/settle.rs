@@ -129,6 +129,16 @@ impl Settlements {
         self.decided.notify_one();
     }
 
+    /// Counts from the first tag again, for a new channel, if nothing is open on the old one. Returns whether.
+    pub(super) fn begin_anew(&self) -> bool {
+        let mut open = self.open();
+        let idle = open.deliveries.is_empty();
+        if idle {
+            open.first = 1;
+        }
+        idle
+    }
+
     /// Waits until something may have been decided.
     pub(super) async fn changed(&self) {
         self.decided.notified().await;
@@ -167,6 +177,20 @@ mod tests {
 
     fn tags(connection: u64, tags: &[u64]) -> Vec<DeliveryTag> {
         tags.iter().map(|tag| DeliveryTag { connection, tag: *tag }).collect()
+    }
+
+    #[test]
+    fn tags_begin_again_only_when_nothing_is_open() {
+        let settlements = opened(2);
+        settlements.decide(&tags(7, &[1]), Decision::Acknowledge);
+        assert_eq!(settlements.ready(), vec![AcknowledgeThrough(1)]);
+        assert!(!settlements.begin_anew());
+        assert_eq!(settlements.expected(), 3);
+        settlements.decide(&tags(7, &[2]), Decision::Acknowledge);
+        assert!(!settlements.begin_anew(), "the broker was not told of it");
+        assert_eq!(settlements.ready(), vec![AcknowledgeThrough(2)]);
+        assert!(settlements.begin_anew());
+        assert_eq!(settlements.expected(), 1);
     }
 
     fn opened(count: usize) -> Settlements {

@@ -160,7 +160,7 @@ impl Supervisor {
             () = stopped(&mut self.shutdown) => Ended::Stopped,
             () = route(&mut self.commands, &backlog, &settlements) => Ended::Stopped,
             ended = publisher.run(&ready.publishing, &ready.outbox) => Ended::from(ended),
-            ended = ready.inbox.run((self.connection, &self.config.role, &takers), &settlements, &self.events) => Ended::from(ended),
+            ended = ready.inbox.run((&ready.consuming, self.config.listen_anew), (self.connection, &self.config.role, &takers), &settlements, &self.events) => Ended::from(ended),
             failure = repair(&self.config, &repairs, &ready.consuming, ready.granted.then_some(&*self.declared)) => Ended::Failed(failure),
             () = take_logs(&self.config, &ready.consuming, &self.logs) => Ended::Stopped,
         };
@@ -259,7 +259,7 @@ async fn repair(config: &AmqpConfig, repairs: &Repairs, link: &Link, granted: Op
 /// Returns when the driver is gone.
 async fn take_logs(config: &AmqpConfig, link: &Link, logs: &mpsc::Sender<Vec<u8>>) {
     match &config.role {
-        Role::Server { .. } => logs::consume(link, logs).await,
+        Role::Server { .. } => logs::consume(link, config.listen_anew, logs).await,
         // What it hears of its logs comes with its messages.
         Role::Agent(_) => std::future::pending().await,
     }

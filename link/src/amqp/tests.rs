@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::dial::{Purpose, dial_within};
 use super::failure::Failure;
-use super::{AmqpConfig, BrokerUrl, ConfigError, Role, TlsFiles, UrlError};
+use super::{AmqpConfig, BrokerUrl, ConfigError, LISTEN_ANEW, Role, TlsFiles, UrlError};
 
 fn config(url: &str) -> AmqpConfig {
     AmqpConfig {
@@ -21,6 +21,7 @@ fn config(url: &str) -> AmqpConfig {
         role: Role::Server { agents: Vec::new() },
         queue_type: QueueType::Quorum,
         proxy: None,
+        listen_anew: LISTEN_ANEW,
     }
 }
 

@@ -1,23 +1,26 @@
 //! What goes wrong with the broker, and how the transport comes back.
 
 use std::fs;
+use std::time::Duration;
 
 use broker_config::{SERVER_QUEUE, UP_EXCHANGE, agent_queue_name, up_key};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
+use link::amqp::{AmqpConfig, Role};
 use link::session::Published;
 use link::wire::WireEvent;
 use messages::{EndpointId, Seq};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Broker, Endpoint, PATIENCE, Test, broker, message, runtime, server_role, soon, to_agent};
+use crate::support::{Broker, Endpoint, PATIENCE, Test, agent, broker, message, runtime, server_role, soon, to_agent};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         ("a_killed_broker_is_reported_and_found_again", killed),
         ("after_a_wipe_the_server_declares_and_the_agent_comes_back", wiped),
         ("a_deleted_queue_is_declared_again_and_consumed_again", deleted),
+        ("a_queue_that_is_deleted_and_declared_at_once_is_consumed_again", declared_at_once),
         ("a_queue_taken_for_granted_is_found_missing_by_a_message_or_in_time", granted),
         ("an_agent_waits_for_the_server_to_declare_its_queue", undeclared),
         ("a_queue_with_other_arguments_is_named_with_the_difference", different),
@@ -114,6 +117,26 @@ fn deleted() {
         let (tag, _) = agent.delivery().await;
         agent.acknowledge(&[tag]).await;
         exchange(&mut server, &mut agent, "deleted", 2).await;
+        agent.stop().await;
+        server.stop().await;
+    });
+}
+
+/// Somebody makes the queue anew before the consumer's end has got around in the broker.
+fn declared_at_once() {
+    let broker = broker();
+    runtime().block_on(async {
+        let (mut server, first, _, _) = pair(&broker, "anew").await;
+        first.stop().await;
+        // Not so short that a delivery could not get through in between.
+        let config = AmqpConfig { listen_anew: Duration::from_secs(1), ..broker.config(Role::Agent(agent("anew"))) };
+        let mut agent = Endpoint::start(config);
+        agent.up().await;
+        let outside = broker.outside().await;
+        for seq in 1..=5 {
+            outside.make_anew("anew").await;
+            exchange(&mut server, &mut agent, "anew", seq).await;
+        }
         agent.stop().await;
         server.stop().await;
     });
@@ -333,7 +356,7 @@ fn settled(before: usize) {
     let start = std::time::Instant::now();
     while library_threads() > before {
         assert!(start.elapsed() < PATIENCE, "{} threads, {before} before", library_threads());
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,20 +1,22 @@
 //! The shared broker, an endpoint on a wire, and a look at the broker from outside.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_config::node::{CACHE_ENV, Node, NodeOptions, ensure};
 use broker_config::render::ClientCertificate;
-use broker_config::{DEAD_QUEUE, QueueType, SERVER_QUEUE};
+use broker_config::{ArgValue, DEAD_QUEUE, QueueType, SERVER_QUEUE, Topology};
 use futures_util::StreamExt as _;
 use lapin::options::QueuePurgeOptions;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use link::amqp::{AmqpConfig, Role, TlsFiles};
+use link::amqp::{AmqpConfig, LISTEN_ANEW, Role, TlsFiles};
 use link::session::{DeliveryTag, Publish, Published};
 use link::wire::{Wire, WireCommand, WireEvent, wire};
 use messages::{AgentId, EndpointId, Epoch, Frame, Header, Incarnation, Seq};
@@ -106,6 +108,7 @@ impl Broker {
             role,
             queue_type: QueueType::Quorum,
             proxy: None,
+            listen_anew: LISTEN_ANEW,
         }
     }
 
@@ -148,6 +151,29 @@ impl Outside {
 
     pub(crate) async fn delete(&self, queue: &str) {
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+
+    /// Deletes an agent's queue and declares and binds it again. All three are with the broker before the first is answered.
+    pub(crate) async fn make_anew(&self, agent: &str) {
+        let topology = Topology::default();
+        let (queue, binding) = (topology.agent_queue(agent).unwrap(), topology.agent_binding(agent).unwrap());
+        let value = |value: &ArgValue| match value {
+            ArgValue::String(text) => AMQPValue::LongString(text.as_str().into()),
+            ArgValue::Long(number) => AMQPValue::LongLongInt(*number),
+            ArgValue::Bool(flag) => AMQPValue::Boolean(*flag),
+        };
+        let arguments: BTreeMap<_, _> = queue.arguments.iter().map(|(name, v)| ((*name).into(), value(v))).collect();
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let name = queue.name.as_str();
+        let (exchange, key) = (binding.exchange.into(), binding.routing_key.as_str().into());
+        let delete = self.channel.queue_delete(name.into(), QueueDeleteOptions::default());
+        let declare = self.channel.queue_declare(name.into(), durable, arguments.into());
+        let bind =
+            self.channel.queue_bind(name.into(), exchange, key, QueueBindOptions::default(), FieldTable::default());
+        let (deleted, declared, bound) = tokio::join!(delete, declare, bind);
+        deleted.unwrap();
+        declared.unwrap();
+        bound.unwrap();
     }
 
     pub(crate) async fn publish(&self, exchange: &str, key: &str, bytes: &[u8]) {
