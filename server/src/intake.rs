@@ -22,7 +22,7 @@ pub(crate) async fn run(core: Core) {
         if let Err(error) = take(&core, work).await {
             // The driver reports why it stopped; a refusal would be a defect here.
             if !matches!(error, SubmitError::Stopped | SubmitError::Journal(_)) {
-                tracing::error!(%error, "A batch of reports was not taken in.");
+                tracing::error!(%error, "Reports were refused that the books show already, which is a defect. The server ends; started again, it shows what is kept.");
             }
             return;
         }

@@ -21,7 +21,8 @@ struct Changes {
     lost: bool,
 }
 
-/// A change of the books on its way to the disk. Dropped before it is there, it never will be: the server is stopping.
+/// A change of the books on its way to the disk. Dropped before it is there, it never will be: the server is stopping, or stops because of that,
+/// and shows what is kept when it is started again.
 #[derive(Debug)]
 #[must_use = "nobody is told anything until it is known what became of it"]
 pub(crate) struct Ahead<'a> {
@@ -41,6 +42,12 @@ impl Kept {
             false
         });
         Ahead { of: self, number: Some(number) }
+    }
+
+    /// Returns when the books show something that will never be on stable storage: nothing that they show can be told to anybody from then on.
+    pub(crate) async fn lost(&self) {
+        // Its sender is this.
+        let _lost = self.0.subscribe().wait_for(|changes| changes.lost).await.is_ok();
     }
 
     /// Returns when all that the books show now is on stable storage.
@@ -135,7 +142,9 @@ mod tests {
         let (first, second) = (kept.ahead(), kept.ahead());
         let mut waits = Box::pin(kept.all());
         assert_eq!((&mut waits).now_or_never(), None);
+        assert_eq!(kept.lost().now_or_never(), None);
         drop(second);
+        assert_eq!(kept.lost().now_or_never(), Some(()));
         assert_eq!(waits.now_or_never(), Some(Err(Stopped)));
         first.kept();
         assert_eq!(kept.all().now_or_never(), Some(Err(Stopped)));

@@ -71,7 +71,12 @@ impl Core {
         }
         let Changes { rows, send, known: _ } = changes;
         // Not new work: an order is taken even by a full outbox.
-        self.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await?;
+        if let Err(error) = self.endpoint().transact(Transaction { rows, send, ..Transaction::default() }).await {
+            if let LinkSubmitError::Refused(_) = &error {
+                tracing::error!(%error, "An order was refused that the books show already, which is a defect. The server ends; started again, it shows what is kept.");
+            }
+            return Err(error);
+        }
         ahead.kept();
         self.notice();
         self.wake();

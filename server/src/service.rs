@@ -141,6 +141,23 @@ pub async fn run(
     }
 }
 
+/// What works on the books. Each ends with the endpoint; one that ends before it ends the server.
+fn parts(core: &Core) -> JoinSet<()> {
+    let mut parts = JoinSet::new();
+    for _ in 0..intake::AT_A_TIME {
+        parts.spawn(intake::run(core.clone()));
+    }
+    parts.spawn(pass_on_changes(core.clone()));
+    parts.spawn(core.clone().dispatch());
+    parts.spawn(end_with_the_books(core.clone()));
+    parts
+}
+
+/// Returns when the books show what will never be kept. To take that back here would be to know what else was changed since; the journal knows.
+async fn end_with_the_books(core: Core) {
+    core.kept_books().lost().await;
+}
+
 /// Passes the wish to stop on, the end of whoever could have it included.
 async fn pass_on(mut shutdown: watch::Receiver<bool>, stop: watch::Sender<bool>) {
     let _gone = shutdown.wait_for(|stop| *stop).await.map(drop);
@@ -192,13 +209,8 @@ async fn live(
         access.write(&access_path)?;
     }
     core.set_aside().await;
-    let mut tasks = JoinSet::new();
-    for _ in 0..intake::AT_A_TIME {
-        tasks.spawn(intake::run(core.clone()));
-    }
+    let mut tasks = parts(&core);
     tasks.spawn(logs::receive(logs, service.endpoint.clone(), core.clone()));
-    tasks.spawn(pass_on_changes(core.clone()));
-    tasks.spawn(core.clone().dispatch());
     ready(&address, &url);
     tasks.spawn(api.serve(core, stop.subscribe()));
     let mut stopped = std::pin::pin!(service.stopped());
@@ -232,5 +244,33 @@ async fn pass_on_changes(core: Core) {
     let mut changes = core.endpoint().changes();
     while changes.changed().await.is_ok() {
         core.notice();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::api::{AgentOrder, Desk as _, OrderError};
+    use crate::submit::tests::server_that_knows;
+
+    /// How long anything may take that must come. Only reached when it does not.
+    const LIMIT: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn an_order_that_is_refused_when_the_books_show_it_ends_the_server_and_nobody_is_shown_it() {
+        let dir = tempfile::tempdir().unwrap();
+        // The server knows an agent that its endpoint does not: a defect, or else no order would be refused.
+        let (core, service, _stop) = server_that_knows(dir.path(), &["a1", "ghost"]).await;
+        let ghost: AgentId = "ghost".parse().unwrap();
+        let mut parts = parts(&core);
+        let refused = core.order(&ghost, AgentOrder::Drain { note: "enough".to_owned() }).await;
+        assert!(matches!(refused, Err(OrderError::Refused { .. })), "{refused:?}");
+        assert!(core.books().agent(&ghost).is_some_and(|row| row.draining.is_some()));
+        assert!(core.kept().await.is_err(), "an answer said what will never be kept");
+        let ended = tokio::time::timeout(LIMIT, parts.join_next()).await;
+        assert!(matches!(ended, Ok(Some(Ok(())))), "no part of it ended: {ended:?}");
+        let kept = Books::load(&service.journal).unwrap();
+        assert!(kept.agent(&ghost).is_none(), "what is shown after a start was refused");
     }
 }

@@ -220,7 +220,7 @@ fn refused(error: TransactError) -> SubmitError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::api::Desk as _;
@@ -235,7 +235,7 @@ pub(crate) mod tests {
     use link::{Service, ServiceConfig};
     use tokio::sync::watch;
 
-    fn submission() -> Submission {
+    pub(crate) fn submission() -> Submission {
         let definition = "name = \"n\"\ntarget = { all = true }\n[[step]]\nid = \"s\"\nrun = \"true\"\n";
         let file = JobFile::parse(definition).unwrap();
         let plan = file.plan(&BTreeMap::new()).unwrap();
@@ -245,12 +245,20 @@ pub(crate) mod tests {
 
     /// A server over a journal in that folder, whose broker never answers. It lives as long as what comes with it.
     pub(crate) async fn server(dir: &std::path::Path) -> (Core, Service, watch::Sender<bool>) {
+        server_that_knows(dir, &["a1"]).await
+    }
+
+    /// The same, with those agents. Its endpoint knows `a1` alone, whatever the server believes.
+    pub(crate) async fn server_that_knows(
+        dir: &std::path::Path,
+        agents: &[&str],
+    ) -> (Core, Service, watch::Sender<bool>) {
         let (stop, shutdown) = watch::channel(false);
         let agent: AgentId = "a1".parse().unwrap();
         let config = ServiceConfig {
             dir: dir.join("server"),
             endpoint: EndpointId::Server,
-            peers: vec![EndpointId::Agent(agent.clone())],
+            peers: vec![EndpointId::Agent(agent)],
             session: Config::default(),
             engine: None,
         };
@@ -268,7 +276,7 @@ pub(crate) mod tests {
             logs: Logs::open(&dir.join("logs")).unwrap(),
             // The machine that tests run on may have little room.
             room: Room::new(dir.to_owned(), RoomLimits { free_bytes_min: 0, free_percent_min: 0, reserve_bytes: 0 }),
-            agents: BTreeSet::from([agent]),
+            agents: agents.iter().map(|name| name.parse().unwrap()).collect(),
             broker_url: String::new(),
             epoch: 1,
         });
