@@ -369,3 +369,46 @@ impl Core {
         rows
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::api::Desk as _;
+    use crate::submit::tests::{server, submission};
+
+    /// How many commits the journal in that folder has synced.
+    fn commits(dir: &std::path::Path) -> u64 {
+        let mark = std::fs::read(dir.join("server/journal/tail")).unwrap();
+        u64::from_le_bytes(mark[5..13].try_into().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_given_out_is_shown_to_nobody_before_it_is_on_stable_storage() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, _service, _stop) = server(dir.path()).await;
+        // Nothing is known of the agent yet, so it waits.
+        let job = core.submit(submission()).await.unwrap().job.id;
+        let state = || core.books().runs_of(job).next().unwrap().state;
+        assert_eq!(state(), RunState::Waiting);
+        core.look().await.unwrap();
+        let before = commits(dir.path());
+        let mut giving = Box::pin(core.give_out());
+        let mut shown_too_early = 0;
+        loop {
+            // Nobody but this task hears of a sync, so one that is heard of below was done by now.
+            let synced = commits(dir.path()) > before;
+            let given = (&mut giving).now_or_never();
+            let shown = state() == RunState::Sent && core.kept().now_or_never().is_some();
+            shown_too_early += usize::from(shown && !synced);
+            match given {
+                Some(given) => break given.unwrap(),
+                None => tokio::task::yield_now().await,
+            }
+        }
+        assert_eq!((state(), shown_too_early), (RunState::Sent, 0));
+        core.kept().await.unwrap();
+    }
+}

@@ -195,8 +195,12 @@ mod tests {
         StepChanged, StepEvent, StepSpec,
     };
 
+    use futures_util::FutureExt as _;
+
     use super::*;
+    use crate::api::Desk as _;
     use crate::records::StepRow;
+    use crate::submit::tests::server;
 
     fn books() -> Books {
         let step = StepSpec::new("one".parse().unwrap(), Program::Shell("true".into()));
@@ -254,6 +258,24 @@ mod tests {
         for body in [started, finished] {
             assert!(outcome("a2", &body).unwrap_err().contains("not known"), "another agent's report was taken");
         }
+    }
+
+    #[tokio::test]
+    async fn a_report_is_shown_to_nobody_before_it_is_on_stable_storage_nor_ever_if_it_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, _service, _stop) = server(dir.path()).await;
+        *core.books() = books();
+        let run = RunId::from_u128(2);
+        let finished = Body::RunFinished(RunFinished { run, end: RunEnd::Succeeded, at_ms: 6 });
+        let work = Work { peer: "a1".parse().unwrap(), items: vec![item("a1", &finished)] };
+        let mut taking = Box::pin(take(&core, work));
+        assert!((&mut taking).now_or_never().is_none());
+        assert_eq!(core.books().run(run).unwrap().state, RunState::Succeeded);
+        assert!(core.kept().now_or_never().is_none(), "an answer said what was not kept");
+        // No such message was received.
+        assert!(matches!(taking.await, Err(SubmitError::Refused(_))));
+        assert!(core.kept().await.is_err(), "an answer said what will never be kept");
+        core.kept_books().lost().await;
     }
 
     #[test]
