@@ -129,11 +129,36 @@ impl Driver {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
+    use journal::{Journal, MemoryStore, Opening};
+    use messages::{Incarnation, Nonce};
+
     use super::*;
+    use crate::driver::{Parts, endpoint};
+    use crate::session::Config;
+    use crate::wire::wire;
 
     fn empty() -> WriteAhead<Effects> {
         WriteAhead::new(Vec::new(), Effects::default())
+    }
+
+    /// What waits for a slow disk is bounded by what one commit covers, since a commit that is full takes nothing more in.
+    #[tokio::test]
+    async fn what_comes_while_the_disk_is_slow_is_one_commit_more_and_not_one_for_each() {
+        let opening = Opening { endpoint: EndpointId::Server, incarnation: Incarnation::from_u128(1), now_ms: 0 };
+        let (journal, state) = Journal::over(Arc::new(MemoryStore::default()), &opening).unwrap();
+        let (wire, _end) = wire();
+        let (peers, config, nonce) = (Vec::new(), Config::default(), Nonce::new(5));
+        let (_endpoint, mut driver) = endpoint(Parts { journal, state, wire, peers, config, nonce }).unwrap();
+        // Nobody looks for commits that are done, so all of them are under way.
+        for _ in 0..COMMITS_MAX + 3 {
+            driver.gather(empty(), Reply::Nobody, 0, Haste::Now);
+            driver.flush();
+        }
+        assert_eq!((driver.commits.len(), driver.gathered.inputs), (COMMITS_MAX, 3));
     }
 
     #[test]
