@@ -18,6 +18,7 @@ mod code {
     pub(super) const NOT_FOUND: u16 = 404;
     pub(super) const PRECONDITION_FAILED: u16 = 406;
     pub(super) const NOT_ALLOWED: u16 = 530;
+    pub(super) const INTERNAL_ERROR: u16 = 541;
 }
 
 /// Why there is no connection.
@@ -43,6 +44,11 @@ pub(super) enum Failure {
         after.as_secs()
     )]
     Stuck { queue: String, after: Duration },
+    #[error(
+        "{queue} is there by name, but the broker cannot use it: its process is down, and `rabbitmqctl list_queues name state` shows it so; \
+         the server makes it anew when it finds that; if this lasts, delete the queue on the broker, nothing is lost with it"
+    )]
+    QueueDown { queue: String },
     #[error("the broker refused {user}: wrong password, or no such user ({text})")]
     Login { user: String, text: String },
     #[error("the broker does not let {user} into this virtual host: {text}")]
@@ -94,10 +100,12 @@ impl Failure {
         }
     }
 
-    /// What is to be made of an error of an agent that begins to consume.
+    /// What is to be made of an error of beginning to consume. A queue of which only the name is left can be declared and asked for, and
+    /// whoever consumes from it loses his connection.
     pub(super) fn of_consume(error: &Error, queue: &str) -> Self {
         match Self::of(error) {
             Self::Protocol { code: code::NOT_FOUND, .. } => Self::QueueMissing { queue: queue.to_owned() },
+            Self::Protocol { code: code::INTERNAL_ERROR, .. } => Self::QueueDown { queue: queue.to_owned() },
             other => other,
         }
     }
@@ -127,6 +135,7 @@ impl Failure {
             | Self::Tls { .. }
             | Self::TimedOut { .. }
             | Self::QueueMissing { .. }
+            | Self::QueueDown { .. }
             | Self::Stuck { .. }
             | Self::Closed { .. }
             | Self::Protocol { .. }

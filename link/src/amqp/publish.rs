@@ -299,11 +299,15 @@ impl<'a> Publisher<'a> {
     }
 
     fn failed(&self, done: &Outstanding, taken: bool) -> Vec<WireEvent> {
+        if let (Role::Server { .. }, EndpointId::Agent(agent)) = (self.role, &done.to) {
+            if taken {
+                self.repairs.request(agent.clone());
+            } else {
+                self.repairs.doubt(agent.clone());
+            }
+        }
         if !taken {
             return refused(&done.to, &done.what, Refusal::Nacked);
-        }
-        if let EndpointId::Agent(agent) = &done.to {
-            self.repairs.request(agent.clone());
         }
         refused(&done.to, &done.what, Refusal::Returned)
     }

@@ -205,7 +205,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 /// that was just started as long as the agents' own connections. One that is missing all the same is found by the server's first word to
 /// its agent, which comes back.
 async fn connect(config: &AmqpConfig, declared: &AtomicBool) -> Result<Ready, Failure> {
-    let consuming = dial(config, Purpose::Consume).await?;
+    let mut consuming = dial(config, Purpose::Consume).await?;
     let (queue, granted) = match &config.role {
         Role::Server { agents } => {
             let granted = declared.load(Ordering::Relaxed) && topology::is_kept(&consuming).await?;
@@ -220,6 +220,13 @@ async fn connect(config: &AmqpConfig, declared: &AtomicBool) -> Result<Ready, Fa
     let inbox = match (Inbox::open(&consuming, queue.clone()).await, &config.role) {
         (Err(Failure::Stuck { .. }), Role::Server { agents }) => {
             ping::delete(&consuming, &queue).await;
+            topology::declare(&consuming, config.queue_type, agents).await?;
+            Inbox::open(&consuming, queue).await?
+        }
+        (Err(Failure::QueueDown { .. }), Role::Server { agents }) => {
+            // The answer has ended the connection.
+            consuming = dial(config, Purpose::Consume).await?;
+            ping::delete_if_empty(&consuming, &queue).await;
             topology::declare(&consuming, config.queue_type, agents).await?;
             Inbox::open(&consuming, queue).await?
         }

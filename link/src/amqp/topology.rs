@@ -52,6 +52,8 @@ pub(super) struct Repairs {
 /// What is to be done about an agent's queue. The later is the stronger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Repair {
+    /// It refused something: it is full, or changes its leader, or its process is down. It is to be tried if it holds nothing.
+    Look,
     /// It or its binding seems to be missing.
     Declare,
     /// It may be stuck: it is to be tried, and made anew if it is.
@@ -62,6 +64,11 @@ impl Repairs {
     /// Asks for that agent's queue and binding to be declared. Never waits.
     pub(super) fn request(&self, agent: AgentId) {
         self.want(agent, Repair::Declare);
+    }
+
+    /// Asks for that agent's queue to be looked at. Never waits.
+    pub(super) fn doubt(&self, agent: AgentId) {
+        self.want(agent, Repair::Look);
     }
 
     /// Asks for that agent's queue to be tried, and made anew if it is stuck. Never waits.
@@ -96,7 +103,7 @@ impl Repairs {
             // What others ask for does not put it off.
             let wait = granted.map_or(REASSURE, |_| GRANTED.saturating_sub(connected.elapsed()));
             let asked = timeout(wait, self.requested.notified()).await.is_ok();
-            let wanted = self.take();
+            let wanted = look(link, self.take()).await;
             if asked && !wanted.is_empty() {
                 tracing::warn!(
                     agents = wanted.len(),
@@ -122,6 +129,21 @@ impl Repairs {
             sleep(pause).await;
         }
     }
+}
+
+/// Looks at those that are to be looked at. What is left is to be repaired.
+async fn look(link: &Link, mut wanted: BTreeMap<AgentId, Repair>) -> BTreeMap<AgentId, Repair> {
+    let doubted: Vec<AgentId> =
+        wanted.iter().filter(|(_, repair)| **repair == Repair::Look).map(|(agent, _)| agent.clone()).collect();
+    for agent in doubted {
+        if ping::holds_nothing(link, &agent).await {
+            wanted.insert(agent, Repair::Try);
+        } else {
+            // It is full; its consumer makes room.
+            wanted.remove(&agent);
+        }
+    }
+    wanted
 }
 
 /// Whether the broker has the server's own queue. If it has, it has not lost what was declared before.

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ("after_a_wipe_the_server_declares_and_the_agent_comes_back", wiped),
         ("a_deleted_queue_is_declared_again_and_consumed_again", deleted),
         ("a_queue_that_is_deleted_and_declared_at_once_is_consumed_again", declared_at_once),
+        ("a_queue_whose_process_is_down_is_named_and_made_anew", process_down),
         ("a_queue_taken_for_granted_is_found_missing_by_a_message_or_in_time", granted),
         ("an_agent_waits_for_the_server_to_declare_its_queue", undeclared),
         ("a_queue_with_other_arguments_is_named_with_the_difference", different),
@@ -137,6 +138,37 @@ fn declared_at_once() {
             outside.make_anew("anew").await;
             exchange(&mut server, &mut agent, "anew", seq).await;
         }
+        agent.stop().await;
+        server.stop().await;
+    });
+}
+
+/// What a quorum queue that could not be started with its node looks like: its name is there, its process is not.
+fn process_down() {
+    let broker = broker();
+    let end = |queue: &str| {
+        let code = format!("ra:stop_server(quorum_queues, {{list_to_atom(\"longshore_{queue}\"), node()}}).");
+        assert_eq!(broker.node.ctl(&["eval", &code]).unwrap().trim(), "ok");
+    };
+    runtime().block_on(async {
+        let (mut server, first, _, _) = pair(&broker, "dead").await;
+        first.stop().await;
+        let queue = agent_queue_name("dead").unwrap();
+        end(&queue);
+        let mut agent = broker.agent("dead");
+        let reason = agent.down("its process is down").await;
+        assert!(reason.starts_with(&format!("{queue} is there by name")), "{reason}");
+        // The server finds it with the next message.
+        server.publish_until_confirmed(message(to_agent("dead"), 1, b"repair")).await;
+        agent.up().await;
+        let (tag, _) = agent.delivery().await;
+        agent.acknowledge(&[tag]).await;
+        // The server's own is found when it next consumes.
+        end(SERVER_QUEUE);
+        server.stop().await;
+        let mut server = broker.server(&["dead"]);
+        server.up().await;
+        exchange(&mut server, &mut agent, "dead", 2).await;
         agent.stop().await;
         server.stop().await;
     });
