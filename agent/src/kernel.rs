@@ -123,14 +123,18 @@ pub(crate) fn wait_any() -> io::Result<Waited> {
     Ok(Pid::from_raw(answer).map_or(Waited::NotYet, |child| Waited::Ended(child, status, told(&used))))
 }
 
+/// The byte by which a file is held: far behind the last of any file that is held so. Who locks what is in the file is neither in the way
+/// nor taken for one who holds it.
+pub(crate) const HELD_BYTE: libc::off_t = 0x4c6f_6e67;
+
 /// Holds a file by a lock of this open file, together with any number of others. The lock goes with the open file to whoever inherits
 /// that, and is there until the last of them has closed it or ended. Those of `flock` neither see it nor are seen by it. False if a
-/// process keeps all others away.
+/// process keeps all others away from the file and whatever will ever be in it.
 ///
 /// # Errors
 /// The kernel's: the file is not open for reading, or its file system has no such locks.
 pub(crate) fn hold_shared(file: &File) -> io::Result<bool> {
-    let mut lock = whole_file(libc::F_RDLCK)?;
+    let mut lock = held_byte(libc::F_RDLCK)?;
     match lock_call(file, libc::F_OFD_SETLK, &mut lock) {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
@@ -138,20 +142,20 @@ pub(crate) fn hold_shared(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether another open file holds it so, or a process keeps all others away. Nothing is held meanwhile, so nobody is ever kept out by asking.
+/// Whether another open file holds it so, or a process has locked the file and whatever will ever be in it. Nothing is held meanwhile, so nobody is ever kept out by asking.
 ///
 /// # Errors
 /// The kernel's: its file system has no such locks.
 pub(crate) fn is_held_elsewhere(file: &File) -> io::Result<bool> {
-    let mut lock = whole_file(libc::F_WRLCK)?;
+    let mut lock = held_byte(libc::F_WRLCK)?;
     lock_call(file, libc::F_OFD_GETLK, &mut lock)?;
     Ok(lock.l_type != kind(libc::F_UNLCK)?)
 }
 
-/// A lock of that kind from the first byte to whatever will be the last.
-fn whole_file(of: libc::c_int) -> io::Result<libc::flock> {
+/// A lock of that kind.
+fn held_byte(of: libc::c_int) -> io::Result<libc::flock> {
     // The kernel wants no process in it.
-    Ok(libc::flock { l_type: kind(of)?, l_whence: kind(libc::SEEK_SET)?, l_start: 0, l_len: 0, l_pid: 0 })
+    Ok(libc::flock { l_type: kind(of)?, l_whence: kind(libc::SEEK_SET)?, l_start: HELD_BYTE, l_len: 1, l_pid: 0 })
 }
 
 fn kind(number: libc::c_int) -> io::Result<libc::c_short> {
@@ -163,6 +167,15 @@ fn lock_call(file: &File, command: libc::c_int, lock: &mut libc::flock) -> io::R
     // lives through the call, which reads it and writes to it.
     let answer = unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Locks by that open file alone all that is in it, or that and all that will ever be: as some other program does.
+#[cfg(test)]
+pub(crate) fn lock_content(file: &File, for_writing: bool, for_ever: bool) -> io::Result<()> {
+    let of = kind(if for_writing { libc::F_WRLCK } else { libc::F_RDLCK })?;
+    let bytes = if for_ever { 0 } else { file.metadata()?.len().max(1).try_into().map_err(io::Error::other)? };
+    let mut lock = libc::flock { l_type: of, l_whence: kind(libc::SEEK_SET)?, l_start: 0, l_len: bytes, l_pid: 0 };
+    lock_call(file, libc::F_OFD_SETLK, &mut lock)
 }
 
 /// `IOPRIO_WHO_PROCESS` of the kernel.
@@ -228,5 +241,20 @@ mod tests {
         let alone = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         rustix::fs::fcntl_lock(&first, alone).unwrap();
         assert!(!hold_shared(&other).unwrap() && is_held_elsewhere(&other).unwrap());
+    }
+
+    #[test]
+    fn whoever_locks_what_is_in_a_file_is_not_in_the_way_of_those_who_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        std::fs::write(&path, "record").unwrap();
+        let [reader, writer, step, other] =
+            [(); 4].map(|()| File::options().read(true).write(true).open(&path).unwrap());
+        lock_content(&reader, false, false).unwrap();
+        assert!(!is_held_elsewhere(&other).unwrap());
+        drop(reader);
+        lock_content(&writer, true, false).unwrap();
+        assert!(!is_held_elsewhere(&other).unwrap() && hold_shared(&step).unwrap());
+        assert!(is_held_elsewhere(&other).unwrap());
     }
 }

@@ -20,8 +20,8 @@ use crate::kernel;
 /// Between two looks at processes that were killed and are about to go.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How the kernel names the lock of a step among those of an open file (`proc_locks(5)`).
-const LOCK_KIND: &str = "OFDLCK";
+/// How the kernel names the lock of a step among those of an open file (`proc_locks(5)`). In between are a process, or none, and the file.
+const LOCK_KIND: [&str; 3] = ["OFDLCK", "ADVISORY", "READ"];
 
 /// The control group of the attempt with that record, whose number in the file system is in the group's name: no copy of it has the same. Nothing
 /// if its plan has none, or cannot be read.
@@ -77,8 +77,8 @@ fn kill_holders(record: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a process has that file open and holds it. Who only reads it, as a backup does, is none of the step's. What cannot be read belongs
-/// to another user, so it is not of the step.
+/// Whether a process has that file open and holds it as only a step's do. Who reads it, or locks it in another way, as a backup does, is none of
+/// the step's. What cannot be read belongs to another user, so it is not of the step.
 fn holds(pid: Pid, wanted: (u64, u64)) -> bool {
     let process = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
     let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
@@ -88,11 +88,13 @@ fn holds(pid: Pid, wanted: (u64, u64)) -> bool {
     })
 }
 
-/// Whether what the kernel says of an open file shows a lock of a step.
+/// Whether what the kernel says of an open file shows the lock of a step.
 fn shows_lock(text: &str) -> bool {
-    text.lines()
-        .filter_map(|line| line.strip_prefix("lock:"))
-        .any(|lock| lock.split_ascii_whitespace().any(|word| word == LOCK_KIND))
+    let byte = kernel::HELD_BYTE.to_string();
+    text.lines().filter_map(|line| line.strip_prefix("lock:")).any(|lock| {
+        let words: Vec<&str> = lock.split_ascii_whitespace().collect();
+        words.get(1..4) == Some(&LOCK_KIND[..]) && words.ends_with(&[&byte, &byte])
+    })
 }
 
 #[cfg(test)]
@@ -109,6 +111,11 @@ mod tests {
         let wanted = shim.metadata().map(|metadata| (metadata.dev(), metadata.ino())).unwrap();
         let own = rustix::process::getpid();
         assert!(!holds(own, wanted), "a shim's lock, or a reader, is none of the step's");
+        for (for_writing, for_ever) in [(false, false), (false, true), (true, false), (true, true)] {
+            let other = File::options().read(true).write(true).open(&path).unwrap();
+            kernel::lock_content(&other, for_writing, for_ever).unwrap();
+            assert!(!holds(own, wanted), "a lock of another kind is none of the step's: {for_writing} {for_ever}");
+        }
         let step = File::open(&path).unwrap();
         assert!(kernel::hold_shared(&step).unwrap() && holds(own, wanted));
         drop(step);
