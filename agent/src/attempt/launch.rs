@@ -145,7 +145,7 @@ pub(super) fn claim(stem: &Path) -> Result<Claim, LaunchError> {
 impl Claim {
     /// Of the attempt of that stem, by its lock, which is held.
     pub(super) fn new(stem: &Path, lock: File) -> io::Result<Self> {
-        Ok(Self { lock, errors: OpenOptions::new().append(true).open(layout::file(stem, RECORD))? })
+        Ok(Self { lock, errors: layout::plain(OpenOptions::new().append(true), &layout::file(stem, RECORD))? })
     }
 }
 

@@ -122,9 +122,9 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Opens a file of the attempt for writing, empty, made if it is missing.
+/// Opens a file of the attempt for writing, empty, made if it is missing. As with [`open_as_left`], whatever a step made in its place.
 pub(crate) fn open_empty(stem: &Path, name: &str) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(file(stem, name))
+    plain(OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE), &file(stem, name))
 }
 
 /// Makes a file that must not exist yet, for writing. It follows no link, whoever put one there.
@@ -135,8 +135,14 @@ pub(crate) fn make_new(stem: &Path, name: &str) -> io::Result<File> {
 /// Opens a file that a step could write to, for reading. It neither follows a link nor waits for a writer, whatever
 /// the step made of the file.
 pub(crate) fn open_as_left(path: &Path) -> io::Result<File> {
+    plain(OpenOptions::new().read(true), path)
+}
+
+/// Opens it so. It neither follows a link nor waits for whoever has the other end, and what is no plain file is refused: a step can put
+/// anything into the folder of its run.
+pub(super) fn plain(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = options.custom_flags(flags).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file any more")),

@@ -294,8 +294,12 @@ impl Attempt {
     /// [`StateError`] when the disk does not answer or the shim cannot be signalled.
     pub fn cancel(&self) -> Result<CancelOutcome, StateError> {
         let Some(record) = self.record()? else { return Ok(CancelOutcome::TooLate) };
-        // The wish is noted before the mark is read; a shim makes the mark before it looks for the wish. One sees the other.
-        layout::open_empty(&self.stem, CANCEL).map_err(|source| self.error(CANCEL, source))?;
+        // The wish is noted before the mark is read; a shim makes the mark before it looks for the wish. One sees the other. Whatever has
+        // the name, be it of the step's making, is the wish.
+        match layout::make_new(&self.stem, CANCEL) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => return Err(self.error(CANCEL, source)),
+            Ok(_) | Err(_) => {}
+        }
         let held = || matches!(record.try_lock_shared(), Err(TryLockError::WouldBlock));
         let failed = |source| self.error(RECORD, source);
         match record_file::read::<Started>(&record, STARTED).map_err(failed)? {

@@ -57,14 +57,16 @@ pub(crate) fn make(stem: &Path) -> io::Result<(File, bool)> {
     options.read(true).write(true).mode(FILE_MODE);
     match options.clone().create_new(true).open(&path) {
         Ok(file) => Ok((file, true)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&path).map(|file| (file, false)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            layout::plain(&mut options, &path).map(|file| (file, false))
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Opens it. It is never made here: without it there is no attempt.
 pub(crate) fn open(stem: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(layout::file(stem, RECORD))
+    layout::plain(OpenOptions::new().read(true).write(true), &layout::file(stem, RECORD))
 }
 
 /// The same; nothing if nobody has begun to prepare one.

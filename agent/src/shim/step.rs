@@ -201,7 +201,7 @@ fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
 
 // Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it. For reading only: nobody can write through it.
 fn inherited(stem: &Path) -> io::Result<File> {
-    let record = File::open(layout::file(stem, RECORD))?;
+    let record = layout::open_as_left(&layout::file(stem, RECORD))?;
     rustix::io::fcntl_setfd(&record, rustix::io::FdFlags::empty())?;
     Ok(record)
 }

@@ -5,13 +5,17 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use agent::attempt::{Attempt, AttemptState, BootMatch, CancelOutcome, Damage, LaunchError, ShimCommand, boot_id};
+use agent::attempt::{
+    Attempt, AttemptState, BootMatch, CancelOutcome, Damage, LaunchError, Plan, PrepareError, ShimCommand, boot_id,
+};
 use messages::Digest;
 
 use crate::SHIM;
-use crate::support::{EXIT_AT, PLAN_AT, Place, STARTED_AT, ended, not_started_reason, role, shim, shim_errors, state};
+use crate::support::{
+    EXIT_AT, PLAN_AT, Place, STARTED_AT, ended, hear, not_started_reason, prepare, role, shim, shim_errors, state,
+};
 
-pub(crate) const TESTS: [(&str, fn()); 9] = [
+pub(crate) const TESTS: [(&str, fn()); 11] = [
     ("a_damaged_plan_is_not_started_and_says_so", plan),
     ("a_damaged_mark_of_the_beginning_still_counts_as_begun", started),
     ("a_damaged_record_of_the_end_is_not_believed", exit),
@@ -21,6 +25,8 @@ pub(crate) const TESTS: [(&str, fn()); 9] = [
     ("preparing_that_was_cut_short_is_done_again", cut_short),
     ("a_shim_without_a_plan_says_so_where_the_agent_can_read_it", shim_without_plan),
     ("what_a_shim_complains_about_is_behind_the_plan_and_changes_nothing_else", complaints),
+    ("what_an_earlier_step_put_in_the_place_of_a_file_is_neither_followed_nor_waited_for", in_place),
+    ("a_step_that_put_something_in_the_place_of_the_wish_to_end_it_is_ended_all_the_same", wish_in_place),
 ];
 
 // Every kind of wrong: empty, too short for a checksum, wrong checksum, whole but no MessagePack, whole but something else,
@@ -175,4 +181,39 @@ fn complaints() {
     }
     attempt.launch(&shim()).unwrap();
     assert_eq!(ended(&attempt).end, agent::attempt::AttemptEnd::Exited(5));
+}
+
+/// What a step can put in the place of a file: a pipe that nobody reads, links to a file, to one that is not there, and to a pipe, and a folder.
+const IN_PLACE: [&str; 5] = ["mkfifo", "ln -s other", "ln -s none", "ln -s pipe", "mkdir"];
+
+fn in_place() {
+    for name in ["record", "output"] {
+        for makes in IN_PLACE {
+            let place = Place::new();
+            place.pipe("pipe");
+            fs::write(place.path("other"), "kept").unwrap();
+            place.run(&place.shell(&format!("{makes} later.1.{name}")));
+            let plan = Plan { hands_on: true, ..place.shell("touch began") };
+            let refused = prepare(&place.path("later.1"), &plan);
+            assert!(matches!(refused, Err(PrepareError::Io { .. })), "{name}, {makes}: {refused:?}");
+            assert_eq!(fs::read(place.path("other")).unwrap(), b"kept", "{name}, {makes}");
+            let later = Attempt::open(&place.path("later.1")).unwrap();
+            assert!(later.launch(&shim()).is_err() && !place.path("none").exists(), "{name}, {makes}");
+        }
+    }
+}
+
+fn wish_in_place() {
+    for makes in IN_PLACE {
+        let place = Place::new();
+        let (ready, _) = (place.pipe("ready"), place.pipe("pipe"));
+        fs::write(place.path("other"), "kept").unwrap();
+        let script = format!("{makes} attempt.cancel; echo yes > ready; sleep 1000");
+        let attempt = place.launch(&place.shell(&script));
+        assert_eq!(hear(&ready), "yes");
+        assert_eq!(attempt.cancel().unwrap(), CancelOutcome::Told, "{makes}");
+        assert!(ended(&attempt).cancelled, "{makes}");
+        assert_eq!(fs::read(place.path("other")).unwrap(), b"kept", "{makes}");
+        assert!(!place.path("none").exists(), "{makes}");
+    }
 }
