@@ -102,6 +102,15 @@ pub enum SurvivorsError {
     /// Its shim is alive, so these are no survivors. Cancel the attempt instead.
     #[error("the step's shim is alive; cancel the attempt instead")]
     ShimAlive,
+    /// A build that gave each attempt a folder made it: whether its shim or its step runs is not known.
+    #[error(
+        "an earlier build of the agent made this attempt, and what may still run of it is not known to this one; see to it, then remove `{}`",
+        stem.display()
+    )]
+    EarlierBuild {
+        /// Its folder.
+        stem: PathBuf,
+    },
     /// The disk or `/proc` does not answer, or a process cannot be signalled.
     #[error(transparent)]
     State(#[from] StateError),
@@ -325,8 +334,7 @@ impl Attempt {
     /// # Errors
     /// [`SurvivorsError`]; with a shim alive nothing is killed.
     pub fn end_survivors(&self, timeout: Duration) -> Result<Survivors, SurvivorsError> {
-        // Without it there is nothing by which anything that is left could be told from other processes.
-        let Some(record) = self.record()? else { return Ok(Survivors::NotSeen) };
+        let Some(record) = self.record()? else { return self.no_survivors() };
         match record.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(SurvivorsError::ShimAlive),
@@ -336,6 +344,15 @@ impl Attempt {
         let plan = record_file::plan(&record).map_err(failed)?;
         let group = survivors::group(&record, &plan).map_err(failed)?;
         Ok(survivors::end(&record, group.as_ref(), timeout).map_err(failed)?)
+    }
+
+    /// Without its record there is nothing by which anything that is left could be told from other processes.
+    fn no_survivors(&self) -> Result<Survivors, SurvivorsError> {
+        match self.is_earlier_builds() {
+            Ok(true) => Err(SurvivorsError::EarlierBuild { stem: self.stem.clone() }),
+            Ok(false) => Ok(Survivors::NotSeen),
+            Err(source) => Err(StateError { path: self.stem.clone(), source }.into()),
+        }
     }
 
     fn record(&self) -> Result<Option<File>, StateError> {

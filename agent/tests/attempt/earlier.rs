@@ -1,8 +1,9 @@
 //! Attempts that a build before this one made, which gave each a folder of its own: they are never taken for such that have not begun.
 
 use std::fs;
+use std::time::Duration;
 
-use agent::attempt::{Attempt, AttemptState, Damage, LaunchError, PrepareError};
+use agent::attempt::{Attempt, AttemptState, Damage, LaunchError, PrepareError, SurvivorsError};
 
 use crate::support::{Place, prepare, shim, state};
 
@@ -18,4 +19,6 @@ fn not_begun() {
     assert!(matches!(prepare(&place.stem(), &place.shell("true")), Err(PrepareError::Exists { .. })));
     assert!(matches!(attempt.launch(&shim()), Err(LaunchError::NotPrepared)));
     assert_eq!(state(&attempt), expected, "a refused preparation leaves nothing");
+    let refused = attempt.end_survivors(Duration::ZERO);
+    assert!(matches!(refused, Err(SurvivorsError::EarlierBuild { .. })), "what runs of it is not known: {refused:?}");
 }

@@ -7,12 +7,13 @@ use messages::{Body, Effect, OutputType, RunEnd, StepChanged, StepEnd, StepEvent
 use crate::Test;
 use crate::world::{How, World, on};
 
-pub(crate) const TESTS: [Test; 7] = [
+pub(crate) const TESTS: [Test; 8] = [
     ("outputs_are_given_to_later_steps_and_to_the_server", || on(outputs())),
     ("a_step_that_does_not_hand_on_what_it_declared_has_failed", || on(missing())),
     ("a_step_that_uses_more_memory_than_it_may_fails_and_the_host_says_what_it_enforces", || on(memory())),
     ("a_step_that_said_nothing_has_nothing_shipped_and_its_report_says_so", || on(silent())),
     ("what_another_process_prepared_is_prepared_again_before_it_is_begun", || on(prepared_before())),
+    ("what_an_earlier_build_began_is_not_begun_beside_itself_whatever_its_effect", || on(begun_by_earlier_build())),
     ("a_step_whose_folder_is_gone_after_its_launch_waits_for_a_person", || on(folder_gone())),
     ("a_step_runs_as_another_user_only_under_root", || on(user())),
 ];
@@ -96,6 +97,20 @@ async fn prepared_before() {
     let agent = world.agent(How::default());
     world.send(&Body::RunStart(run.clone())).await;
     assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded, "{:?}", world.step_ends(run.run));
+    agent.stop().await;
+}
+
+async fn begun_by_earlier_build() {
+    let world = World::new().await;
+    let agent = world.agent(How::default());
+    let mut step = world.step("one", "echo ran >> $PLACE/ran");
+    step.effect = Effect::Idempotent;
+    let run = world.run(1, vec![step]);
+    std::fs::create_dir_all(world.agent_dir().join("runs").join(run.run.to_string()).join("one.1")).unwrap();
+    world.send(&Body::RunStart(run.clone())).await;
+    let undecided = world.event(run.run, |change| matches!(change.event, StepEvent::Undecided(_))).await;
+    assert!(matches!(&undecided.event, StepEvent::Undecided(why) if why.contains("see to it")), "{undecided:?}");
+    assert!(!world.path("ran").exists());
     agent.stop().await;
 }
 
