@@ -9,7 +9,7 @@ use agent::attempt::{
 use messages::LogStream;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Place, ended, hear, let_go, output, role, shim, shim_errors, state};
+use crate::support::{Held, Place, ended, hear, let_go, output, role, shim, shim_errors, state};
 use crate::{LAUNCHER, SHIM, WAITER};
 
 pub(crate) const TESTS: [(&str, fn()); 8] = [
@@ -68,14 +68,18 @@ fn killed_shim() {
 
 fn survivors() {
     let place = Place::new();
-    let ready = place.pipe("ready");
+    let (ready, held) = (place.pipe("ready"), Held::new(&place, "held"));
     place.pipe("never");
-    let script = "setsid sh -c 'trap \"\" TERM; echo yes > ready; read go < never' & read go < never";
+    let script = "exec 9> held; setsid sh -c 'trap \"\" TERM; echo yes > ready; read go < never' & read go < never";
     let attempt = place.launch(&place.shell(script));
     assert_eq!(hear(&ready), "yes");
     kill_shim(&attempt);
-    attempt.wait_blocking(boot_id().unwrap()).unwrap();
+    let AttemptState::Interrupted(found) = attempt.wait_blocking(boot_id().unwrap()).unwrap() else {
+        panic!("{:?}", state(&attempt))
+    };
+    assert_eq!(found.survivors, Survivors::Seen);
     assert_eq!(attempt.end_survivors(Duration::from_secs(60)).unwrap(), Survivors::NotSeen);
+    assert_eq!(held.after_all_are_gone(), "");
     let AttemptState::Interrupted(found) = state(&attempt) else { panic!("{:?}", state(&attempt)) };
     assert_eq!(found.survivors, Survivors::NotSeen);
 }
