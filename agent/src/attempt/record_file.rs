@@ -6,11 +6,13 @@
 //! One file, made once: so neither mark nor record needs a new name, which would have to be synced with its folder, nor any free space, and
 //! nobody can hold the lock of one attempt and write into another.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use messages::Program;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -96,6 +98,25 @@ pub(crate) fn plan(file: &File) -> io::Result<Record<Plan>> {
     })
 }
 
+/// Writes over what of its plan an attempt needs no more once it has begun: the program and its environment, which holds secrets. The processes of
+/// the step inherit this file for reading, also those that have become another user and have lost their environment. Where the step ran stays,
+/// since what is left of it is looked for there. Not durable, and only after the mark is: before it, a plan may be carried out once more.
+pub(crate) fn forget_program(file: &File, plan: &Plan) -> io::Result<()> {
+    let left = Plan {
+        program: Program::Shell(String::new()),
+        env: BTreeMap::new(),
+        dir: plan.dir.clone(),
+        group: plan.group.clone(),
+        ..*plan
+    };
+    let left = layout::encode(&left, PLAN_BYTES_MAX)?;
+    let Some((Some(length), _)) = plan_bytes(file)? else { return Err(io::ErrorKind::InvalidData.into()) };
+    // What complaints there are is behind it.
+    let rest = length.checked_sub(left.len()).ok_or(io::ErrorKind::InvalidData)?;
+    let length = u32::try_from(left.len()).map_err(io::Error::other)?;
+    file.write_all_at(&[&length.to_le_bytes(), &left[..], &vec![0; rest]].concat(), PLACES_BYTES as u64)
+}
+
 /// Whether there is a plan, readable or not.
 pub(crate) fn has_plan(file: &File) -> io::Result<bool> {
     plan_bytes(file).map(|plan| plan.is_some())
@@ -173,7 +194,7 @@ fn content(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::records::{AttemptEnd, Exit, STREAM_ERROR_BYTES_MAX, StreamEnd};
+    use super::super::records::{AttemptEnd, Exit, GroupPlan, STREAM_ERROR_BYTES_MAX, StreamEnd};
     use super::super::{BootId, Started};
     use super::*;
     use messages::Usage;
@@ -217,6 +238,37 @@ mod tests {
         prepare(&file, &[]).unwrap();
         assert_eq!(std::fs::read(layout::file(&stem, RECORD)).unwrap(), [0; PLACES_BYTES + LENGTH_BYTES]);
         assert!(!has_plan(&file).unwrap());
+    }
+
+    #[test]
+    fn of_a_program_that_is_forgotten_stays_where_it_ran_and_what_was_complained_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let stem = dir.path().join("one.1");
+        let (file, _) = make(&stem).unwrap();
+        let group = Some(GroupPlan { place: "/group".into(), memory_bytes: None, cpu_percent: None });
+        let whole = Plan {
+            program: Program::Exec(vec!["secret".to_owned()]),
+            env: BTreeMap::from([("TOKEN".to_owned(), "secret".to_owned())]),
+            dir: "/".into(),
+            timeout_ms: Some(1),
+            output_bytes_max: 2,
+            run_as: None,
+            memory_bytes_max: None,
+            group,
+            hands_on: true,
+        };
+        let bare = Plan { program: Program::Shell(String::new()), env: BTreeMap::new(), ..whole.clone() };
+        for before in [whole, bare.clone()] {
+            let bytes = layout::encode(&before, PLAN_BYTES_MAX).unwrap();
+            prepare(&file, &bytes).unwrap();
+            let end = PLACES_BYTES + LENGTH_BYTES + bytes.len();
+            file.write_all_at(b"complaint", end as u64).unwrap();
+            forget_program(&file, &before).unwrap();
+            assert_eq!(plan(&file).unwrap(), Record::Readable(bare.clone()));
+            let content = std::fs::read(layout::file(&stem, RECORD)).unwrap();
+            assert_eq!(&content[end..], b"complaint");
+            assert!(!content.windows(6).any(|bytes| bytes == b"secret"));
+        }
     }
 
     #[test]

@@ -141,6 +141,10 @@ impl Itself {
             drop(ready);
             return record(&not_started("it was cancelled before it began", true));
         }
+        if let Err(error) = record_file::forget_program(file, &plan) {
+            drop(ready);
+            return record(&not_started(&format!("its plan cannot be put out of its reach: {error}"), false));
+        }
         let exit = match ready.and_then(|ready| ready.start(stem, file, &plan)) {
             Ok(step) => step.supervise(stem, &plan, &mut self.signals),
             Err(reason) => not_started(&reason, false),

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -20,7 +21,6 @@ use super::tree;
 use super::watch::{Signals, Watch};
 use crate::attempt::command::{command, limited, spawn_reason};
 use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, now_ms};
-use crate::attempt::record_file::RECORD;
 use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
 use crate::attempt::{Exit, Plan};
 use crate::kernel;
@@ -58,7 +58,7 @@ impl Ready {
             // Becoming another user also leaves every other group.
             command.uid(user.uid).gid(user.gid);
         }
-        let tree = inherited(stem).map_err(|error| untracked(&error))?;
+        let tree = inherited(record).map_err(|error| untracked(&error))?;
         let handed = if plan.hands_on {
             layout::open_as_left(&layout::file(stem, OUTPUT)).and_then(|output| Seen::of(&output)).ok()
         } else {
@@ -200,10 +200,11 @@ fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
 }
 
 // Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it. For reading only: nobody can write through it.
-fn inherited(stem: &Path) -> io::Result<File> {
-    let record = layout::open_as_left(&layout::file(stem, RECORD))?;
-    rustix::io::fcntl_setfd(&record, rustix::io::FdFlags::empty())?;
-    Ok(record)
+// It is the very file that the shim holds, whatever has its name by now.
+fn inherited(record: &File) -> io::Result<File> {
+    let again = File::open(format!("/proc/self/fd/{}", record.as_raw_fd()))?;
+    rustix::io::fcntl_setfd(&again, rustix::io::FdFlags::empty())?;
+    Ok(again)
 }
 
 /// Holds the record for the step's processes. A program that keeps all others away from a file it reads, as some backups do, has it for a moment.

@@ -9,7 +9,8 @@ use messages::{Digest, LogStream, Program};
 
 use crate::support::{Held, Place, ended, hear, let_go, not_started_reason, output, shim, state};
 
-pub(crate) const TESTS: [(&str, fn()); 20] = [
+pub(crate) const TESTS: [(&str, fn()); 21] = [
+    ("what_a_step_inherits_shows_neither_its_program_nor_its_environment", inherited),
     ("success_is_exit_code_0_with_both_outputs_and_their_digests", success),
     ("a_failure_keeps_its_exit_code_and_a_script_stops_at_its_first_error", failure),
     ("a_signal_is_recorded_by_its_number", signal),
@@ -189,6 +190,24 @@ fn privacy() {
     for name in ["record", "stdout"] {
         assert_eq!(mode(place.file(name)), 0o600, "{name}");
     }
+}
+
+/// As a daemon does that gives up its rights and its environment, and closes nothing.
+fn inherited() {
+    let place = Place::new();
+    let script = r#"exec env -i /bin/sh -c 'for file in /proc/$$/fd/*; do
+        case $(/usr/bin/readlink $file) in *.record) echo found; /bin/cat $file;; esac
+    done'"#;
+    let mut plan = place.shell(&format!("{script} # a word in the program"));
+    plan.env.insert("TOKEN".into(), "a word in the environment".into());
+    let attempt = place.prepare(&plan);
+    let before = String::from_utf8_lossy(&fs::read(place.file("record")).unwrap()).into_owned();
+    assert!(before.contains("a word in the program") && before.contains("a word in the environment"));
+    attempt.launch(&shim()).unwrap();
+    assert_eq!(ended(&attempt).end, AttemptEnd::Exited(0));
+    let seen = fs::read(attempt.output(LogStream::Stdout)).unwrap();
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.starts_with("found") && !seen.contains("a word"), "it has read the plan");
 }
 
 fn daemon_with_output() {

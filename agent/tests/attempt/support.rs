@@ -106,14 +106,14 @@ pub(crate) const STARTED_AT: u64 = 0;
 pub(crate) const EXIT_AT: u64 = 4096;
 pub(crate) const PLAN_AT: u64 = 12_288;
 
-/// What is behind the plan, or in its place.
+/// What is behind the plan and the zeros in place of its program, or in its place.
 pub(crate) fn shim_errors(attempt: &Attempt) -> String {
     let record = fs::read(attempt.file("record")).unwrap_or_default();
     let last = record.get(PLAN_AT as usize..).unwrap_or_default();
     let behind_plan = last
         .split_first_chunk()
         .and_then(|(length, rest)| rest.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..));
-    String::from_utf8_lossy(behind_plan.unwrap_or(last)).into_owned()
+    String::from_utf8_lossy(behind_plan.unwrap_or(last)).trim_start_matches('\0').to_owned()
 }
 
 pub(crate) fn state(attempt: &Attempt) -> AttemptState {

@@ -124,7 +124,7 @@ fn upgraded() -> Result<(), Failed> {
     let home = service.world.fleet.home();
     let far = wait_for("the log to arrive", LIMIT, || find(&home.join("server/logs"), "one.1.stdout"))?;
     wait_for("a few lines of it", LIMIT, || (lines(&far) > 3).then_some(()))?;
-    let near = find(&home.join("agents/a1/runs"), "stdout").ok_or("the agent has no such file")?;
+    let near = find(&home.join("agents/a1/runs"), "one.1.stdout").ok_or("the agent has no such file")?;
 
     // Stop: asked once it would wait for the step.
     service.agent.signal(Signal::TERM)?;
