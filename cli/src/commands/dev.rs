@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::args::Global;
-use crate::config::{BrokerUrl, SettingsError};
+use crate::config::{BrokerUrl, ConfigFile, SettingsError};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::home::Home;
@@ -108,7 +108,9 @@ pub(crate) fn run(args: &DevArgs, global: &Global, printer: &Printer) -> Result<
     given.map_err(SettingsError::from)?;
     // Held until this process ends, however it does.
     let _only = only_one(&home)?;
-    // Before a whole broker is started in vain.
+    // Before a whole broker is started in vain, so that what is wrong is said once.
+    let named = std::env::var_os("LONGSHORE_CONFIG").map(PathBuf::from);
+    drop(ConfigFile::read(named.as_deref(), &home.config_file())?);
     if let Err(source) = std::net::TcpListener::bind(args.listen) {
         let next = "stop the other process, or give another address with --listen (port 0 takes a free one)";
         let error = format!("cannot listen on {}: {source}", args.listen);

@@ -268,8 +268,7 @@ impl Watch<'_> {
         match self.printer.format() {
             Format::Table | Format::Wide => self.lines.end(&job)?,
             Format::Ndjson => {}
-            Format::Name => self.printer.text(&format!("{}\n", job.id)).map_err(Failure::from)?,
-            Format::Json | Format::Csv => super::job_show::print(&job, self.printer)?,
+            Format::Json | Format::Csv | Format::Name => super::job_show::print(&job, self.printer)?,
         }
         Ok(match job.state {
             JobState::Succeeded => Exit::Ok,

@@ -21,7 +21,9 @@ use crate::output::{Printer, Table, clean};
 
 /// Arguments of `longshore job logs`.
 #[derive(Debug, Args)]
-#[command(after_help = "A log is printed as it is, or as JSON with -o json or ndjson.")]
+#[command(
+    after_help = "A log is printed as it is, or as JSON with -o json or ndjson. With --follow, -o means what it means to `job run --follow`."
+)]
 pub(crate) struct JobLogsArgs {
     /// The job's id, or the beginning of it
     #[arg(value_name = "JOB")]

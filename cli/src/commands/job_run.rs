@@ -16,7 +16,7 @@ use ureq::http::StatusCode;
 use super::follow::{self, FollowOptions, Only};
 use super::job::{Param, params, read, short};
 use super::job_dry_run;
-use crate::args::{Format, Global, wait};
+use crate::args::{Global, wait};
 use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -103,8 +103,6 @@ pub(super) fn taken(
     if printer.for_people() {
         printer.text(said)?;
         printer.note(&format!("watch it with `longshore job logs -f {}`", short(job.id)));
-    } else if printer.format() == Format::Name {
-        printer.text(&format!("{}\n", job.id))?;
     } else {
         super::job_show::print(&job, printer)?;
     }

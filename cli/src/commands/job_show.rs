@@ -6,7 +6,7 @@ use server::api::{JOBS_LIMIT_MAX, JobPrefix};
 use server::views::{JobLink, JobState, JobView, JobsView, RunView, StepView};
 
 use super::job::{path, short};
-use crate::args::Global;
+use crate::args::{Format, Global};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -102,6 +102,9 @@ pub(crate) fn show(args: &JobShowArgs, global: &Global, printer: &Printer) -> Re
 
 /// Prints a job with its runs and steps.
 pub(super) fn print(job: &JobView, printer: &Printer) -> Result<(), Failure> {
+    if printer.format() == Format::Name {
+        return Ok(printer.text(&format!("{}\n", job.id))?);
+    }
     let clock = &printer.clock;
     let end = job.ended_ms.unwrap_or_else(now_ms);
     let style = state_style(job.state.as_str());

@@ -160,6 +160,24 @@ fn a_second_dev_in_the_same_folder_says_that_there_is_one() {
 }
 
 #[test]
+fn dev_says_once_what_is_wrong_in_the_configuration_and_starts_nothing() {
+    let home = Home::new();
+    home.write("config.toml", "[agent]\nslots = 0\n");
+    home.write("other.toml", "[agent]\nslots = 1\n");
+    // Should it not be seen, the port is taken, so that nothing is started.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let ran = home.run(&["dev", "--listen", &listen]);
+    assert!(ran.code == 78 && ran.err.matches("`slots` under [agent] cannot be 0").count() == 1, "{ran:?}");
+    assert!(ran.err.contains("nothing was started") && !home.path().join("broker").exists(), "{ran:?}");
+    // The file that the processes would read is the one that is looked at.
+    let other = home.path().join("other.toml");
+    let ran = home.command(&["dev", "--listen", &listen]).env("LONGSHORE_CONFIG", other).output().unwrap();
+    let err = String::from_utf8_lossy(&ran.stderr);
+    assert!(err.contains("cannot listen on ") && !err.contains("slots"), "{err}");
+}
+
+#[test]
 fn lint_speaks_json_and_csv() {
     let home = Home::new();
     home.write(

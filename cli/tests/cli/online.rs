@@ -157,6 +157,7 @@ fn a_job_that_did_not_succeed_says_how_to_start_it_again() {
     assert!(ran.code == 2 && ran.err.contains("next:  `longshore job retry`"), "{ran:?}");
     let hint = format!("`longshore job retry {short}` starts again what did not succeed\n");
     assert_eq!(server.run(&["job", "show", &id]).err, "");
+    assert_eq!(server.run(&["job", "show", &id, "-o", "name"]).out, format!("{id}\n"));
     let end = |state, run: RunState, retried: bool| {
         server.desk.change(|books| {
             let job = &mut books.jobs.values_mut().next().unwrap().1;
