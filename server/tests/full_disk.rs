@@ -286,14 +286,19 @@ async fn full(engine: Engine) {
     assert_eq!(job(&dir, last).await["state"], "waiting");
     assert!(dir.join("reserve").exists());
 
+    // A job that is not over cannot be started again, so asking changes nothing.
+    let (retry, other) =
+        (format!("/v1/jobs/{}/retry", JobId::from_u128(1)), json!({ "id": JobId::from_u128(101) }).to_string());
+    let again = || ask(&dir, "POST", &retry, &other);
+    assert_eq!(again().await.0, 409);
     let filler = disk.0.join("filler");
     fill(&filler);
+    // Whether there is room is looked at once in some milliseconds, and to fill so small a disk may take less.
+    tokio::time::timeout(PATIENCE, async { while again().await.0 != 507 {} }).await.expect("a full disk is noticed");
     let (status, refused) = submit(&dir, 100).await;
     assert_eq!(status, 507, "{refused:#}");
     assert!(refused["error"].as_str().unwrap().contains("bytes free"), "{refused:#}");
     assert!(refused["next"].as_str().unwrap().contains("make room"), "{refused:#}");
-    let retry = format!("/v1/jobs/{}/retry", JobId::from_u128(1));
-    assert_eq!(ask(&dir, "POST", &retry, &json!({ "id": JobId::from_u128(101) }).to_string()).await.0, 507);
     // One that was taken is answered as ever.
     assert_eq!(submit(&dir, 1).await.0, 200);
 
