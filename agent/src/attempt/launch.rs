@@ -98,14 +98,23 @@ pub enum LaunchError {
 
 /// Takes the lock that only a shim keeps, or nothing when a shim keeps it.
 pub(crate) fn take_lock(lock: &File) -> io::Result<Option<()>> {
+    let taken = patiently(|| match lock.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    });
+    taken.map(|taken| taken.then_some(()))
+}
+
+/// Tries to take a lock that others than its keeper have for moments only. Whether it was taken.
+pub(crate) fn patiently(mut take: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
     for _ in 0..LOCK_TRIES {
-        match lock.try_lock() {
-            Ok(()) => return Ok(Some(())),
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(error)) => return Err(error),
+        if take()? {
+            return Ok(true);
         }
+        thread::sleep(LOCK_PAUSE);
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// An attempt that may be launched, held.

@@ -31,7 +31,7 @@ use tokio::task::spawn_blocking;
 pub use boot::{BootId, boot_id};
 pub use check::{CheckError, CheckOutcome, run_check};
 pub use environment::{AttemptKey, INHERITED, environment};
-pub(crate) use launch::{Claim, take_lock};
+pub(crate) use launch::{Claim, patiently, take_lock};
 pub use launch::{LaunchError, ShimCommand};
 pub use layout::Damage;
 use layout::{CANCEL, OUTPUT, Record, STDERR, STDOUT};

@@ -8,7 +8,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
@@ -22,14 +21,8 @@ use super::watch::{Signals, Watch};
 use crate::attempt::command::{command, limited, spawn_reason};
 use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, now_ms};
 use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
-use crate::attempt::{Exit, Plan};
+use crate::attempt::{Exit, Plan, patiently};
 use crate::kernel;
-
-/// Tries to hold a record that another program keeps to itself, [`HOLD_PAUSE`] apart.
-const HOLD_TRIES: u32 = 50;
-
-/// Between two such tries.
-const HOLD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Everything for a step that has not begun.
 pub(super) struct Ready {
@@ -209,13 +202,10 @@ fn inherited(record: &File) -> io::Result<File> {
 
 /// Holds the record for the step's processes. A program that keeps all others away from a file it reads, as some backups do, has it for a moment.
 fn hold(record: &File) -> io::Result<()> {
-    for _ in 0..HOLD_TRIES {
-        if kernel::hold_shared(record)? {
-            return Ok(());
-        }
-        thread::sleep(HOLD_PAUSE);
+    match patiently(|| kernel::hold_shared(record))? {
+        true => Ok(()),
+        false => Err(io::Error::other("another program keeps its record locked")),
     }
-    Err(io::Error::other("another program keeps its record locked"))
 }
 
 fn untracked(error: &dyn std::fmt::Display) -> String {
