@@ -69,7 +69,7 @@ impl Grouped {
         command: &mut Command,
         umask: Mode,
     ) -> Result<Option<Waiting>, String> {
-        let (Some(wanted), Some(group)) = (&plan.group, group_of(record, plan).ok().flatten()) else { return Ok(None) };
+        let (Some(wanted), Some(group)) = (&plan.group, group(record, plan)?) else { return Ok(None) };
         let mut tries = FORK_TRIES;
         let held = loop {
             tries -= 1;
@@ -100,7 +100,7 @@ impl Grouped {
         plan: &Plan,
         spawn: impl FnOnce() -> Result<Pid, String>,
     ) -> Result<(Pid, Option<Self>), String> {
-        let (Some(wanted), Some(group)) = (&plan.group, group_of(record, plan).ok().flatten()) else {
+        let (Some(wanted), Some(group)) = (&plan.group, group(record, plan)?) else {
             return Ok((spawn()?, None));
         };
         match own_group().map_err(io::Error::other).and_then(|home| Moved::enter(group, Group::at(home), wanted)) {
@@ -172,6 +172,11 @@ impl Moved {
         }
         Ok((leader, Some(grouped)))
     }
+}
+
+/// The group that the plan has. One that cannot even be named would be one whose limits nobody keeps.
+fn group(record: &File, plan: &Plan) -> Result<Option<Group>, String> {
+    group_of(record, plan).map_err(|error| format!("its control group cannot be named: {error}"))
 }
 
 fn is_gone(error: &io::Error) -> bool {
