@@ -10,13 +10,11 @@ use messages::Usage;
 use rustix::fs::Mode;
 use rustix::process::Pid;
 
-use super::held::Held;
+use super::program;
+use crate::attempt::command::spawn_reason;
 use crate::attempt::survivors::group_of;
 use crate::attempt::{GroupPlan, Plan};
 use crate::groups::{Group, own_group};
-
-/// Tries at a group that is swept away before a process is in it, which happens once at most.
-const FORK_TRIES: u32 = 3;
 
 /// The group of the step.
 pub(super) struct Grouped {
@@ -31,88 +29,63 @@ struct Moved {
     memory_bytes: Option<u64>,
 }
 
-/// The process that is to become the program, in its group. Dropped, both are gone.
-pub(super) struct Waiting(Option<(Held, Grouped)>);
-
-impl Waiting {
-    /// Lets it become the program.
-    ///
-    /// # Errors
-    /// Why the program cannot be executed. Nothing of it has run, and the group is gone.
-    pub(super) fn let_go(mut self) -> io::Result<(Pid, Grouped)> {
-        let (held, grouped) = self.0.take().ok_or(io::ErrorKind::NotFound)?;
-        match held.let_go() {
-            Ok(leader) => Ok((leader, grouped)),
-            Err(error) => {
-                grouped.group.remove();
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some((held, grouped)) = self.0.take() {
-            drop(held);
-            grouped.group.remove();
-        }
-    }
-}
-
 impl Grouped {
-    /// Makes the group with its limits, if the plan has one, and in it the process that is to become the program. Nothing if that cannot
-    /// be done this way: [`Self::start`] has another. A limit that was promised and cannot be set is a reason not to start.
-    pub(super) fn hold(
+    /// Starts the program, in the group that the plan has, with its limits. A group without limits that cannot be made is done without; a
+    /// limit that was promised and cannot be set is a reason not to start.
+    pub(super) fn start(
         record: &File,
         plan: &Plan,
         command: &mut Command,
         umask: Mode,
-    ) -> Result<Option<Waiting>, String> {
-        let (Some(wanted), Some(group)) = (&plan.group, group(record, plan)?) else { return Ok(None) };
-        let mut tries = FORK_TRIES;
-        let held = loop {
-            tries -= 1;
-            match group.make().and_then(|()| Held::fork(&group, command, umask)) {
-                Ok(held) => break held,
-                // An empty group may be swept away at any time.
-                Err(error) if tries > 0 && is_gone(&error) => {}
-                Err(_) => {
-                    group.remove();
-                    return Ok(None);
-                }
-            }
-        };
-        let memory = wanted.memory_bytes.map_or(Ok(()), |bytes| group.limit_memory(bytes));
-        let limited = memory.and_then(|()| wanted.cpu_percent.map_or(Ok(()), |percent| group.limit_cpu(percent)));
-        if let Err(error) = limited {
-            drop(held);
-            group.remove();
-            return Err(format!("its limits cannot be set: {error}"));
-        }
-        Ok(Some(Waiting(Some((held, Self { group })))))
-    }
-
-    /// Makes the group with its limits, if the plan has one, and starts the program in it. A group without limits that cannot be made is
-    /// done without; a limit that was promised and cannot be set is a reason not to start.
-    pub(super) fn start(
-        record: &File,
-        plan: &Plan,
-        spawn: impl FnOnce() -> Result<Pid, String>,
     ) -> Result<(Pid, Option<Self>), String> {
+        let reason = |error: &io::Error| spawn_reason(&plan.program, error);
         let (Some(wanted), Some(group)) = (&plan.group, group(record, plan)?) else {
-            return Ok((spawn()?, None));
+            return program::start(command, umask).map(|leader| (leader, None)).map_err(|error| reason(&error));
         };
+        match Self::born(&group, wanted, command, umask)? {
+            Some(Ok(leader)) => return Ok((leader, Some(Self { group }))),
+            Some(Err(error)) => {
+                group.remove();
+                return Err(reason(&error));
+            }
+            None => group.remove(),
+        }
+        let mut spawn = || program::start(command, umask).map_err(|error| reason(&error));
         match own_group().map_err(io::Error::other).and_then(|home| Moved::enter(group, Group::at(home), wanted)) {
             Ok(moved) => moved.spawn(spawn),
-            Err(error) if wanted.memory_bytes.is_some() || wanted.cpu_percent.is_some() => {
-                Err(format!("its limits cannot be set: {error}"))
-            }
+            Err(error) if is_limited(wanted) => Err(format!("its limits cannot be set: {error}")),
             Err(error) => {
                 complain(&format!("the step has no control group: {error}"));
                 Ok((spawn()?, None))
             }
         }
+    }
+
+    /// The program as a child that is made in its group, or why it cannot be executed. Nothing if that cannot be done this way.
+    fn born(
+        group: &Group,
+        wanted: &GroupPlan,
+        command: &mut Command,
+        umask: Mode,
+    ) -> Result<Option<io::Result<Pid>>, String> {
+        for last in [false, false, true] {
+            match group.make().and_then(|()| limit(group, wanted)) {
+                Ok(()) => {}
+                // An empty group may be swept away at any time, which happens once at most.
+                Err(error) if !last && is_gone(&error) => continue,
+                Err(error) if is_limited(wanted) => {
+                    group.remove();
+                    return Err(format!("its limits cannot be set: {error}"));
+                }
+                Err(_) => return Ok(None),
+            }
+            match program::start_in(group, command, umask) {
+                Ok(started) => return Ok(Some(started)),
+                Err(error) if !last && is_gone(&error) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Ends everything in it.
@@ -172,6 +145,15 @@ impl Moved {
         }
         Ok((leader, Some(grouped)))
     }
+}
+
+fn limit(group: &Group, wanted: &GroupPlan) -> io::Result<()> {
+    wanted.memory_bytes.map_or(Ok(()), |bytes| group.limit_memory(bytes))?;
+    wanted.cpu_percent.map_or(Ok(()), |percent| group.limit_cpu(percent))
+}
+
+const fn is_limited(wanted: &GroupPlan) -> bool {
+    wanted.memory_bytes.is_some() || wanted.cpu_percent.is_some()
 }
 
 /// The group that the plan has. One that cannot even be named would be one whose limits nobody keeps.

@@ -4,8 +4,8 @@
 
 mod conditions;
 mod grouped;
-mod held;
 mod output;
+mod program;
 mod serve;
 mod step;
 mod supervise;
@@ -128,21 +128,16 @@ impl Itself {
                 return record(&not_started(&format!("the plan cannot be believed: {damage}"), false));
             }
         };
-        // While there is one thread only. A signal that ends the process that is made ready counts as a wish that the step be ended.
         let ready = Ready::new(stem, file, &plan, self.agents_umask);
         if let Err(error) = self.mark_started(file) {
-            drop(ready);
             return record(&not_started(&format!("the beginning cannot be recorded: {error}"), false));
         }
         // A wish that cannot be looked for is no reason to leave the end unrecorded.
         let wished = layout::exists(stem, CANCEL).unwrap_or(false);
         if wished || self.signals.terminate() {
-            // First what was made ready is gone, then the record says that nothing was begun.
-            drop(ready);
             return record(&not_started("it was cancelled before it began", true));
         }
         if let Err(error) = record_file::forget_program(file, &plan) {
-            drop(ready);
             return record(&not_started(&format!("its plan cannot be put out of its reach: {error}"), false));
         }
         let exit = match ready.and_then(|ready| ready.start(stem, file, &plan)) {

@@ -11,14 +11,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
-use rustix::process::{Pid, Signal, umask};
+use rustix::process::{Pid, Signal};
 
-use super::grouped::{Grouped, Waiting};
+use super::grouped::Grouped;
 use super::output::{Capture, close};
 use super::supervise::{Event, Outcome, Supervisor, Surroundings};
 use super::tree;
 use super::watch::{Signals, Watch};
-use crate::attempt::command::{command, limited, spawn_reason};
+use crate::attempt::command::{command, limited};
 use crate::attempt::layout::{self, OUTPUT, STDERR, STDOUT, now_ms};
 use crate::attempt::records::{STREAM_ERROR_BYTES_MAX, cut};
 use crate::attempt::{Exit, Plan, patiently};
@@ -34,12 +34,10 @@ pub(super) struct Ready {
     tree: File,
     /// How the file for what it hands on was before.
     handed: Option<Seen>,
-    /// The process that becomes the program, where it can be made in the step's group.
-    waiting: Option<Waiting>,
 }
 
 impl Ready {
-    /// Makes it ready. To be called while the process has one thread only: otherwise it is moved into its group later, which takes longer.
+    /// Makes it ready. Nothing of it is a process yet, so to drop it is all that there is to do.
     pub(super) fn new(stem: &Path, record: &File, plan: &Plan, umask: Mode) -> Result<Self, String> {
         let program = plan.memory_bytes_max.map(|bytes_max| limited(&plan.program, bytes_max));
         let program = program.as_ref().unwrap_or(&plan.program);
@@ -57,27 +55,18 @@ impl Ready {
         } else {
             None
         };
-        let waiting = Grouped::hold(record, plan, &mut command, umask)?;
-        Ok(Self { command, umask, outputs: (stdout, stderr), tree, handed, waiting })
+        Ok(Self { command, umask, outputs: (stdout, stderr), tree, handed })
     }
 
-    /// Starts the program.
+    /// Starts the program. To be called while this process has one thread only: otherwise it moves itself into the step's group and back out, which
+    /// takes longer.
     pub(super) fn start(self, stem: &Path, record: &File, plan: &Plan) -> Result<Step, String> {
-        let Self { mut command, umask, outputs, tree, handed, waiting } = self;
+        let Self { mut command, umask, outputs, tree, handed } = self;
         let capture = |name, pipe| Capture::new(stem, name, plan.output_bytes_max, pipe);
         let (stdout, stderr) = (capture(STDOUT, outputs.0), capture(STDERR, outputs.1));
-        // The process that waits has it open, too, and with that the lock.
+        // The program has it open from the first on, and with that the lock.
         hold(&tree).map_err(|error| untracked(&error))?;
-        let reason = |error: &io::Error| spawn_reason(&plan.program, error);
-        let (leader, group) = match waiting {
-            Some(waiting) => {
-                let (leader, group) = waiting.let_go().map_err(|error| reason(&error))?;
-                (leader, Some(group))
-            }
-            None => {
-                Grouped::start(record, plan, || start_program(&mut command, umask).map_err(|error| reason(&error)))?
-            }
-        };
+        let (leader, group) = Grouped::start(record, plan, &mut command, umask)?;
         let started_at_ms = now_ms();
         // From here on only the step's processes hold their lock and the writing ends of the pipes.
         drop((tree, command));
@@ -182,14 +171,6 @@ fn handed_on(stem: &Path, before: Option<&Seen>) -> Option<String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Some(cut(&error.to_string(), STREAM_ERROR_BYTES_MAX)),
         Ok(()) | Err(_) => None,
     }
-}
-
-fn start_program(command: &mut Command, agents_umask: Mode) -> io::Result<Pid> {
-    let own = umask(agents_umask);
-    let child = command.spawn();
-    umask(own);
-    // Not waited for through the handle: the reaper waits for all children alike.
-    child.map(|child| Pid::from_child(&child))
 }
 
 // Inherited by the step on purpose. What is left of a step whose shim was killed can be found by it. For reading only: nobody can write through it.
