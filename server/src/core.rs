@@ -19,6 +19,7 @@ use crate::dispatch::Dispatch;
 use crate::fleet;
 use crate::kept::Kept;
 use crate::logs::{About, Logs};
+use crate::pace::Pace;
 use crate::schedule::Fleet;
 use crate::submitting::Submitting;
 use crate::views::{AgentCounts, AgentView, BrokerView, JobState, JobView, JobsView, LinkView, RunState, ServerView};
@@ -37,6 +38,7 @@ struct Inner {
     kept: Kept,
     submitting: Submitting,
     dispatch: Dispatch,
+    pace: Pace,
     /// Held from a change of the books until its rows are handed to the journal: else an older row could be written over a newer one.
     turn: tokio::sync::Mutex<()>,
     /// Says that there may be something to give out.
@@ -86,6 +88,7 @@ impl Core {
             kept: Kept::default(),
             submitting,
             dispatch,
+            pace: Pace::new(started),
             turn,
             wake,
             logs,
@@ -128,6 +131,11 @@ impl Core {
 
     pub(crate) fn dispatching(&self) -> &Dispatch {
         &self.0.dispatch
+    }
+
+    /// How fast the agents end runs.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.0.pace
     }
 
     pub(crate) fn known_agents(&self) -> &BTreeSet<AgentId> {

@@ -210,12 +210,13 @@ impl Core {
     /// Asks how the agents are.
     async fn look(&self) -> Result<(), link::Stopped> {
         let views = self.endpoint().views().await?;
+        let ahead = self.pace().take(Instant::now());
         let mut known: Fleet = self.known_agents().iter().map(|agent| (agent.clone(), Default::default())).collect();
         for view in views {
             if let EndpointId::Agent(agent) = &view.streams.peer
                 && let Some(now) = known.get_mut(agent)
             {
-                *now = fleet::agent_now(&view.streams);
+                *now = fleet::agent_now(&view.streams, ahead.get(agent).copied().unwrap_or(0));
             }
         }
         self.dispatching().set_fleet(known);

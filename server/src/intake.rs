@@ -67,6 +67,10 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
             transaction.rows.extend(note_facts(&mut books, &work.peer, item));
         }
     }
+    if let Some(agent) = work.peer.agent() {
+        let ends = work.items.iter().filter(|item| matches!(item.body, Ok(Body::RunFinished(_))));
+        ends.for_each(|_| core.pace().ended(agent));
+    }
     for item in &work.items {
         if let (Ok(Body::Refusal(refusal)), Some(agent)) = (&item.body, work.peer.agent())
             && refusal.code.is_passing()

@@ -14,6 +14,7 @@ mod kept;
 mod logs;
 mod orders;
 pub mod outage;
+mod pace;
 mod records;
 mod retry;
 mod schedule;

@@ -12,8 +12,8 @@ use crate::records::{AgentRow, Policy};
 use crate::tally::Counts;
 use crate::views::counted;
 
-/// Runs given to an agent for each of its slots, so that it has the next one when a run ends. A run that any agent may do waits at
-/// the server instead.
+/// Runs given to an agent for each of its slots, so that it has the next one when a run ends, beside those that it ends while messages are
+/// on their way ([`AgentNow::ahead`]). A run that any agent may do waits at the server instead.
 const RUNS_FOR_A_SLOT: usize = 2;
 
 /// What is known of an agent at the moment.
@@ -31,6 +31,9 @@ pub(crate) struct AgentNow {
     pub(crate) refusing: Option<RefusalCode>,
     /// The server's own disk is too full to give anything to anybody.
     pub(crate) server_short: bool,
+    /// Runs that it ended lately in as long as its reports and the next orders may be on their way: without so many more it would wait for
+    /// those. None of runs that take longer, which are better not bound to it early.
+    pub(crate) ahead: usize,
 }
 
 /// What is known of all agents at the moment.
@@ -176,7 +179,11 @@ pub(crate) fn agent_hold(books: &Books, fleet: &Fleet, agent: &AgentId, any: boo
         return Some(Hold::Offline(name()));
     }
     let (slots, load) = (slots(now, row), books.tally().load(agent));
-    let most = if once { 1 } else { slots * if any { 1 } else { RUNS_FOR_A_SLOT } };
+    let most = match (once, any) {
+        (true, _) => 1,
+        (false, true) => slots,
+        (false, false) => slots * RUNS_FOR_A_SLOT + now.ahead,
+    };
     (load >= most).then(|| Hold::Busy { agent: name(), load, slots, online: now.online })
 }
 
