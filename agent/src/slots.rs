@@ -83,6 +83,11 @@ impl Slots {
         Ticket(receiver)
     }
 
+    /// Whether somebody waits for a place, and so begins as soon as there is one.
+    pub(crate) fn wanted(&self) -> bool {
+        self.state().waiting.iter().any(|waiting| !waiting.is_closed())
+    }
+
     /// Returns when a place was taken or given back since the last call.
     pub(crate) async fn changed(&self) {
         self.0.changed.notified().await;
@@ -141,10 +146,12 @@ mod tests {
         let held = first.wait().await.unwrap();
         assert_eq!((slots.free(), slots.idle()), (0, false));
         drop(second);
-        assert!(third.0.try_recv().is_err());
+        assert!(third.0.try_recv().is_err() && slots.wanted());
         drop(held);
         let held = third.wait().await.unwrap();
-        assert_eq!(slots.free(), 0);
+        assert_eq!((slots.free(), slots.wanted()), (0, false));
+        drop(slots.ticket());
+        assert!(!slots.wanted(), "who has left wants nothing");
         drop(held);
         assert!(slots.idle());
     }

@@ -14,12 +14,22 @@ use crate::clock::{RunClock, steady_ms};
 use crate::control::Closing;
 use crate::records::AtStep;
 
+/// What is known to come after a report, and how long that may wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follows {
+    /// Nothing: it is committed and published at once.
+    Nothing,
+    /// Another report, soon in most cases: it is committed at once, and published with that one.
+    Report,
+    /// The beginning of another attempt, at once: it is committed and published with that one.
+    Beginning,
+}
+
 impl Execution {
     /// Hands over that another attempt begins, to be committed. Only when it is, the attempt may: see [`Self::begun`].
     pub(super) async fn begin(&mut self, spec: &StepSpec) -> Result<(), ExecuteError> {
         let report = self.beginning(spec)?;
-        // The report may wait for that of the end, which follows soon in most cases.
-        let begun = self.hand_over(vec![report], true).await?;
+        let begun = self.hand_over(vec![report], Follows::Report).await?;
         self.begun = Some(Commit::Own(begun));
         Ok(())
     }
@@ -84,7 +94,8 @@ impl Execution {
         if self.record.spec().is_none() {
             return self.finish(vec![report], from).await;
         }
-        self.commit(vec![report]).await
+        // The next step begins in this slot. Should it not, or the process end before, the files of this one tell how it ended.
+        self.hand_over(vec![report], Follows::Beginning).await.map(drop)
     }
 
     /// Commits that the run waits for a person.
@@ -118,7 +129,14 @@ impl Execution {
         let mut report = outbound(self.worker.server(), id, &body, Some(self.record.progress.message))?;
         report.answers = Some(self.record.progress.seq);
         send.push(report);
-        self.commit(send).await
+        if !self.worker.slots().wanted() {
+            return self.commit(send).await;
+        }
+        // Nothing of this run is to be begun any more, so another may begin while this is committed.
+        let committed = self.hand_over(send, Follows::Beginning).await?;
+        self.slot = None;
+        self.begun().await?;
+        Ok(committed.done().await?)
     }
 
     fn step_changed(
@@ -150,18 +168,24 @@ impl Execution {
     }
 
     async fn commit(&mut self, send: Vec<Outbound>) -> Result<(), ExecuteError> {
-        let committed = self.hand_over(send, false).await?;
+        let committed = self.hand_over(send, Follows::Nothing).await?;
         self.begun().await?;
         Ok(committed.done().await?)
     }
 
-    async fn hand_over(&mut self, send: Vec<Outbound>, may_wait: bool) -> Result<Begun, ExecuteError> {
+    async fn hand_over(&mut self, send: Vec<Outbound>, follows: Follows) -> Result<Begun, ExecuteError> {
         let (boot, progress) = (self.worker.boot(), &mut self.record.progress);
         let counting = progress.undecided.is_none();
         if let Some(clock) = &mut progress.clock {
             clock.note(boot, steady_ms(), counting);
         }
         let rows = vec![self.record.progress_row()];
-        Ok(self.worker.endpoint().begin_checked(Transaction { rows, send, may_wait, ..Transaction::default() }).await?)
+        let (may_wait, unhurried) = match follows {
+            Follows::Nothing => (false, false),
+            Follows::Report => (true, false),
+            Follows::Beginning => (true, true),
+        };
+        let transaction = Transaction { rows, send, may_wait, unhurried, ..Transaction::default() };
+        Ok(self.worker.endpoint().begin_checked(transaction).await?)
     }
 }

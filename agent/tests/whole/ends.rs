@@ -6,12 +6,13 @@ use messages::{Body, Keep, Retry, RunEnd, StepEnd, StepEvent, When};
 use crate::Test;
 use crate::world::{How, World, drained, on, pipe, within};
 
-pub(crate) const TESTS: [Test; 7] = [
+pub(crate) const TESTS: [Test; 8] = [
     ("after_a_failure_only_steps_for_that_case_run_and_the_end_names_the_first", || on(conditions())),
     ("a_known_failure_is_tried_again_as_often_as_declared", || on(tries())),
     ("a_wait_to_try_again_survives_a_restart", || on(wait_survives())),
     ("an_interruption_does_not_count_as_a_try", || on(resumed())),
     ("a_step_that_ended_without_its_agent_is_said_to_have_ended_then", || on(ended_away())),
+    ("an_end_is_said_at_once_unless_the_beginning_of_something_else_goes_with_it", || on(company())),
     ("a_run_whose_time_is_over_ends_with_its_processes", || on(time_is_over())),
     ("the_working_folder_goes_only_when_the_run_says_so", || on(folders())),
 ];
@@ -170,4 +171,22 @@ async fn folders() {
         assert_eq!(run.join("work/here").exists(), kept, "{keep:?} {number}");
         assert!(run.join("one.1.record").exists(), "what happened is kept until the run is forgotten");
     }
+}
+
+async fn company() {
+    let world = World::new().await;
+    let agent = world.agent(How { slots: 1, ..How::default() });
+    let [first, second] =
+        [1, 2].map(|number| world.run(number, vec![world.step("a", "true"), world.step("b", "true")]));
+    // The agent says who it is before all else.
+    world.send_all(&[&first, &second].map(|run| Body::RunStart(run.clone()))).await;
+    for run in [&first, &second] {
+        assert_eq!(world.run_end(run.run).await, RunEnd::Succeeded);
+    }
+    // Of each run: two beginnings and two ends, the latter with the end of the run. Behind the last one nothing is to come.
+    let mut expected = vec![false];
+    expected.extend([true; 5]);
+    expected.extend([true, true, true, false, false]);
+    assert_eq!(world.might_wait(), expected);
+    agent.stop().await;
 }

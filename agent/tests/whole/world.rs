@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use agent::attempt::ShimCommand;
 use agent::{AgentConfig, AgentError, DiskLimits};
-use link::session::{Config, DeliveryTag, Transaction};
+use link::session::{Config, DeliveryTag, Published, Transaction};
 use link::wire::{WireCommand, WireEnd, WireEvent};
 use link::{Endpoint, Service, ServiceConfig, outbound};
 use messages::{
@@ -25,7 +25,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Carries publishes from one end to the other, and keeps those for an end that is away.
 #[derive(Clone, Default)]
-struct Broker(Arc<Mutex<BTreeMap<EndpointId, Queue>>>);
+struct Broker {
+    queues: Arc<Mutex<BTreeMap<EndpointId, Queue>>>,
+    /// Messages that were published, by whom, and whether they might wait for company.
+    published: Arc<Mutex<Vec<(EndpointId, bool)>>>,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -40,30 +44,34 @@ impl Broker {
         let broker = self.clone();
         tokio::spawn(async move {
             let connection = {
-                let mut queues = broker.0.lock().unwrap();
+                let mut queues = broker.queues.lock().unwrap();
                 let queue = queues.entry(local.clone()).or_default();
                 queue.connection += 1;
                 queue.connection
             };
             end.events.send(WireEvent::Up { connection }).await.unwrap();
-            broker.0.lock().unwrap().get_mut(&local).unwrap().events = Some(end.events.clone());
+            broker.queues.lock().unwrap().get_mut(&local).unwrap().events = Some(end.events.clone());
             broker.deliver(&local).await;
             while let Some(command) = end.commands.recv().await {
-                if let WireCommand::Publish(publish) = command {
+                let soon = matches!(command, WireCommand::PublishSoon(_));
+                if let WireCommand::Publish(publish) | WireCommand::PublishSoon(publish) = command {
+                    if let Published::Message(_) = publish.what {
+                        broker.published.lock().unwrap().push((local.clone(), soon));
+                    }
                     let (to, bytes) = (publish.to.clone(), publish.frame.bytes().to_vec());
-                    broker.0.lock().unwrap().entry(to.clone()).or_default().kept.push_back(bytes);
+                    broker.queues.lock().unwrap().entry(to.clone()).or_default().kept.push_back(bytes);
                     broker.deliver(&to).await;
                     let _gone = end.events.send(WireEvent::Confirmed(vec![(to, publish.what)])).await;
                 }
             }
-            broker.0.lock().unwrap().get_mut(&local).unwrap().events = None;
+            broker.queues.lock().unwrap().get_mut(&local).unwrap().events = None;
         })
     }
 
     async fn deliver(&self, to: &EndpointId) {
         loop {
             let next = {
-                let mut queues = self.0.lock().unwrap();
+                let mut queues = self.queues.lock().unwrap();
                 let queue = queues.entry(to.clone()).or_default();
                 let Some(events) = queue.events.clone() else { return };
                 let Some(bytes) = queue.kept.pop_front() else { return };
@@ -214,6 +222,12 @@ impl World {
     /// What the agent has said so far.
     pub(crate) fn told(&self) -> Vec<Body> {
         self.told.borrow().clone()
+    }
+
+    /// Of each message that the agent has published, whether it might wait for company.
+    pub(crate) fn might_wait(&self) -> Vec<bool> {
+        let published = self.broker.published.lock().unwrap();
+        published.iter().filter(|(from, _)| *from == agent_id()).map(|(_, soon)| *soon).collect()
     }
 
     /// Waits until what the agent has said holds that.
