@@ -107,16 +107,22 @@ fn an_agent_gets_a_run_for_each_slot_and_as_many_to_go_on_with() {
 fn an_agent_that_ends_runs_quickly_gets_as_many_more_and_none_that_any_agent_can_do() {
     let mut world = World::new(&[("a1", 2)]);
     world.fleet.get_mut(&name("a1")).unwrap().ahead = 3;
-    (0..9).for_each(|_| drop(world.job("j", "agents = [\"a1\"]", "")));
+    for _ in 0..9 {
+        world.job("j", "agents = [\"a1\"]", "");
+    }
     assert_eq!(world.all().len(), 7);
     let mut loose = World::new(&[("a1", 2)]);
     loose.fleet.get_mut(&name("a1")).unwrap().ahead = 3;
-    (0..9).for_each(|_| drop(loose.job("j", "all = true, pick = \"one\"", "")));
+    for _ in 0..9 {
+        loose.job("j", "all = true, pick = \"one\"", "");
+    }
     assert_eq!(loose.all().len(), 2);
     let mut once = World::new(&[("a1", 2)]);
     once.fleet.get_mut(&name("a1")).unwrap().ahead = 3;
     once.facts("a1", AgentFacts { once: true, slots: 2, ..AgentFacts::default() });
-    (0..9).for_each(|_| drop(once.job("j", "agents = [\"a1\"]", "")));
+    for _ in 0..9 {
+        once.job("j", "agents = [\"a1\"]", "");
+    }
     assert_eq!(once.all().len(), 1);
 }
 
