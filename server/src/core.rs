@@ -88,7 +88,7 @@ impl Core {
             kept: Kept::default(),
             submitting,
             dispatch,
-            pace: Pace::new(started),
+            pace: Pace::default(),
             turn,
             wake,
             logs,

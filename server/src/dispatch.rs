@@ -98,6 +98,18 @@ impl Dispatch {
         was_short
     }
 
+    /// Notes how many runs agents ended lately.
+    fn note_pace(&self, lately: Vec<(AgentId, usize)>) {
+        let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        for (agent, ended) in lately {
+            if fleet.get(&agent).is_some_and(|now| now.ahead != ended)
+                && let Some(now) = Arc::make_mut(&mut fleet).get_mut(&agent)
+            {
+                now.ahead = ended;
+            }
+        }
+    }
+
     fn set_fleet(&self, mut fleet: Fleet) {
         let mut cooling = self.cooling.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -110,6 +122,11 @@ impl Dispatch {
         let mut known = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
         if known.values().any(|agent| agent.server_short) {
             fleet.values_mut().for_each(|agent| agent.server_short = true);
+        }
+        for (agent, before) in known.iter().filter(|(_, now)| now.ahead > 0) {
+            if let Some(now) = fleet.get_mut(agent) {
+                now.ahead = before.ahead;
+            }
         }
         *known = Arc::new(fleet);
     }
@@ -210,13 +227,12 @@ impl Core {
     /// Asks how the agents are.
     async fn look(&self) -> Result<(), link::Stopped> {
         let views = self.endpoint().views().await?;
-        let ahead = self.pace().take(Instant::now());
         let mut known: Fleet = self.known_agents().iter().map(|agent| (agent.clone(), Default::default())).collect();
         for view in views {
             if let EndpointId::Agent(agent) = &view.streams.peer
                 && let Some(now) = known.get_mut(agent)
             {
-                *now = fleet::agent_now(&view.streams, ahead.get(agent).copied().unwrap_or(0));
+                *now = fleet::agent_now(&view.streams);
             }
         }
         self.dispatching().set_fleet(known);
@@ -239,6 +255,7 @@ impl Core {
     /// Gives out what can be given out.
     async fn give_out(&self) -> Result<(), SubmitError> {
         self.note_room();
+        self.dispatching().note_pace(self.pace().lately(Instant::now()));
         let fleet = self.dispatching().fleet();
         let mut open: BTreeSet<AgentId> = fleet.keys().cloned().collect();
         loop {

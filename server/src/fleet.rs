@@ -54,9 +54,9 @@ pub(crate) fn agent_view(
     }
 }
 
-/// What the scheduler is to know of an agent that ended so many runs lately.
+/// What the scheduler is to know of an agent.
 #[must_use]
-pub(crate) fn agent_now(streams: &PeerView, ahead: usize) -> AgentNow {
+pub(crate) fn agent_now(streams: &PeerView) -> AgentNow {
     let presence = streams.presence.clone().unwrap_or_default();
     AgentNow {
         online: streams.heard_ms_ago.is_some_and(|ago| ago <= UNREACHABLE_AFTER_MS),
@@ -65,7 +65,7 @@ pub(crate) fn agent_now(streams: &PeerView, ahead: usize) -> AgentNow {
         draining: presence.draining,
         refusing: presence.refusing,
         server_short: false,
-        ahead,
+        ahead: 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Taking in what agents report. A batch of messages, the runs they change and the answers to them are one transaction.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use journal::{Change, put_app};
 use link::session::Transaction;
@@ -68,8 +69,9 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
         }
     }
     if let Some(agent) = work.peer.agent() {
+        let now = Instant::now();
         let ends = work.items.iter().filter(|item| matches!(item.body, Ok(Body::RunFinished(_))));
-        ends.for_each(|_| core.pace().ended(agent));
+        ends.for_each(|_| core.pace().ended(agent, now));
     }
     for item in &work.items {
         if let (Ok(Body::Refusal(refusal)), Some(agent)) = (&item.body, work.peer.agent())

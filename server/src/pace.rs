@@ -1,7 +1,7 @@
-//! How fast agents end runs: counted as they report it, and told when the dispatcher looks at them. It is lost with the process, and
-//! decides nothing: the scheduler does.
+//! How fast agents end runs: counted as they report it, for as long as that says anything. It is lost with the process, and decides
+//! nothing: the scheduler does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,43 +11,40 @@ use messages::AgentId;
 /// commits and two messages take as long again on a busy machine.
 const TO_AND_FRO: Duration = Duration::from_millis(50);
 
-/// Runs that agents ended since somebody asked.
-#[derive(Debug)]
-pub(crate) struct Pace(Mutex<Counting>);
+/// Runs of one agent that are counted at most, which bounds what is remembered. No agent needs more ahead.
+const RUNS_MAX: usize = 1_000;
 
-#[derive(Debug)]
-struct Counting {
-    since: Instant,
-    ended: BTreeMap<AgentId, u32>,
-}
+/// When agents ended runs lately.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(Mutex<BTreeMap<AgentId, VecDeque<Instant>>>);
 
 impl Pace {
-    /// Counts from now on.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self(Mutex::new(Counting { since: now, ended: BTreeMap::new() }))
-    }
-
     /// Notes that an agent ended another run.
-    pub(crate) fn ended(&self, agent: &AgentId) {
-        let mut counting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match counting.ended.get_mut(agent) {
-            Some(runs) => *runs = runs.saturating_add(1),
-            None => drop(counting.ended.insert(agent.clone(), 1)),
+    pub(crate) fn ended(&self, agent: &AgentId, now: Instant) {
+        // Each change of it is complete before anything can panic.
+        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = match ends.get_mut(agent) {
+            Some(ends) => ends,
+            None => ends.entry(agent.clone()).or_default(),
+        };
+        if ends.len() == RUNS_MAX {
+            ends.pop_front();
         }
+        ends.push_back(now);
     }
 
-    /// How many runs each agent ends while messages go to and fro, from what it ended since this was asked last. Those that ended none are not
-    /// among them.
-    pub(crate) fn take(&self, now: Instant) -> BTreeMap<AgentId, usize> {
-        // Each change of it is complete before anything can panic.
-        let mut counting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = std::mem::replace(&mut counting.since, now);
-        let ended = std::mem::take(&mut counting.ended);
-        drop(counting);
-        // Whoever asks twice in a moment learns what was in that moment, not more.
-        let counted = now.saturating_duration_since(since).max(TO_AND_FRO);
-        let share = |runs: u32| TO_AND_FRO.saturating_mul(runs).as_nanos() / counted.as_nanos();
-        ended.into_iter().map(|(agent, runs)| (agent, usize::try_from(share(runs)).unwrap_or(usize::MAX))).collect()
+    /// How many runs each agent ended in as long as messages go to and fro. Those that ended none for a while are not among them.
+    pub(crate) fn lately(&self, now: Instant) -> Vec<(AgentId, usize)> {
+        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lately = Vec::new();
+        ends.retain(|agent, ends| {
+            let over = ends.iter().take_while(|at| now.saturating_duration_since(**at) >= TO_AND_FRO).count();
+            ends.drain(..over);
+            // Once more when it has none left, so that nobody goes on with an earlier number.
+            lately.push((agent.clone(), ends.len()));
+            !ends.is_empty()
+        });
+        lately
     }
 }
 
@@ -57,17 +54,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_that_ends_many_runs_in_a_short_time_has_more_ahead_and_one_that_takes_long_has_none() {
-        let start = Instant::now();
-        let pace = Pace::new(start);
+    fn what_an_agent_ended_counts_until_the_next_orders_could_be_there_and_is_bounded() {
+        let (start, pace) = (Instant::now(), Pace::default());
         let [quick, slow]: [AgentId; 2] = ["quick", "slow"].map(|name| name.parse().unwrap());
-        (0..80).for_each(|_| pace.ended(&quick));
-        pace.ended(&slow);
-        let later = start + 2 * TO_AND_FRO;
-        assert_eq!(pace.take(later), BTreeMap::from([(quick.clone(), 40), (slow, 0)]));
-        // What was told is not told again.
-        assert_eq!(pace.take(later), BTreeMap::new());
-        (0..3).for_each(|_| pace.ended(&quick));
-        assert_eq!(pace.take(later), BTreeMap::from([(quick, 3)]));
+        pace.ended(&slow, start);
+        (0..40).for_each(|_| pace.ended(&quick, start + TO_AND_FRO / 2));
+        let lately = |at| pace.lately(start + at);
+        assert_eq!(lately(TO_AND_FRO / 2), [(quick.clone(), 40), (slow.clone(), 1)]);
+        assert_eq!(lately(TO_AND_FRO), [(quick.clone(), 40), (slow, 0)]);
+        assert_eq!(lately(TO_AND_FRO), [(quick.clone(), 40)]);
+        assert_eq!(lately(2 * TO_AND_FRO), [(quick.clone(), 0)]);
+        assert_eq!(lately(2 * TO_AND_FRO), []);
+        (0..2 * RUNS_MAX).for_each(|_| pace.ended(&quick, start));
+        assert_eq!(lately(Duration::ZERO), [(quick, RUNS_MAX)]);
     }
 }
