@@ -92,6 +92,8 @@ struct Execution {
     /// The commit with which the attempt under way began, until it is known to be on stable storage. While there is one, nothing of
     /// the attempt is on the disk but what this process has put there.
     begun: Option<Commit>,
+    /// The commit of the end of the step before, which the next beginning or end goes with.
+    before: Option<Begun>,
     /// The attempt under way, held for its shim, once this process has prepared it.
     claim: Option<Claim>,
     /// What the attempt that ended last used.
@@ -158,6 +160,7 @@ impl Execution {
             ticket: None,
             slot: None,
             begun: None,
+            before: None,
             claim: None,
             used: None,
             ended_ms: None,

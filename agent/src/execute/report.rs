@@ -34,8 +34,11 @@ impl Execution {
         Ok(())
     }
 
-    /// Waits until the beginning of the attempt under way is on stable storage.
+    /// Waits until the beginning of the attempt under way is on stable storage, and all before it.
     pub(super) async fn begun(&mut self) -> Result<(), ExecuteError> {
+        if let Some(before) = self.before.take() {
+            before.done().await?;
+        }
         match self.begun.take() {
             Some(Commit::Own(begun)) => begun.done().await?,
             Some(Commit::Batch(mut done)) => {
@@ -95,7 +98,8 @@ impl Execution {
             return self.finish(vec![report], from).await;
         }
         // The next step begins in this slot. Should it not, or the process end before, the files of this one tell how it ended.
-        self.hand_over(vec![report], Follows::Beginning).await.map(drop)
+        self.before = Some(self.hand_over(vec![report], Follows::Beginning).await?);
+        Ok(())
     }
 
     /// Commits that the run waits for a person.
@@ -186,6 +190,6 @@ impl Execution {
             Follows::Beginning => (true, true),
         };
         let transaction = Transaction { rows, send, may_wait, unhurried, ..Transaction::default() };
-        Ok(self.worker.endpoint().begin_checked(transaction).await?)
+        Ok(self.worker.endpoint().begin(transaction).await?)
     }
 }
