@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and what holds for every command. Nothing is done here.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +111,20 @@ pub(crate) fn wait(text: &str) -> Result<Duration, String> {
     }
     let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
     span.ok_or_else(|| "expected a time such as 90s or 10m".to_owned())
+}
+
+/// Reads a whole number of that range, with words for one that is none.
+pub(crate) fn whole<T>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: TryFrom<u64>,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match *range.end() {
+            u64::MAX => format!("expected a whole number, at least {}", range.start()),
+            end => format!("expected a whole number from {} to {end}", range.start()),
+        })
+    }
 }
 
 /// What to do.

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::args::Global;
+use crate::args::{Global, whole};
 use crate::config::{BrokerUrl, ConfigFile, SettingsError};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -40,10 +40,10 @@ const LOCK_FILE: &str = "dev.lock";
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// How many agents; they are called a1, a2 and so on
-    #[arg(long, env = "LONGSHORE_DEV_AGENTS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, env = "LONGSHORE_DEV_AGENTS", value_name = "N", default_value_t = 2, value_parser = whole::<u16>(1..=64))]
     agents: u16,
     /// Runs that each agent does at once [default: as in config.toml of the home folder, else 2]
-    #[arg(long, env = "LONGSHORE_AGENT_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, env = "LONGSHORE_AGENT_SLOTS", value_name = "N", value_parser = whole::<u16>(1..=1024))]
     slots: Option<u16>,
     /// A broker to use instead of a private one
     #[arg(long, env = "LONGSHORE_BROKER_URL", hide_env_values = true, value_name = "URL")]

@@ -73,8 +73,13 @@ fn explain(path: &Path, printer: &Printer) -> Result<Exit, Failure> {
     let file = JobFile::parse(&text).map_err(|problems| {
         let error = format!("{name} is not a job file: problems in it");
         let problems = problems.into_iter().map(|problem| ProblemView::new(problem, &text)).collect();
-        Failure::words(Exit::Usage, error, "nothing was changed", "mend them: `longshore job lint` shows them too")
-            .with_problems(problems, &name, &text)
+        Failure::words(
+            Exit::Usage,
+            error,
+            "nothing was changed",
+            "mend the file; `longshore job lint` shows what is wrong with it, too",
+        )
+        .with_problems(problems, &name, &text)
     })?;
     let steps = file.outline().map(|step| explained(&step)).collect();
     let view = ExplainView { file: name, target: file.target().who.to_string(), steps };

@@ -13,7 +13,7 @@ use server::views::{JobView, LogView, RunView, Schema, StepView};
 
 use super::follow::{self, FollowOptions, Only};
 use super::job::path;
-use crate::args::{Format, Global, wait};
+use crate::args::{Format, Global, wait, whole};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -38,7 +38,7 @@ pub(crate) struct JobLogsArgs {
     #[arg(long, value_name = "STREAM", value_parser = stream)]
     stream: Option<LogStream>,
     /// This attempt at each step [default: the latest]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "follow")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u64::from(u32::MAX)), conflicts_with = "follow")]
     attempt: Option<u32>,
     /// Watch the job until it ends, as `job run --follow` does, with the same exit codes
     #[arg(short, long)]

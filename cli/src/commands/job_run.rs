@@ -120,7 +120,7 @@ fn refused(args: &JobRunArgs, definition: &str, problems: Vec<Problem>) -> Failu
     let count = problems.len();
     let error = format!("{name} cannot be run: {count} problem{}", if count == 1 { "" } else { "s" });
     let problems = problems.into_iter().map(|problem| ProblemView::new(problem, definition)).collect();
-    Failure::words(Exit::Usage, error, "no job was made", "mend them, then run it again")
+    Failure::words(Exit::Usage, error, "no job was made", "mend that, then run it again")
         .with_problems(problems, &name, definition)
 }
 

@@ -6,7 +6,7 @@ use server::api::{JOBS_LIMIT_MAX, JobPrefix};
 use server::views::{JobLink, JobState, JobView, JobsView, RunView, StepView};
 
 use super::job::{path, short};
-use crate::args::{Format, Global};
+use crate::args::{Format, Global, whole};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -19,7 +19,7 @@ pub(super) const ENDED_FIRST: &str = "and ends the processes of the step that st
 #[derive(Debug, Args)]
 pub(crate) struct JobListArgs {
     /// At most so many, the latest
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=JOBS_LIMIT_MAX as u64))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = whole::<u64>(1..=JOBS_LIMIT_MAX as u64))]
     limit: u64,
     /// Only jobs in this state: waiting, running, succeeded, failed, cancelled, needs-decision
     #[arg(long, value_name = "STATE")]

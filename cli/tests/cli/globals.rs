@@ -62,7 +62,7 @@ fn a_wrong_command_line_is_an_error_in_the_format_that_was_asked_for() {
         (&["--json", "job", "shwo"], "unrecognized subcommand 'shwo'", "a similar subcommand exists: 'show'"),
         (
             &["job", "list", "-n", "0", "--output=ndjson"],
-            "invalid value '0' for '--limit <N>': 0 is not in 1..=",
+            "invalid value '0' for '--limit <N>': expected a whole number from 1 to",
             "`longshore job list --help`",
         ),
         (

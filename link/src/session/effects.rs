@@ -205,8 +205,8 @@ pub struct Transaction {
     pub admission: bool,
     /// Whether what is sent may wait a moment for what is sent next, which is likely to come soon.
     pub may_wait: bool,
-    /// Whether nobody minds if it is committed some milliseconds later, with what comes next. Nothing that is sent, and nothing that is waited
-    /// for by people, is like that.
+    /// Whether nobody minds if it is committed some milliseconds later, with what comes next: because it means little, or because that is known
+    /// to come at once.
     pub unhurried: bool,
 }
 

@@ -34,7 +34,7 @@ impl Refused {
     pub(super) fn problems(problems: Vec<Problem>, definition: &str) -> Self {
         let count = problems.len();
         let error = format!("the job cannot be taken: {count} problem{}", if count == 1 { "" } else { "s" });
-        let next = "mend them and submit again; `longshore job lint` checks without a server";
+        let next = "mend that and submit again; `longshore job lint` checks without a server";
         let mut refused = Self::new(StatusCode::UNPROCESSABLE_ENTITY, error, "no job was made", next);
         refused.view.problems = problems.into_iter().map(|problem| ProblemView::new(problem, definition)).collect();
         refused
