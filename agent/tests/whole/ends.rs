@@ -188,5 +188,10 @@ async fn company() {
     expected.extend([true; 5]);
     expected.extend([true, true, true, false, false]);
     assert_eq!(world.might_wait(), expected);
+    let told = world.told();
+    let at = |wanted: &dyn Fn(&Body) -> bool| told.iter().position(wanted).unwrap();
+    let over = at(&|body| matches!(body, Body::RunFinished(over) if over.run == first.run));
+    let begun = at(&|body| matches!(body, Body::StepChanged(begun) if begun.run == second.run));
+    assert!(over < begun, "a beginning overtook the end that its slot waited for");
     agent.stop().await;
 }
