@@ -417,7 +417,8 @@ impl Books {
     fn reason(&self, run: &RunRow, fleet: &Fleet) -> Option<String> {
         if run.state == RunState::Waiting {
             let hold = schedule::job_hold(self, run.job);
-            let hold = hold.or_else(|| schedule::agent_hold(self, fleet, &run.agent, false));
+            let name = self.job(run.job).map_or("", |job| job.name.as_str());
+            let hold = hold.or_else(|| schedule::bound_hold(self, fleet, &run.agent, name));
             return hold.map(|hold| hold.to_string()).or_else(|| run.reason.clone());
         }
         let away = fleet.get(&run.agent).is_some_and(|agent| !agent.online);

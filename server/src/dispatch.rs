@@ -16,6 +16,7 @@ use crate::clock::Since;
 use crate::core::Core;
 use crate::fleet;
 use crate::job_file::{JobFile, Plan};
+use crate::pace::EndedLately;
 use crate::records::{AgentRow, JobRow, RunRow, StepRow};
 use crate::schedule::{self, Assignment, Fleet};
 use crate::submit::{endpoint_of, message_id};
@@ -99,13 +100,13 @@ impl Dispatch {
     }
 
     /// Notes how many runs agents ended lately.
-    fn note_pace(&self, lately: Vec<(AgentId, usize)>) {
+    fn note_pace(&self, lately: Vec<(AgentId, EndedLately)>) {
         let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
         for (agent, ended) in lately {
-            if fleet.get(&agent).is_some_and(|now| now.ahead != ended)
+            if fleet.get(&agent).is_some_and(|now| now.lately != ended)
                 && let Some(now) = Arc::make_mut(&mut fleet).get_mut(&agent)
             {
-                now.ahead = ended;
+                now.lately = ended;
             }
         }
     }
@@ -123,9 +124,9 @@ impl Dispatch {
         if known.values().any(|agent| agent.server_short) {
             fleet.values_mut().for_each(|agent| agent.server_short = true);
         }
-        for (agent, before) in known.iter().filter(|(_, now)| now.ahead > 0) {
+        for (agent, before) in known.iter().filter(|(_, now)| !now.lately.is_empty()) {
             if let Some(now) = fleet.get_mut(agent) {
-                now.ahead = before.ahead;
+                now.lately.clone_from(&before.lately);
             }
         }
         *known = Arc::new(fleet);
@@ -314,12 +315,12 @@ impl Core {
         schedule::job_hold(books, job).is_none().then_some(())?;
         let agent = match run {
             Some(run) => {
-                let agent = books.run(run)?.agent.clone();
+                let (agent, name) = (books.run(run)?.agent.clone(), &books.job(job)?.name);
                 let alone = books
                     .tally()
                     .queue(&agent)
                     .is_some_and(|queue| queue.values().map(BTreeSet::len).sum::<usize>() == 1);
-                (alone && schedule::agent_hold(books, fleet, &agent, false).is_none()).then_some(agent)?
+                (alone && schedule::bound_hold(books, fleet, &agent, name).is_none()).then_some(agent)?
             }
             None => schedule::least_busy(books, fleet, job)?,
         };

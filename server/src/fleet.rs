@@ -4,6 +4,7 @@ use link::session::{PeerView, StreamView};
 use link::{EndpointView, LinkState};
 use messages::{AgentId, Seq};
 
+use crate::pace::EndedLately;
 use crate::records::AgentRow;
 use crate::schedule::{self, AgentNow};
 use crate::views::{AgentState, AgentView, DirectionView, LinkView, OutageView};
@@ -65,7 +66,7 @@ pub(crate) fn agent_now(streams: &PeerView) -> AgentNow {
         draining: presence.draining,
         refusing: presence.refusing,
         server_short: false,
-        ahead: 0,
+        lately: EndedLately::new(),
     }
 }
 

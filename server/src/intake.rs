@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::books::Books;
 use crate::core::Core;
 use crate::records::{AgentRow, JobRow, Policy, ReportError, RunRow};
+use crate::tally::Stage;
 use crate::views::RunState;
 
 /// Batches taken in at a time. Different agents' batches do not touch the same runs.
@@ -61,17 +62,16 @@ async fn take(core: &Core, work: Work) -> Result<(), SubmitError> {
                 books.put_job(job);
             }
         }
+        let now = Instant::now();
         for run in changed.into_values() {
+            if let (Stage::Over { .. }, Some(job)) = (Stage::of(run.state), books.job(run.job)) {
+                core.pace().ended(&run.agent, &job.name, now);
+            }
             transaction.rows.extend(put_run(&mut books, run));
         }
         for item in &work.items {
             transaction.rows.extend(note_facts(&mut books, &work.peer, item));
         }
-    }
-    if let Some(agent) = work.peer.agent() {
-        let now = Instant::now();
-        let ends = work.items.iter().filter(|item| matches!(item.body, Ok(Body::RunFinished(_))));
-        ends.for_each(|_| core.pace().ended(agent, now));
     }
     for item in &work.items {
         if let (Ok(Body::Refusal(refusal)), Some(agent)) = (&item.body, work.peer.agent())

@@ -1,5 +1,5 @@
-//! How fast agents end runs: counted as they report it, for as long as that says anything. It is lost with the process, and decides
-//! nothing: the scheduler does.
+//! How fast agents end the runs of jobs of a name: counted as they report it, for as long as that says anything. It is lost with the process,
+//! and decides nothing: the scheduler does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -11,38 +11,41 @@ use messages::AgentId;
 /// commits and two messages take as long again on a busy machine.
 const TO_AND_FRO: Duration = Duration::from_millis(50);
 
-/// Runs of one agent that are counted at most, which bounds what is remembered. No agent needs more ahead.
+/// Runs of an agent and a name that are counted at most, which bounds what is remembered. Nobody needs more ahead.
 const RUNS_MAX: usize = 1_000;
 
-/// When agents ended runs lately.
+/// How many runs of jobs of each name an agent ended in as long as messages go to and fro.
+pub(crate) type EndedLately = BTreeMap<String, usize>;
+
+/// When agents ended runs lately, by the name of the job.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(Mutex<BTreeMap<AgentId, VecDeque<Instant>>>);
+pub(crate) struct Pace(Mutex<BTreeMap<AgentId, BTreeMap<String, VecDeque<Instant>>>>);
 
 impl Pace {
-    /// Notes that an agent ended another run.
-    pub(crate) fn ended(&self, agent: &AgentId, now: Instant) {
+    /// Notes that an agent ended another run of a job of that name.
+    pub(crate) fn ended(&self, agent: &AgentId, name: &str, now: Instant) {
         // Each change of it is complete before anything can panic.
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ends = match ends.get_mut(agent) {
-            Some(ends) => ends,
-            None => ends.entry(agent.clone()).or_default(),
-        };
+        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = agents.entry(agent.clone()).or_default().entry(name.to_owned()).or_default();
         if ends.len() == RUNS_MAX {
             ends.pop_front();
         }
         ends.push_back(now);
     }
 
-    /// How many runs each agent ended in as long as messages go to and fro. Those that ended none for a while are not among them.
-    pub(crate) fn lately(&self, now: Instant) -> Vec<(AgentId, usize)> {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What each agent ended lately. An agent that ended nothing for a while is not among them.
+    pub(crate) fn lately(&self, now: Instant) -> Vec<(AgentId, EndedLately)> {
+        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lately = Vec::new();
-        ends.retain(|agent, ends| {
-            let over = ends.iter().take_while(|at| now.saturating_duration_since(**at) >= TO_AND_FRO).count();
-            ends.drain(..over);
-            // Once more when it has none left, so that nobody goes on with an earlier number.
-            lately.push((agent.clone(), ends.len()));
-            !ends.is_empty()
+        agents.retain(|agent, names| {
+            names.retain(|_, ends| {
+                let over = ends.iter().take_while(|at| now.saturating_duration_since(**at) >= TO_AND_FRO).count();
+                ends.drain(..over);
+                !ends.is_empty()
+            });
+            // Once more when it has none left, so that nobody goes on with earlier numbers.
+            lately.push((agent.clone(), names.iter().map(|(name, ends)| (name.clone(), ends.len())).collect()));
+            !names.is_empty()
         });
         lately
     }
@@ -57,15 +60,20 @@ mod tests {
     fn what_an_agent_ended_counts_until_the_next_orders_could_be_there_and_is_bounded() {
         let (start, pace) = (Instant::now(), Pace::default());
         let [quick, slow]: [AgentId; 2] = ["quick", "slow"].map(|name| name.parse().unwrap());
-        pace.ended(&slow, start);
-        (0..40).for_each(|_| pace.ended(&quick, start + TO_AND_FRO / 2));
+        pace.ended(&slow, "a", start);
+        (0..40).for_each(|_| pace.ended(&quick, "a", start + TO_AND_FRO / 2));
+        pace.ended(&quick, "b", start);
         let lately = |at| pace.lately(start + at);
-        assert_eq!(lately(TO_AND_FRO / 2), [(quick.clone(), 40), (slow.clone(), 1)]);
-        assert_eq!(lately(TO_AND_FRO), [(quick.clone(), 40), (slow, 0)]);
-        assert_eq!(lately(TO_AND_FRO), [(quick.clone(), 40)]);
-        assert_eq!(lately(2 * TO_AND_FRO), [(quick.clone(), 0)]);
+        let of = |names: &[(&str, usize)]| -> EndedLately {
+            names.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        let all = [(quick.clone(), of(&[("a", 40), ("b", 1)])), (slow.clone(), of(&[("a", 1)]))];
+        assert_eq!(lately(TO_AND_FRO / 2), all);
+        assert_eq!(lately(TO_AND_FRO), [(quick.clone(), of(&[("a", 40)])), (slow, of(&[]))]);
+        assert_eq!(lately(TO_AND_FRO), [(quick.clone(), of(&[("a", 40)]))]);
+        assert_eq!(lately(2 * TO_AND_FRO), [(quick.clone(), of(&[]))]);
         assert_eq!(lately(2 * TO_AND_FRO), []);
-        (0..2 * RUNS_MAX).for_each(|_| pace.ended(&quick, start));
-        assert_eq!(lately(Duration::ZERO), [(quick, RUNS_MAX)]);
+        (0..2 * RUNS_MAX).for_each(|_| pace.ended(&quick, "a", start));
+        assert_eq!(lately(Duration::ZERO), [(quick, of(&[("a", RUNS_MAX)]))]);
     }
 }

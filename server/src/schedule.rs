@@ -8,12 +8,13 @@ use messages::{AgentFacts, AgentId, JobId, RefusalCode, RunId};
 
 use crate::books::Books;
 use crate::job_file::{Target, Who};
+use crate::pace::EndedLately;
 use crate::records::{AgentRow, Policy};
 use crate::tally::Counts;
 use crate::views::counted;
 
-/// Runs given to an agent for each of its slots, so that it has the next one when a run ends, beside those that it ends while messages are
-/// on their way ([`AgentNow::ahead`]). A run that any agent may do waits at the server instead.
+/// Runs given to an agent for each of its slots, so that it has the next one when a run ends; of jobs that are quick more ([`AgentNow::lately`]). A
+/// run that any agent may do waits at the server instead.
 const RUNS_FOR_A_SLOT: usize = 2;
 
 /// What is known of an agent at the moment.
@@ -31,9 +32,9 @@ pub(crate) struct AgentNow {
     pub(crate) refusing: Option<RefusalCode>,
     /// The server's own disk is too full to give anything to anybody.
     pub(crate) server_short: bool,
-    /// Runs that it ended lately in as long as its reports and the next orders may be on their way: without so many more it would wait for
-    /// those. None of runs that take longer, which are better not bound to it early.
-    pub(crate) ahead: usize,
+    /// Runs that it ended lately in as long as its reports and the next orders may be on their way, by the name of their job: without so many
+    /// more of these it would wait for those.
+    pub(crate) lately: EndedLately,
 }
 
 /// What is known of all agents at the moment.
@@ -179,12 +180,28 @@ pub(crate) fn agent_hold(books: &Books, fleet: &Fleet, agent: &AgentId, any: boo
         return Some(Hold::Offline(name()));
     }
     let (slots, load) = (slots(now, row), books.tally().load(agent));
-    let most = match (once, any) {
-        (true, _) => 1,
-        (false, true) => slots,
-        (false, false) => slots * RUNS_FOR_A_SLOT + now.ahead,
-    };
+    let most = if once { 1 } else { slots * if any { 1 } else { RUNS_FOR_A_SLOT } };
     (load >= most).then(|| Hold::Busy { agent: name(), load, slots, online: now.online })
+}
+
+/// Whether an agent is given more runs, be it of some jobs only.
+fn takes_some(books: &Books, fleet: &Fleet, agent: &AgentId) -> bool {
+    match agent_hold(books, fleet, agent, false) {
+        None => true,
+        Some(Hold::Busy { .. }) => fleet.get(agent).is_some_and(|now| !now.lately.is_empty()),
+        Some(_) => false,
+    }
+}
+
+/// Why an agent is given no more runs of jobs of that name that only it can do. It is given more of quick ones than of others: as many as it has
+/// ended lately beyond one for each slot, which it could have ended in any time. So a run that takes long is bound to it no earlier.
+pub(crate) fn bound_hold(books: &Books, fleet: &Fleet, agent: &AgentId, name: &str) -> Option<Hold> {
+    let hold = agent_hold(books, fleet, agent, false)?;
+    let Hold::Busy { load, slots, .. } = &hold else { return Some(hold) };
+    let once = books.agent(agent).is_some_and(|row| row.facts.as_ref().is_some_and(|facts| facts.once));
+    let ended = fleet.get(agent).and_then(|now| now.lately.get(name)).copied().unwrap_or(0);
+    let most = slots * RUNS_FOR_A_SLOT + ended.saturating_sub(*slots);
+    (once || *load >= most).then_some(hold)
 }
 
 /// Whether so many runs of a job ended badly that no more are begun.
@@ -240,7 +257,7 @@ pub(crate) fn next(books: &Books, fleet: &Fleet, open: &mut BTreeSet<AgentId>) -
     let mut agents: Vec<(usize, AgentId)> = open.iter().map(share).collect();
     agents.sort();
     for (_, agent) in agents {
-        if agent_hold(books, fleet, &agent, false).is_none()
+        if takes_some(books, fleet, &agent)
             && let Some((job, run)) = choose(books, fleet, &agent)
         {
             return Some(Assignment { job, run, agent });
@@ -263,7 +280,8 @@ fn choose(books: &Books, fleet: &Fleet, agent: &AgentId) -> Option<(JobId, Optio
     names.dedup();
     for name in names {
         let free = |job: JobId| job_hold(books, job).is_none();
-        let bound = own.get(name).and_then(|runs| runs.iter().find(|((_, job), _)| free(*job)));
+        let own = own.get(name).filter(|_| bound_hold(books, fleet, agent, name).is_none());
+        let bound = own.and_then(|runs| runs.iter().find(|((_, job), _)| free(*job)));
         let wanted = |job: JobId| {
             let policy = books.job(job).and_then(|row| row.policy.as_ref());
             policy.is_some_and(|policy| matches(&policy.target, agent, facts))

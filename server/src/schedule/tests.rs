@@ -104,21 +104,25 @@ fn an_agent_gets_a_run_for_each_slot_and_as_many_to_go_on_with() {
 }
 
 #[test]
-fn an_agent_that_ends_runs_quickly_gets_as_many_more_and_none_that_any_agent_can_do() {
+fn an_agent_that_ends_runs_quickly_gets_more_of_these_no_others_and_none_that_any_agent_can_do() {
+    let lately = EndedLately::from([("j".to_owned(), 5), ("slow".to_owned(), 2)]);
     let mut world = World::new(&[("a1", 2)]);
-    world.fleet.get_mut(&name("a1")).unwrap().ahead = 3;
-    for _ in 0..9 {
-        world.job("j", "agents = [\"a1\"]", "");
-    }
-    assert_eq!(world.all().len(), 7);
+    world.fleet.get_mut(&name("a1")).unwrap().lately = lately.clone();
+    let quick: Vec<JobId> = (0..9).map(|_| world.job("j", "agents = [\"a1\"]", "")).collect();
+    // As many of the latter could have ended by chance, however long they take.
+    let others = ["slow", "other"].map(|title| [(); 5].map(|()| world.job(title, "agents = [\"a1\"]", "")));
+    let given = world.all();
+    assert_eq!(given.len(), 7);
+    assert_eq!(given[4..].iter().filter(|(job, _)| quick.contains(job)).count(), 3, "{given:?}");
+    assert_eq!(world.why(others[0][4]), "agent a1 has 7 runs for 2 slots");
     let mut loose = World::new(&[("a1", 2)]);
-    loose.fleet.get_mut(&name("a1")).unwrap().ahead = 3;
+    loose.fleet.get_mut(&name("a1")).unwrap().lately = lately.clone();
     for _ in 0..9 {
         loose.job("j", "all = true, pick = \"one\"", "");
     }
     assert_eq!(loose.all().len(), 2);
     let mut once = World::new(&[("a1", 2)]);
-    once.fleet.get_mut(&name("a1")).unwrap().ahead = 3;
+    once.fleet.get_mut(&name("a1")).unwrap().lately = lately;
     once.facts("a1", AgentFacts { once: true, slots: 2, ..AgentFacts::default() });
     for _ in 0..9 {
         once.job("j", "agents = [\"a1\"]", "");
