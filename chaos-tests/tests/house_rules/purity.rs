@@ -102,7 +102,7 @@ const PROCESS: Rule = Rule {
         "cli/src/logging.rs",
         "chaos-tests/src/bin/",
         // A forked child that does not become the step's program has nobody to return to.
-        "agent/src/shim/held.rs",
+        "agent/src/shim/program.rs",
     ],
     never: &[Path("process::exit"), Crate("tracing_subscriber")],
     tests_too: true,

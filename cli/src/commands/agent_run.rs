@@ -9,7 +9,7 @@ use messages::AgentId;
 
 use super::agent_monitor;
 use super::agent_worker::{self, Keeper};
-use crate::args::{Global, whole};
+use crate::args::{Global, number};
 use crate::config::{AgentFlags, AgentSettings, BrokerFlags, ConfigFile, DiskFlags, JournalEngine, Label};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ pub(crate) struct AgentRunArgs {
     #[arg(long, env = "LONGSHORE_AGENT_NAME", value_name = "NAME")]
     name: Option<AgentId>,
     /// Runs that it does at once [default: 2]
-    #[arg(long, env = "LONGSHORE_AGENT_SLOTS", value_name = "N", value_parser = whole::<u16>(1..=1024))]
+    #[arg(long, env = "LONGSHORE_AGENT_SLOTS", value_name = "N", value_parser = number::<u16>)]
     slots: Option<u16>,
     /// The pool that it belongs to
     #[arg(long, env = "LONGSHORE_AGENT_POOL", value_name = "NAME")]
@@ -52,7 +52,7 @@ pub(crate) struct AgentRunArgs {
     #[arg(long, env = "LONGSHORE_NO_MONITOR", value_parser = FalseyValueParser::new())]
     no_monitor: bool,
     /// Seconds after which finishing becomes stopping [default: never]
-    #[arg(long, env = "LONGSHORE_DRAIN_LIMIT", value_name = "SECONDS", value_parser = whole::<u64>(0..=u64::MAX))]
+    #[arg(long, env = "LONGSHORE_DRAIN_LIMIT", value_name = "SECONDS", value_parser = number::<u64>)]
     drain_limit: Option<u64>,
     /// Be the worker of the monitor that started this
     #[arg(long, hide = true)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use broker_config::node::{Node, NodeError, NodeOptions, default_cache, ensure};
 use clap::Args;
-use server::api::Access;
+use server::api::{Access, BindError};
 use server::views::counted;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -28,6 +28,8 @@ use crate::serving::{self, stopped};
 
 /// How long what died stays dead. Long enough to be seen.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// How long the last words of a process that died are waited for. More are passed on when they come.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long a process may take to end when asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often the broker is looked after, and the server asked whether it is ready.
@@ -111,6 +113,10 @@ pub(crate) fn run(args: &DevArgs, global: &Global, printer: &Printer) -> Result<
     // Before a whole broker is started in vain, so that what is wrong is said once.
     let named = std::env::var_os("LONGSHORE_CONFIG").map(PathBuf::from);
     drop(ConfigFile::read(named.as_deref(), &home.config_file())?);
+    if !args.listen.ip().is_loopback() {
+        let error = BindError::NotLoopback { address: args.listen };
+        return Err(Failure::new(Exit::Config, &error, "nothing was started", "give --listen 127.0.0.1:7766"));
+    }
     if let Err(source) = std::net::TcpListener::bind(args.listen) {
         let next = "stop the other process, or give another address with --listen (port 0 takes a free one)";
         let error = format!("cannot listen on {}: {source}", args.listen);
@@ -260,7 +266,8 @@ async fn look_after(part: Part, url: String, mut stop: watch::Receiver<bool>, en
                     () = stopped(&mut stop) => return end(&mut child).await,
                 };
                 if let Some(lines) = lines {
-                    drop(lines.await);
+                    // Its last words first. What it left running may have its standard error open for as long as that takes.
+                    drop(tokio::time::timeout(LAST_WORDS, lines).await);
                 }
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 tracing::warn!(name = %part.name, %status, "A process ended; it is started again.");

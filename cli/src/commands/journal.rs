@@ -12,7 +12,7 @@ use messages::{EndpointId, Seq};
 
 use super::journal_print::{self, ReadFrom};
 use super::journal_quarantine::{self, QuarantineArgs};
-use crate::args::{Global, whole};
+use crate::args::{Global, number, whole};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::home::Home;
@@ -60,7 +60,7 @@ pub(crate) struct JournalListArgs {
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
     /// Begin at this place of each stream, instead of showing the latest
-    #[arg(long, value_name = "SEQ", value_parser = whole::<u64>(0..=u64::MAX))]
+    #[arg(long, value_name = "SEQ", value_parser = number::<u64>)]
     pub(crate) from: Option<u64>,
     /// At most so many of each stream
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50, value_parser = whole::<u32>(1..=10_000))]

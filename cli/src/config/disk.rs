@@ -4,6 +4,7 @@ use agent::DiskLimits;
 use clap::Args;
 
 use super::file::AgentSection;
+use crate::args::number;
 
 /// Bytes.
 const MIB: u64 = 1024 * 1024;
@@ -12,16 +13,16 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct DiskFlags {
     /// Ended runs that it keeps with their folders [default: 200]
-    #[arg(long, env = "LONGSHORE_AGENT_KEEP_RUNS", value_name = "N")]
+    #[arg(long, env = "LONGSHORE_AGENT_KEEP_RUNS", value_name = "N", value_parser = number::<usize>)]
     keep_runs: Option<usize>,
     /// MiB that the folders of ended runs may have together [default: 4096]
-    #[arg(long, env = "LONGSHORE_AGENT_KEEP_MIB", value_name = "MIB")]
+    #[arg(long, env = "LONGSHORE_AGENT_KEEP_MIB", value_name = "MIB", value_parser = number::<u64>)]
     keep_mib: Option<u64>,
     /// MiB that its whole folder may have for new runs to be taken [default: no limit]
-    #[arg(long, env = "LONGSHORE_AGENT_QUOTA_MIB", value_name = "MIB")]
+    #[arg(long, env = "LONGSHORE_AGENT_QUOTA_MIB", value_name = "MIB", value_parser = number::<u64>)]
     quota_mib: Option<u64>,
     /// MiB that are to be free on its disk for new runs to be taken [default: 2 % of the disk, between 256 and 1024]
-    #[arg(long, env = "LONGSHORE_AGENT_FREE_MIB", value_name = "MIB")]
+    #[arg(long, env = "LONGSHORE_AGENT_FREE_MIB", value_name = "MIB", value_parser = number::<u64>)]
     free_mib: Option<u64>,
 }
 

@@ -175,6 +175,10 @@ fn dev_says_once_what_is_wrong_in_the_configuration_and_starts_nothing() {
     let ran = home.command(&["dev", "--listen", &listen]).env("LONGSHORE_CONFIG", other).output().unwrap();
     let err = String::from_utf8_lossy(&ran.stderr);
     assert!(err.contains("cannot listen on ") && !err.contains("slots"), "{err}");
+    home.write("config.toml", "");
+    let ran = home.run(&["dev", "--listen", "0.0.0.0:0"]);
+    assert!(ran.code == 78 && ran.err.contains("can be reached from other machines"), "{ran:?}");
+    assert!(ran.err.contains("nothing was started") && !home.path().join("broker").exists(), "{ran:?}");
 }
 
 #[test]
