@@ -19,7 +19,7 @@ use super::jobs::{BENCHMARK, Bare, Order};
 use super::log::Log;
 use super::messages::runtime;
 use super::raw::{Client, confirmed, next, within};
-use super::supervisor::{Helper, Supervise};
+use super::supervisor::{Helper, Steps, Supervise};
 use super::{BenchError, BrokerAt};
 
 /// Their queues.
@@ -43,13 +43,13 @@ pub(super) struct Work {
     dir: PathBuf,
     /// Places of work.
     at_once: u64,
-    /// The group in which each step has one of its own.
-    groups: Option<PathBuf>,
+    /// What each step has besides its program.
+    steps: Option<Steps>,
 }
 
 impl Ends {
-    /// Starts both, with as many places of work as that says, and what they keep in that folder. With a group for groups each step has one.
-    pub(super) async fn start(order: &Bare, dir: &Path, groups: Option<&Path>) -> Result<Self, BenchError> {
+    /// Starts both, with as many places of work as that says, and what they keep in that folder. What each step has besides its program is said last.
+    pub(super) async fn start(order: &Bare, dir: &Path, steps: Option<Steps>) -> Result<Self, BenchError> {
         let client = Client::connect(&order.broker).await?;
         let server = Arc::new(Server { client, log: Log::new(dir)?, waiting: Mutex::default() });
         for queue in [REQUESTS, REPORTS] {
@@ -57,8 +57,8 @@ impl Ends {
         }
         server.client.confirms().await?;
         let reports = server.client.consume(REPORTS).await?;
-        let (broker, at_once, groups) = (order.broker.clone(), order.at_once, groups.map(Path::to_owned));
-        let work = Work { broker, dir: dir.to_owned(), at_once, groups };
+        let (broker, at_once) = (order.broker.clone(), order.at_once);
+        let work = Work { broker, dir: dir.to_owned(), at_once, steps };
         let mut worker = Helper::start(BENCHMARK.id, &Order::Work(work)).await?;
         let theirs = within("a worker to be ready", worker.said()).await??.unwrap_or_default();
         let theirs: Vec<u32> = serde_json::from_str(&theirs)?;
@@ -191,11 +191,11 @@ pub(super) fn work(order: &Work) -> Result<(), BenchError> {
 impl Worker {
     /// With the supervising processes, which are ready then. Their ids and its own.
     async fn start(order: &Work) -> Result<(Self, Vec<u32>), BenchError> {
-        let Work { broker, dir, at_once, groups } = order;
+        let Work { broker, dir, at_once, steps } = order;
         let (free, places) = mpsc::unbounded_channel();
         let mut pids = vec![std::process::id()];
         for place in 0..*at_once {
-            let supervise = Supervise { dir: dir.join(format!("place-{place}")), groups: groups.clone() };
+            let supervise = Supervise { dir: dir.join(format!("place-{place}")), steps: steps.clone() };
             let supervisor = Helper::start(BENCHMARK.id, &Order::Supervise(supervise)).await?;
             pids.extend(supervisor.pid());
             // Its receiver is here.

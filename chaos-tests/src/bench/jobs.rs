@@ -18,7 +18,7 @@ use super::crew::{Crew, CrewOptions};
 use super::durable_ends::{Work, work};
 use super::messages::runtime;
 use super::raw::{Client, WINDOW, confirmed, next};
-use super::shown::{DURABLE, SERVED, Shown, compared, show_beside};
+use super::shown::{DURABLE, SERVED, Shown, WHOLE, compared, show_beside};
 use super::supervisor::{Supervise, serve};
 use super::{
     BenchError, Benchmark, Bound, BrokerAt, Case, Figures, Goal, Latency, Meter, Options, PER_SECOND, Side,
@@ -43,7 +43,9 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
           and how many have ended is asked of the server. And each step has a control group, made before it comes and removed afterwards, \
           in which its program is from its first instruction on. That is a group for threads: into such a one safe code has a way that waits for \
           no other processor. What is in it can be listed and frozen, not killed at one stroke, and it has no limits. The API \
-          asks for no token. The other reference is \
+          asks for no token. One more has what a step of Longshore has besides: a working folder apart from its record, and a process that is \
+          made with a copy of its parent's memory. A group with limits cannot be entered by a thread, so what starts there has to be made there, and \
+          what safe code can make borrows no memory. The other reference is \
           Celery 5.7.0 on the same broker, with a worker of 2 processes that runs `true` in a subprocess, publisher confirms, persistent \
           messages, late acknowledgement, results over RPC, and the type of queue that it declares by itself.",
     unit: "job",
@@ -191,8 +193,10 @@ fn part(order: &str) -> Result<Figures, BenchError> {
         Order::Workers(order) => {
             let bare = runtime()?.block_on(reference(&order))?;
             let figures = DURABLE.beside(bare, &durable_worker::measure(&order)?);
-            let served = served_worker::measure(&order)?;
-            Ok(served.map_or(figures.clone(), |served| SERVED.beside(figures, &served)))
+            [(&SERVED, false), (&WHOLE, true)].into_iter().try_fold(figures, |figures, (shown, whole)| {
+                let served = served_worker::measure(&order, whole)?;
+                Ok(served.map_or(figures.clone(), |served| shown.beside(figures, &served)))
+            })
         }
         Order::Work(order) => {
             work(&order)?;

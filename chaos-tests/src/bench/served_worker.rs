@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,23 +26,25 @@ use super::control_group::Groups;
 use super::durable_ends::{Ends, Server, request};
 use super::jobs::{Bare, CLIENTS};
 use super::messages::runtime;
+use super::supervisor::Steps;
 use super::{BenchError, Figures, Latency, Meter};
 use crate::live::Api;
 
-/// Has as many jobs done as the bare worker does. Nothing where no control groups can be made: its case says why.
-pub(super) fn measure(order: &Bare) -> Result<Option<Figures>, BenchError> {
+/// Has as many jobs done as the bare worker does; if it is to be `whole`, with a working folder and a process of its own kind for each. Nothing
+/// where no control groups can be made: its case says why.
+pub(super) fn measure(order: &Bare, whole: bool) -> Result<Option<Figures>, BenchError> {
     let Ok(groups) = Groups::make() else { return Ok(None) };
     let runtime = runtime()?;
-    let figures = runtime.block_on(run(order, groups.dir()));
+    let figures = runtime.block_on(run(order, Steps { groups: groups.dir().to_owned(), whole }));
     // After a failure clients may still wait for an answer.
     runtime.shutdown_background();
     figures.map(Some)
 }
 
-async fn run(order: &Bare, groups: &Path) -> Result<Figures, BenchError> {
-    let dir = order.dir.join("served");
+async fn run(order: &Bare, steps: Steps) -> Result<Figures, BenchError> {
+    let dir = order.dir.join(if steps.whole { "whole" } else { "served" });
     std::fs::create_dir(&dir)?;
-    let ends = Ends::start(order, &dir, Some(groups)).await?;
+    let ends = Ends::start(order, &dir, Some(steps)).await?;
     let (failed, mut failures) = mpsc::unbounded_channel();
     let server = Arc::clone(&ends.server);
     let desk = Arc::new(Desk { server, jobs: Mutex::default(), well: AtomicU64::new(0), failed });

@@ -34,6 +34,9 @@ pub(super) const DURABLE: Shown = shown!("a worker that is as durable");
 /// The one of `served_worker`.
 pub(super) const SERVED: Shown = shown!("a durable worker with an API and groups");
 
+/// The one of `served_worker` that is whole.
+pub(super) const WHOLE: Shown = shown!("one with working folders and copied processes besides");
+
 impl Shown {
     /// Where as many jobs are done as go.
     pub(super) fn of_many(&self) -> [Goal; 3] {
@@ -67,7 +70,7 @@ impl Shown {
 
 /// Our own figures, by the names by which they are set beside these references.
 pub(super) fn compared(ours: Figures) -> Figures {
-    [DURABLE, SERVED].iter().flat_map(Shown::compared).fold(ours, |ours, (measure, name, _)| {
+    [DURABLE, SERVED, WHOLE].iter().flat_map(Shown::compared).fold(ours, |ours, (measure, name, _)| {
         match (measure.of)(&ours) {
             Some(figure) => ours.with(name, figure),
             None => ours,
@@ -75,15 +78,15 @@ pub(super) fn compared(ours: Figures) -> Figures {
     })
 }
 
-/// Adds these rows to cases against a bare worker. Where no control groups can be made, the case says so, and has none of the reference
-/// that has them.
+/// Adds these rows to cases against a bare worker. Where no control groups can be made, the case says so, and has none of the references
+/// that have them.
 pub(super) fn show_beside(mut cases: Vec<Case>, rows: fn(&Shown) -> [Goal; 3]) -> Vec<Case> {
     let groups = Groups::make().map(drop);
     for case in &mut cases {
         case.goals.extend(rows(&DURABLE));
         match &groups {
-            Ok(()) => case.goals.extend(rows(&SERVED)),
-            Err(why) => case.name += &format!("; the one with groups is left out, {why}"),
+            Ok(()) => case.goals.extend([SERVED, WHOLE].iter().flat_map(rows)),
+            Err(why) => case.name += &format!("; those with groups are left out, {why}"),
         }
     }
     cases

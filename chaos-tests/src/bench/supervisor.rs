@@ -4,6 +4,7 @@
 use std::fs::{File, create_dir};
 use std::io::{self, BufRead as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -20,8 +21,18 @@ use super::control_group::{Group, Place};
 pub(super) struct Supervise {
     /// A folder of its own, which is not there yet. Its name is that of the place.
     pub(super) dir: PathBuf,
-    /// The group in which each step has one of its own.
-    pub(super) groups: Option<PathBuf>,
+    /// What each step has besides its program.
+    pub(super) steps: Option<Steps>,
+}
+
+/// What each step of a reference has besides its program.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Steps {
+    /// The group in which each has one of its own.
+    pub(super) groups: PathBuf,
+    /// Whether each has a working folder, too, and its process is made with a copy of its parent's memory, as one is that is made in a group
+    /// with limits.
+    pub(super) whole: bool,
 }
 
 /// One of them, as who started it has it. It is ended with this value.
@@ -78,9 +89,11 @@ pub(super) fn serve(order: &Supervise) -> io::Result<()> {
     create_dir(dir)?;
     let folder = File::open(dir)?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let mut place = order.groups.as_deref().map(|groups| Place::new(groups, &name)).transpose()?;
+    let steps = order.steps.as_ref();
+    let mut place = steps.map(|steps| Place::new(&steps.groups, &name)).transpose()?;
+    let whole = steps.is_some_and(|steps| steps.whole);
     for (number, job) in io::stdin().lock().lines().enumerate() {
-        let (code, group) = supervise(&folder, &dir.join(number.to_string()), &job?, place.as_mut())?;
+        let (code, group) = supervise(&folder, &dir.join(number.to_string()), &job?, (place.as_mut(), whole))?;
         writeln!(io::stdout(), "{code}")?;
         // Nobody waits for these.
         group.map_or(Ok(()), Group::remove)?;
@@ -94,11 +107,20 @@ const PLACE_BYTES: usize = 4096;
 
 /// Runs one job in a new folder. That it has begun and how it ended are each on stable storage before anything follows from it: in one file, written
 /// over zeros. What its program says is kept in files that are made for it, if it says anything.
-fn supervise(above: &File, dir: &Path, order: &str, place: Option<&mut Place>) -> io::Result<(i32, Option<Group>)> {
+fn supervise(
+    above: &File,
+    dir: &Path,
+    order: &str,
+    (place, whole): (Option<&mut Place>, bool),
+) -> io::Result<(i32, Option<Group>)> {
     let (job, program) = order.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
     let words: Vec<String> = serde_json::from_str(program)?;
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     create_dir(dir)?;
+    let work = dir.join("work");
+    if whole {
+        create_dir(&work)?;
+    }
     let record = File::create(dir.join("record"))?;
     record.write_all_at(&[0; 2 * PLACE_BYTES], 0)?;
     File::open(dir)?.sync_all()?;
@@ -107,6 +129,10 @@ fn supervise(above: &File, dir: &Path, order: &str, place: Option<&mut Place>) -
     record.sync_data()?;
     let mut program = std::process::Command::new(program);
     program.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if whole {
+        // With a user to become, even its own, a process is made with a copy of the memory, and not with what it borrows.
+        program.current_dir(&work).uid(rustix::process::getuid().as_raw());
+    }
     let (child, group) = match place {
         Some(place) => place.start(&mut program).map(|(child, group)| (child, Some(group)))?,
         None => (program.spawn()?, None),
