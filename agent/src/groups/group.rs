@@ -80,21 +80,30 @@ impl Group {
     }
 
     /// Makes it, unless it is there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if it was swept away at once.
     pub(crate) fn make(&self) -> io::Result<()> {
         match fs::create_dir(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
+        self.look_at_made()
+    }
+
+    /// Whether what was just made is a group.
+    fn look_at_made(&self) -> io::Result<()> {
         // On anything but a hierarchy of groups, a new folder is empty.
-        match self.file("cgroup.procs").exists() {
-            true => Ok(()),
-            false => {
-                let _ = fs::remove_dir(&self.dir);
-                Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "what is mounted there is no hierarchy of control groups",
-                ))
-            }
+        if self.file("cgroup.procs").exists() {
+            return Ok(());
+        }
+        match fs::remove_dir(&self.dir) {
+            // Whoever sweeps was quicker, which says nothing of what is mounted there: it may be made again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "what is mounted there is no hierarchy of control groups",
+            )),
         }
     }
 
@@ -334,6 +343,14 @@ mod tests {
         // One that is there and cannot be killed is not.
         let other = Group::at(dir.path().to_owned());
         assert!(other.kill().is_err() && other.kill_frozen().is_err());
+    }
+
+    /// A step with limits is not started when its group cannot be made, and is when it was only swept away.
+    #[test]
+    fn a_group_that_is_swept_away_as_it_is_made_is_gone_and_not_no_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let swept = Group::at(dir.path().join("swept"));
+        assert_eq!(swept.look_at_made().unwrap_err().raw_os_error(), Some(libc::ENOENT));
     }
 
     #[test]
