@@ -405,6 +405,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_an_agent_ended_lately_is_given_ahead_and_stays_known_when_agents_are_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, _service, _stop) = server(dir.path()).await;
+        core.look().await.unwrap();
+        let agent: AgentId = "a1".parse().unwrap();
+        for number in 0..12 {
+            let id = JobId::from_u128(100 + number);
+            core.submit(crate::api::Submission { id, ..submission() }).await.unwrap();
+        }
+        let given = || core.books().tally().load(&agent);
+        core.give_out().await.unwrap();
+        assert_eq!(given(), 2);
+        // In an hour, so that they count however slow this machine is.
+        let ended = |runs: usize| {
+            let at = Instant::now() + Duration::from_secs(3_600);
+            (0..runs).for_each(|_| core.pace().ended(&agent, "n", at));
+        };
+        ended(4);
+        core.give_out().await.unwrap();
+        assert_eq!(given(), 5);
+        ended(2);
+        core.dispatching().note_pace(core.pace().lately(Instant::now()));
+        core.look().await.unwrap();
+        assert_eq!(core.dispatching().fleet()[&agent].lately["n"], 6);
+    }
+
+    #[tokio::test]
     async fn a_run_that_was_given_out_is_shown_to_nobody_before_it_is_on_stable_storage() {
         let dir = tempfile::tempdir().unwrap();
         let (core, _service, _stop) = server(dir.path()).await;

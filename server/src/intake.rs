@@ -205,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::api::Desk as _;
+    use crate::pace::EndedLately;
     use crate::records::StepRow;
     use crate::submit::tests::server;
 
@@ -274,8 +275,11 @@ mod tests {
         let run = RunId::from_u128(2);
         let finished = Body::RunFinished(RunFinished { run, end: RunEnd::Succeeded, at_ms: 6 });
         let work = Work { peer: "a1".parse().unwrap(), items: vec![item("a1", &finished)] };
+        let before = Instant::now();
         let mut taking = Box::pin(take(&core, work));
         assert!((&mut taking).now_or_never().is_none());
+        let counted = core.pace().lately(before);
+        assert_eq!(counted, [("a1".parse().unwrap(), EndedLately::from([("n".to_owned(), 1)]))]);
         assert_eq!(core.books().run(run).unwrap().state, RunState::Succeeded);
         assert!(core.kept().now_or_never().is_none(), "an answer said what was not kept");
         // No such message was received.

@@ -97,6 +97,9 @@ impl Execution {
         if self.record.spec().is_none() {
             return self.finish(vec![report], from).await;
         }
+        if self.slot.is_none() {
+            return self.commit(vec![report]).await;
+        }
         // The next step begins in this slot. Should it not, or the process end before, the files of this one tell how it ended.
         self.before = Some(self.hand_over(vec![report], Follows::Beginning).await?);
         Ok(())
@@ -133,7 +136,7 @@ impl Execution {
         let mut report = outbound(self.worker.server(), id, &body, Some(self.record.progress.message))?;
         report.answers = Some(self.record.progress.seq);
         send.push(report);
-        if !self.worker.slots().wanted() {
+        if self.slot.is_none() || !self.worker.slots().wanted() {
             return self.commit(send).await;
         }
         // Nothing of this run is to be begun any more, so another may begin while this is committed.
