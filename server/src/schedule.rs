@@ -149,6 +149,11 @@ fn slots(now: &AgentNow, row: Option<&AgentRow>) -> usize {
     usize::from(now.slots.max(told).max(1))
 }
 
+/// Whether an agent does one run in its life.
+fn does_one(row: Option<&AgentRow>) -> bool {
+    row.is_some_and(|row| row.facts.as_ref().is_some_and(|facts| facts.once))
+}
+
 /// Why an agent is given nothing more. `any` speaks of a run that other agents could do as well.
 pub(crate) fn agent_hold(books: &Books, fleet: &Fleet, agent: &AgentId, any: bool) -> Option<Hold> {
     let Some(now) = fleet.get(agent) else { return Some(Hold::Unknown(agent.clone())) };
@@ -172,7 +177,7 @@ pub(crate) fn agent_hold(books: &Books, fleet: &Fleet, agent: &AgentId, any: boo
     if let Some(code) = now.refusing {
         return Some(Hold::Refusing(name(), code));
     }
-    let once = row.is_some_and(|row| row.facts.as_ref().is_some_and(|facts| facts.once));
+    let once = does_one(row);
     if once && row.is_some_and(|row| row.once.is_some()) {
         return Some(Hold::Once(name()));
     }
@@ -198,10 +203,9 @@ fn takes_some(books: &Books, fleet: &Fleet, agent: &AgentId) -> bool {
 pub(crate) fn bound_hold(books: &Books, fleet: &Fleet, agent: &AgentId, name: &str) -> Option<Hold> {
     let hold = agent_hold(books, fleet, agent, false)?;
     let Hold::Busy { load, slots, .. } = &hold else { return Some(hold) };
-    let once = books.agent(agent).is_some_and(|row| row.facts.as_ref().is_some_and(|facts| facts.once));
     let ended = fleet.get(agent).and_then(|now| now.lately.get(name)).copied().unwrap_or(0);
     let most = slots * RUNS_FOR_A_SLOT + ended.saturating_sub(*slots);
-    (once || *load >= most).then_some(hold)
+    (does_one(books.agent(agent)) || *load >= most).then_some(hold)
 }
 
 /// Whether so many runs of a job ended badly that no more are begun.

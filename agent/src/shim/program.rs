@@ -29,8 +29,9 @@ pub(super) fn start(command: &mut Command, steps_umask: Mode) -> io::Result<Pid>
     child.map(|child| Pid::from_child(&child))
 }
 
-/// Starts the program in that group. Inside: its id when it is the program, which may have ended since and is not reaped here; or why it cannot be executed, and nothing is left to reap. The copy of this process shares its memory until
-/// it is the program, and each page that either of them writes to meanwhile is copied; so this does nothing but wait for that.
+/// Starts the program in that group. Inside: its id when it is the program, which may have ended since and is not reaped here; or why it
+/// cannot be executed, and nothing is left to reap. The copy of this process shares its memory until it is the program, and each page
+/// that either of them writes to meanwhile is copied; so this does nothing but wait for that.
 ///
 /// # Errors
 /// As [`kernel::into_group`]; no process was made.

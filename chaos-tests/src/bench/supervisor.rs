@@ -93,7 +93,7 @@ pub(super) fn serve(order: &Supervise) -> io::Result<()> {
     let mut place = steps.map(|steps| Place::new(&steps.groups, &name)).transpose()?;
     let whole = steps.is_some_and(|steps| steps.whole);
     for (number, job) in io::stdin().lock().lines().enumerate() {
-        let (code, group) = supervise(&folder, &dir.join(number.to_string()), &job?, (place.as_mut(), whole))?;
+        let (code, group) = supervise(&folder, &dir.join(number.to_string()), &job?, place.as_mut(), whole)?;
         writeln!(io::stdout(), "{code}")?;
         // Nobody waits for these.
         group.map_or(Ok(()), Group::remove)?;
@@ -111,7 +111,8 @@ fn supervise(
     above: &File,
     dir: &Path,
     order: &str,
-    (place, whole): (Option<&mut Place>, bool),
+    place: Option<&mut Place>,
+    whole: bool,
 ) -> io::Result<(i32, Option<Group>)> {
     let (job, program) = order.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
     let words: Vec<String> = serde_json::from_str(program)?;
